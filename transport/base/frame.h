@@ -1,0 +1,56 @@
+/* Frames: what the pure engine and the links hand each other. The engine fills a tx frame's descriptor; byte links send its segments, links with their own
+ * framing (RDMA) read the descriptor instead. Knows nothing of formats, flows or sockets. */
+#ifndef BASE_FRAME_H
+#define BASE_FRAME_H
+#include <stddef.h>
+#include <stdint.h>
+
+struct link_path;
+
+enum {
+	FRAME_SEGS_MAX = 10,  /* header, tag, and up to 8 runs of a strided tensor */
+	FRAME_HEAD_MAX = 64,  /* room for the largest header */
+	FRAME_TAG_BYTES = 16, /* GCM tag behind a sealed payload */
+};
+
+struct frame_seg {
+	uint8_t *addr;
+	uint32_t bytes;
+	uint32_t mem; /* link's key of the memory, 0: none needed */
+};
+
+/* A frame to send. The engine's until link tx takes it, the link's until reap gives it back; what its segments point to must not change or go away meanwhile. */
+struct frame {
+	struct link_path *path; /* where it leaves */
+	void *chunk;            /* loop's: buffer the sealed bytes live in, or NULL */
+	uint64_t number;        /* flow's number, never reused */
+	uint64_t offset;        /* BULK: byte offset in the message */
+	uint64_t depart_ns;     /* for links that PACE: not before this; 0: now */
+	uint32_t flow_id;       /* the receiver's */
+	uint32_t seq;           /* BULK: message number within the channel */
+	uint32_t payload_bytes; /* without header and tag */
+	uint32_t wire_bytes;    /* sum of all segments: the datagram's length */
+	uint16_t channel;
+	uint8_t type;           /* enum wire_type */
+	uint8_t flags;          /* enum wire_flags */
+	uint8_t path_id;
+	uint8_t segs;           /* used entries of seg */
+	uint8_t burst_end;      /* 1: last of a burst; the next frame starts another GSO batch */
+	struct frame_seg seg[FRAME_SEGS_MAX]; /* in wire order; seg[0] is the header */
+	uint8_t head[FRAME_HEAD_MAX];
+};
+
+/* A received datagram, lent by the link until rx_free. Contiguous (body_bytes 0: everything is at head), or split by a scattered receive. */
+struct rx_frame {
+	uint8_t *head;
+	uint8_t *body;         /* where a posted receive put the bytes behind the first head_bytes; NULL when contiguous */
+	uint32_t head_bytes;
+	uint32_t body_bytes;
+	uint64_t time_ns;      /* arrival, if the link stamps it in the loop's clock; 0: the step's time */
+	struct link_path *path; /* the path whose socket it came through; NULL: the shared socket */
+	void *lent;            /* link's own */
+	uint32_t from;         /* link's index of the sender's address for link_ops.from; valid until rx_free */
+	uint8_t ecn;           /* the two ECN bits: 3 is CE */
+};
+
+#endif
