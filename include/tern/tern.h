@@ -40,7 +40,7 @@ typedef struct tern_config {
 	size_t size_bytes;         /* sizeof(tern_config): set by tern_config_init */
 	uint32_t flags;            /* enum tern_config_flags */
 	uint32_t max_peers;        /* default 1024 */
-	uint32_t max_ops;          /* operations that have not ended, all endpoints together; default 8192. Past it calls give TERN_EAGAIN */
+	uint32_t max_ops;          /* operations that have not ended, all endpoints together; default 4096. Past it calls give TERN_EAGAIN */
 	uint32_t mtu_bytes;        /* largest frame that udp tries, IP header included; 0: found by probing. Environment TERN_MTU */
 	uint64_t unmatched_bytes;  /* memory for messages that came before their receive, all peers together; default 16 MiB */
 	const char *key_file;      /* site key made by tern-key; NULL: $TERN_KEY, then ~/.config/tern/site.key */

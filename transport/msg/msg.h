@@ -1,0 +1,121 @@
+/* Messages of a loop: order, matching, announcements, claims and credit, placement, one-sided, cancel. Pure. Called by peer/ (tx, reports) and loop/ (rx, posting).
+ * Knows operations, channels and records; knows no path, no flow, no link.
+ *
+ * Invariants (tests/unit/msg and tests/sim hold them):
+ *   every posted operation comes out of msg_done exactly once;
+ *   a byte of a message is placed once and counted once; nothing is placed into a receive that has ended;
+ *   messages of a pair match in send order, receives in posting order (DESIGN 5.6, 5.7);
+ *   memory for unmatched messages never exceeds the credit given, and announced data needs none (5.8);
+ *   every record handler is idempotent: records may come twice and in any order.
+ */
+#ifndef MSG_MSG_H
+#define MSG_MSG_H
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include "base/frame.h"
+#include "flow/flow.h"
+#include "mem/table.h"
+#include "msg/op.h"
+#include "wire/wire.h"
+
+struct msg;      /* one a loop */
+struct msg_ep;   /* one an endpoint */
+struct msg_pair; /* one a peer of an endpoint; msg/state.h defines all three */
+
+struct msg_config {
+	uint32_t max_pairs, max_replies;  /* peers' READs answered at once */
+	uint32_t max_inbound;             /* unmatched messages and incoming writes, all pairs */
+	uint64_t unmatched_bytes;         /* all pairs */
+	uint32_t ranges;                  /* nodes for holes, all operations */
+	const struct mem_table *exports;  /* what peers may read and write */
+};
+
+/** Memory that msg_init needs; unmatched_bytes are asked for separately (msg_unmatched_bytes), so that they may be lazily mapped pages. */
+size_t msg_bytes(const struct msg_config *config);
+int msg_init(struct msg **out, const struct msg_config *config, void *memory, void *unmatched);
+
+int msg_ep_open(struct msg *m, struct msg_ep **out);   /* -TERN_ELIMIT */
+/** Every operation of it ends with `status`. */
+void msg_ep_close(struct msg *m, struct msg_ep *ep, int status);
+/** A peer that may not be up yet: sends queue, nothing is offered for sending. @param peer  tern_peer, comes back in events */
+int msg_pair_open(struct msg *m, struct msg_ep *ep, uint64_t peer, struct msg_pair **out);
+struct msg_limits { uint64_t credit_bytes; uint32_t credit_heads; };
+/** What this side grants a new peer: goes into the session's hello. */
+void msg_pair_grant(struct msg *m, struct msg_pair *pair, struct msg_limits *out);
+/** It is up: what the peer grants us. */
+void msg_pair_up(struct msg_pair *pair, const struct msg_limits *peer);
+/** Every operation with it ends with `status` (also any-peer receives it had begun to fill); its memory is free once the done list is taken. */
+void msg_pair_close(struct msg *m, struct msg_pair *pair, int status);
+bool msg_pair_idle(const struct msg_pair *pair); /* nothing posted, nothing unacknowledged */
+
+/* ---- operations ---- */
+
+/** Takes an operation. Never fails: what is wrong with it becomes its status. */
+void msg_post(struct msg *m, struct msg_op *op);
+/** Asks for an early end; the operation still comes out of msg_done. */
+void msg_cancel(struct msg *m, struct msg_op *op);
+/** Frames of an operation came back from a link and op->held fell to 0. */
+void msg_reaped(struct msg *m, struct msg_op *op);
+/** The next ended operation (status, bytes, peer, tag, imm are final), NULL: none. It is the caller's again. */
+struct msg_op *msg_done(struct msg *m);
+/** Events without an operation: TERN_EV_REMOTE_WRITE, TERN_EV_MISMATCH. */
+struct msg_notice { struct msg_ep *ep; uint64_t peer, tag, imm, bytes; uint32_t type; int32_t status; };
+bool msg_notice_pop(struct msg *m, struct msg_notice *out);
+
+/* ---- sending: peer/ pulls ---- */
+
+enum msg_want { MSG_WANT_RECORDS = 1, MSG_WANT_SMALL = 2 /* runs of messages up to 64 KiB */, MSG_WANT_BULK = 4 };
+/** What the pair has to send now; a few instructions. */
+unsigned msg_tx_want(const struct msg_pair *pair);
+/**
+ * Fills a MIX payload with records (heads with inline messages, announcements, grants, credit ...).
+ * @param items  what must be committed to the flow for this frame, at most *n_items (set to how many); each comes back by msg_acked or msg_lost
+ * @param copied counts the bytes of inline messages (through base/copy.h)
+ * @return bytes written, 0: nothing (more) to say or nothing fits
+ */
+size_t msg_tx_records(struct msg_pair *pair, uint8_t *out, size_t room, struct flow_item *items, size_t *n_items, uint64_t *copied);
+
+struct msg_run {
+	struct msg_op *op;  /* payload: layout_segs(&op->layout, offset, ...) */
+	uint64_t offset;
+	uint32_t bytes;
+	uint32_t seq;
+	uint16_t channel;
+	bool last;          /* nothing more of this class waits */
+	struct flow_item item;
+};
+/** Takes the next run of bytes: resends first, then messages in turn (round robin, one run each). It must be committed, or given back by msg_lost(item).
+ * @return false: nothing (all waits for credit, grants or a HEAD to be sent first) */
+bool msg_tx_run(struct msg_pair *pair, unsigned want, uint32_t max_bytes, struct msg_run *out);
+
+void msg_acked(struct msg *m, const struct flow_item *item);
+void msg_lost(struct msg *m, const struct flow_item *item);
+
+/* ---- receiving ---- */
+
+/** @return 0; -TERN_EAGAIN: no room now, the frame must not be acknowledged; -TERN_EPROTO: the peer broke the protocol */
+int msg_rx_record(struct msg_pair *pair, const struct wire_record *r, uint64_t now_ns);
+
+enum msg_place_flags {
+	MSG_PLACE_DROP = 1,   /* nobody wants these bytes (truncated, cancelled, duplicate): verify, acknowledge, drop */
+	MSG_PLACE_BOUNCE = 2, /* open into a scratch buffer of the loop; msg_rx_commit copies from there (one-sided targets when sealed, partly received runs, many tiny strides) */
+};
+struct msg_place {
+	uint32_t flags;
+	uint32_t segs;
+	struct frame_seg seg[FRAME_SEGS_MAX];
+	uint64_t offset;
+	uint32_t bytes;
+	void *target;        /* msg's own */
+	const uint8_t *bounce; /* with BOUNCE the caller sets it before msg_rx_commit */
+};
+struct msg_arrival { uint32_t seq; uint16_t channel; bool sealed; uint64_t offset; uint32_t bytes; };
+/** Where a BULK payload belongs. @return 0; -TERN_EAGAIN: refused, its HEAD is not here (do not acknowledge); -TERN_EPROTO: past the message's end */
+int msg_rx_where(struct msg_pair *pair, const struct msg_arrival *a, struct msg_place *out);
+/** The bytes are there. `copied` counts what BOUNCE copies. */
+void msg_rx_commit(struct msg_pair *pair, const struct msg_place *place, uint64_t *copied);
+/** A guess for scattered receives: memory where the next bytes of this pair will belong if they come in order. @return false: none worth posting */
+bool msg_rx_expect(struct msg_pair *pair, uint8_t **addr, uint64_t *bytes, struct msg_op **op);
+
+#endif
