@@ -44,10 +44,15 @@ struct wire_header {
 };
 
 /** Writes the header. @return its length: 16, or 32 for BULK */
-size_t wire_header_encode(const struct wire_header *h, uint8_t *out);
+static inline size_t wire_header_encode(const struct wire_header *h, uint8_t *out);
 
-/** @return the header's length, or 0: too short, unknown version or type, reserved bits set */
-size_t wire_header_decode(const uint8_t *in, size_t bytes, struct wire_header *out);
+/**
+ * Fields of BULK are 0 after any other type. PARITY is refused: nobody may send it yet.
+ * @return the header's length, or 0: too short, unknown version or type, reserved bits set
+ */
+static inline size_t wire_header_decode(const uint8_t *in, size_t bytes, struct wire_header *out);
+
+#include "wire/header.h"
 
 enum wire_record_type {
 	WIRE_PAD = 0,      /* a single zero byte, no record header; to the end of the payload */
@@ -96,6 +101,7 @@ enum wire_head_flags {
 	WIRE_HEAD_CLAIM = 8,    /* no credit: the bytes come after a GRANT */
 	WIRE_HEAD_HOLD_ALL = 16, /* hold: every earlier message, not only those up to hold_seq with the same tag */
 	WIRE_HEAD_WANT_RESULT = 32, /* DONE_MATCHED: a RESULT is wanted when matched */
+	WIRE_HEAD_FLAGS_ALL = 63,
 };
 /* A message begins. Repeated with later bursts until acknowledged. */
 struct wire_head {
@@ -113,7 +119,7 @@ struct wire_head {
 	uint64_t shape[TERN_DIMS_MAX];
 	const uint8_t *data;    /* with INLINE: `bytes` bytes, inside the decoded frame */
 };
-/* A receive is waiting; order numbers the announcements of a channel, so that the sender takes them in posting order. */
+/* A receive is waiting. dtype TERN_RAW with dims 0: bytes without a shape. order numbers the announcements of a channel, so that the sender takes them in posting order. */
 struct wire_announce {
 	uint16_t channel;
 	uint8_t dtype, dims;
@@ -152,15 +158,17 @@ struct wire_record {
 size_t wire_record_bytes(const struct wire_record *r);
 
 /**
- * Appends a record. HEAD with INLINE copies `data`, unless data is NULL: then the bytes are left for the caller to fill in.
+ * Appends a record; the caller vouches for its fields (a range count, dims or inline length beyond the limits is an assert). HEAD with INLINE copies `data`, unless data is NULL: then the bytes are left for the caller to fill in.
  * @return bytes written; 0 if it does not fit in `room` (nothing was written)
  */
 size_t wire_record_encode(const struct wire_record *r, uint8_t *out, size_t room);
 
 /**
- * Takes the next record from a MIX payload.
+ * Takes the next record from a MIX payload, past optional ones of an unknown type. In a HEAD, fields its kind and flags do not ask for come out 0; shape
+ * entries from dims on are not written.
  * @return bytes used (> 0), 0 at the end (out->type is WIRE_PAD), or -TERN_EPROTO: malformed (lengths, unknown and not optional, ranges not descending,
- *         dims > 8, shape times dtype overflowing or not `bytes`, INLINE longer than the record)
+ *         dims > 8, shape times dtype overflowing or not `bytes`, INLINE longer than the record, reserved bits set, a remote range past 2^64; docs/wire.md has
+ *         them all). Then *out is undefined
  */
 long wire_record_decode(const uint8_t *in, size_t bytes, struct wire_record *out);
 
