@@ -1,5 +1,5 @@
-/* Runs a fuzz target without libFuzzer: once on each file of the folders given, each in a block of exactly its size so that a sanitizer sees every byte too far.
- * Linked to any LLVMFuzzerTestOneInput; fails when a folder is missing or holds no file, so that a lost corpus is noticed. */
+/* Runs a fuzz target without libFuzzer: once on each file of the folders given, each in a block of exactly its size so that a sanitizer sees
+ * every byte too far. Linked to any LLVMFuzzerTestOneInput; fails when a folder is missing or holds no file, so that a lost corpus is noticed. */
 #include <dirent.h>
 #include <errno.h>
 #include <stdint.h>

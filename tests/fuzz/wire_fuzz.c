@@ -1,5 +1,5 @@
-/* Fuzz target over all of wire/: the header, the records behind it and at the very start, and the hello. What decodes must encode again: headers and records
- * to the very bytes they came from, as each has one accepted encoding; a hello to one that decodes to the same. */
+/* Fuzz target over all of wire/: the header, the records behind it and at the very start, and the hello. What decodes must encode again:
+ * headers and records to the very bytes they came from, as each has one accepted encoding; a hello to one that decodes to the same. */
 #include <stdlib.h>
 #include <string.h>
 #include "wire/hello.h"

@@ -1,5 +1,5 @@
-/* The examples of docs/wire.md, byte for byte: encoding what their comments say gives them, decoding gives the values back. meson copies the text of the
- * examples into wire_examples.h. */
+/* The examples of docs/wire.md, byte for byte: encoding what their comments say gives them, decoding gives the values back. meson copies the
+ * text of the examples into wire_examples.h. */
 #include <string.h>
 #include "unit.h"
 #include "wire/hello.h"

@@ -1,4 +1,5 @@
-/* Tests of wire/hello.c: hellos come back as they went, a stream may be cut anywhere, older and newer ends understand each other, malformed ones are refused. */
+/* Tests of wire/hello.c: hellos come back as they went, a stream may be cut anywhere, older and newer ends understand each other, malformed
+ * ones are refused. */
 #include <string.h>
 #include "random.h"
 #include "tern/error.h"
