@@ -118,7 +118,7 @@ static void test_carries(void)
 			if (!by_ref || m[i].frame.segs == 3)
 				CU_ASSERT_PTR_NULL(rx.body);
 			CU_ASSERT_EQUAL(link_sim_ops.from(b.link, &rx, &from), 0);
-			CU_ASSERT_TRUE(from.bytes == a.link->local.bytes && !memcmp(from.data, a.link->local.data, from.bytes));
+			CU_ASSERT_TRUE(from.bytes == a.link->local.bytes && !memcmp(from.data, a.link->local.data, 4)); /* the node; the port is the path's */
 			link_sim_ops.rx_free(b.link, &rx, 1);
 		}
 		CU_ASSERT_EQUAL(sim_net_next_ns(net), UINT64_MAX);

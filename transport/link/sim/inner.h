@@ -13,7 +13,8 @@ struct sim_frame {
 	struct line_item item;
 	uint8_t *body;
 	uint32_t head_bytes, body_bytes;
-	uint32_t from, to;
+	uint32_t from, to;           /* nodes */
+	uint32_t from_port, to_port; /* 0: the link's shared one, otherwise a path's own */
 	uint16_t spread;
 	uint8_t ce, pieces;
 	uint32_t alloc_bytes;
@@ -52,14 +53,24 @@ struct sim_net {
 	void *filter_arg;
 };
 
+/* As UDP's: a path is a remote address and a local port. Paths of a listening link leave from the shared port 0 unless another path to that address has it. */
+struct sim_path {
+	struct link_path base;
+	struct sim_path *next; /* in a bucket */
+	uint32_t node, port, own_port;
+	uint16_t spread;
+};
+
 struct sim_link {
 	struct link base;
 	struct sim_net *net;
 	struct sim_link *ready_next;
-	bool is_ready, by_ref;
+	bool is_ready, by_ref, listening;
 	uint32_t node, mtu_bytes;
 	struct sim_frame *inbox, *inbox_last;
 	uint32_t inbox_n, lent_n;
+	struct sim_path **buckets; /* by own port and remote address; a power of two of them, at least as many as paths */
+	uint32_t buckets_n, paths_n, last_port;
 	uint32_t taken_at, taken_n; /* ring of frames to be reaped */
 	struct frame *taken[SIM_TX_MAX];
 };

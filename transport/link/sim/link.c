@@ -1,18 +1,13 @@
 /* The link over a simulated network; see sim.h. Called by the loop through link_sim_ops. A frame taken is on the wire, or lost, at once: its descriptor can be
  * reaped in the same step. */
 #include "link/sim/inner.h"
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include "tern/error.h"
 
 enum { REF_MIN_BYTES = 128 }; /* a shorter segment is cheaper copied */
-
-struct sim_path {
-	struct link_path base;
-	uint32_t node;
-	uint16_t spread;
-};
 
 static int fail(const struct link_config *config, int rc, const char *text)
 {
@@ -32,29 +27,87 @@ static uint64_t option(const char *options, const char *key, uint64_t otherwise)
 	return otherwise;
 }
 
-static int addr_node(const struct link_addr *addr, uint64_t *node)
+static int addr_get(const struct link_addr *addr, uint32_t *node, uint32_t *port)
 {
-	if (!addr || addr->bytes < sizeof(*node))
+	uint32_t words[2];
+
+	if (!addr || addr->bytes < sizeof(words))
 		return -TERN_EADDR;
-	memcpy(node, addr->data, sizeof(*node));
+	memcpy(words, addr->data, sizeof(words));
+	*node = words[0];
+	*port = words[1];
 	return 0;
 }
 
-/* What others may know of a node: the number, not where our memory lies. */
-static void node_addr(uint32_t node, struct link_addr *out)
+/* What others may know: numbers, not where our memory lies. */
+static void addr_put(uint32_t node, uint32_t port, struct link_addr *out)
 {
-	*out = (struct link_addr){.bytes = sizeof(uint64_t)};
-	memcpy(out->data, &(uint64_t){node}, sizeof(uint64_t));
+	*out = (struct link_addr){.bytes = 2 * sizeof(uint32_t)};
+	memcpy(out->data, &(uint32_t[2]){node, port}, out->bytes);
+}
+
+static struct sim_path **bucket(const struct sim_link *link, uint32_t own_port, uint32_t node, uint32_t port)
+{
+	uint64_t mix = ((uint64_t)node << 32 | port) + own_port * 0x9e3779b97f4a7c15u;
+
+	return &link->buckets[rng_mix(&mix) & (link->buckets_n - 1)];
+}
+
+static struct sim_path *find_path(const struct sim_link *link, uint32_t own_port, uint32_t node, uint32_t port)
+{
+	struct sim_path *path = link->buckets_n ? *bucket(link, own_port, node, port) : NULL;
+
+	while (path && (path->own_port != own_port || path->node != node || path->port != port))
+		path = path->next;
+	return path;
+}
+
+static int add_path(struct sim_link *link, struct sim_path *path)
+{
+	if (link->paths_n == link->buckets_n) {
+		struct sim_path **old = link->buckets;
+		uint32_t old_n = link->buckets_n;
+		struct sim_path **buckets = calloc(old_n ? 2 * old_n : 8, sizeof(*buckets));
+		if (!buckets)
+			return -TERN_EIO;
+		link->buckets = buckets;
+		link->buckets_n = old_n ? 2 * old_n : 8;
+		for (uint32_t i = 0; i < old_n; i++)
+			while (old[i]) {
+				struct sim_path *moved = old[i];
+				old[i] = moved->next;
+				struct sim_path **to = bucket(link, moved->own_port, moved->node, moved->port);
+				moved->next = *to;
+				*to = moved;
+			}
+		free(old);
+	}
+	struct sim_path **to = bucket(link, path->own_port, path->node, path->port);
+	path->next = *to;
+	*to = path;
+	link->paths_n++;
+	return 0;
+}
+
+/* An open link names a table without empty slots. */
+static struct link_ops sim_ops;
+static pthread_once_t sim_ops_once = PTHREAD_ONCE_INIT;
+
+static void sim_ops_fill(void)
+{
+	link_fill(&link_sim_ops, &sim_ops);
 }
 
 static int sim_open(const struct link_config *config, struct link **out)
 {
 	struct sim_net *net;
-	uint64_t node;
+	uint32_t node, port;
 
-	if (addr_node(config->net, &node) || config->net->bytes != 2 * sizeof(uint64_t))
+	*out = NULL;
+	pthread_once(&sim_ops_once, sim_ops_fill);
+	if (addr_get(config->net, &node, &port) || config->net->bytes != 2 * sizeof(uint64_t))
 		return fail(config, -TERN_EADDR, "no network given; open one by sim_net_open and pass sim_net_addr in link_config.net");
-	memcpy(&net, config->net->data + sizeof(node), sizeof(net));
+	memcpy(&net, config->net->data + sizeof(uint64_t), sizeof(net));
 	if (node >= net->nodes_n)
 		return fail(config, -TERN_EADDR, "the network has no such node; open it with more nodes");
 	if (net->nodes[node].link)
@@ -66,13 +119,14 @@ static int sim_open(const struct link_config *config, struct link **out)
 	if (!link)
 		return fail(config, -TERN_ENOMEM, "no memory");
 	link->net = net;
-	link->node = (uint32_t)node;
+	link->node = node;
+	link->listening = config->listening;
 	link->mtu_bytes = (uint32_t)mtu;
 	link->by_ref = option(config->options, "by_ref", 0);
-	link->base.ops = &link_sim_ops;
+	link->base.ops = &sim_ops;
 	link->base.caps = LINK_BYTES | LINK_TIMESTAMPS | LINK_VIRTUAL | (link->by_ref ? LINK_TX_ZERO_COPY : 0);
 	link->base.max_segments = FRAME_SEGS_MAX;
-	node_addr(link->node, &link->base.local);
+	addr_put(link->node, 0, &link->base.local);
 	net->nodes[node].link = link;
 	*out = &link->base;
 	return 0;
@@ -105,6 +159,13 @@ static void sim_close(struct link **out)
 		link->inbox = (struct sim_frame *)frame->item.next;
 		sim_frame_free(link->net, frame);
 	}
+	for (uint32_t i = 0; i < link->buckets_n; i++)
+		while (link->buckets[i]) {
+			struct sim_path *path = link->buckets[i];
+			link->buckets[i] = path->next;
+			free(path);
+		}
+	free(link->buckets);
 	unready(link->net, link); /* lent frames: their memory is the network's and goes with it */
 	link->net->nodes[link->node].link = NULL;
 	free(link);
@@ -113,30 +174,47 @@ static void sim_close(struct link **out)
 static int sim_path_open(struct link *base, const struct link_path_config *config, struct link_path **out)
 {
 	struct sim_link *link = (struct sim_link *)base;
-	uint64_t node;
+	uint32_t node, port;
 
-	if (addr_node(&config->remote, &node) || node >= link->net->nodes_n || node == link->node || !sim_net_reaches(link->net, link->node, (uint32_t)node))
+	*out = NULL;
+	if (addr_get(&config->remote, &node, &port) || node == link->node || !sim_net_reaches(link->net, link->node, node))
 		return -TERN_EADDR;
 	struct sim_path *path = calloc(1, sizeof(*path));
 	if (!path)
 		return -TERN_EIO;
-	uint32_t mtu = config->mtu_bytes && config->mtu_bytes < link->mtu_bytes ? config->mtu_bytes : link->mtu_bytes;
-	path->node = (uint32_t)node;
+	uint32_t mtu = config->mtu_bytes > SIM_UDP_OVERHEAD_BYTES && config->mtu_bytes < link->mtu_bytes ? config->mtu_bytes : link->mtu_bytes;
+	path->node = node;
+	path->port = port;
+	path->own_port = link->listening && !find_path(link, 0, node, port) ? 0 : ++link->last_port;
 	path->spread = (uint16_t)config->spread;
 	path->base.link = base;
 	path->base.max_frame_bytes = mtu - SIM_UDP_OVERHEAD_BYTES;
 	path->base.overhead_bytes = SIM_UDP_OVERHEAD_BYTES;
-	node_addr(path->node, &path->base.remote);
+	addr_put(node, port, &path->base.remote);
+	int rc = add_path(link, path);
+	if (rc) {
+		free(path);
+		return rc;
+	}
 	*out = &path->base;
 	return 0;
 }
 
-/* Nothing is held for a path: what it sent is on the wire, its frames are in the ring of taken ones. */
+/* What it sent is on the wire, and its frames are in the ring of taken ones. */
 static void sim_path_close(struct link *base, struct link_path **out)
 {
-	(void)base;
-	free(*out);
+	struct sim_link *link = (struct sim_link *)base;
+	struct sim_path *path = (struct sim_path *)*out, **at;
+
 	*out = NULL;
+	if (!path)
+		return;
+	at = bucket(link, path->own_port, path->node, path->port);
+	while (*at != path)
+		at = &(*at)->next;
+	*at = path->next;
+	link->paths_n--;
+	free(path);
 }
 
 static struct sim_frame *new_frame(struct sim_net *net, size_t data_bytes)
@@ -234,6 +312,8 @@ static void send_one(struct sim_link *link, const struct frame *tx)
 	}
 	frame->from = link->node;
 	frame->to = path->node;
+	frame->from_port = path->own_port;
+	frame->to_port = path->port;
 	frame->spread = path->spread;
 	sim_net_send(net, link->node, frame);
 }
@@ -283,10 +363,22 @@ static struct sim_frame *join(struct sim_net *net, struct sim_frame *frame)
 		whole->item = frame->item;
 		whole->head_bytes = frame->head_bytes;
 		whole->from = frame->from;
+		whole->to = frame->to;
+		whole->from_port = frame->from_port;
+		whole->to_port = frame->to_port;
 		whole->ce = frame->ce;
 	}
 	sim_frame_free(net, frame);
 	return whole;
+}
+
+static void lend(struct sim_link *link, struct sim_frame *frame, struct sim_path *path, struct rx_frame *out)
+{
+	*out = (struct rx_frame){.head = frame->data, .body = frame->body, .head_bytes = frame->head_bytes, .body_bytes = frame->body_bytes,
+				 .time_ns = frame->item.time_ns, .path = path ? &path->base : NULL, .lent = frame, .from = frame->from, .ecn = frame->ce ? 3 : 2};
+	link->lent_n++;
+	link->base.rx_frames++;
+	link->base.rx_bytes += frame->head_bytes + frame->body_bytes;
 }
 
 static size_t sim_rx(struct link *base, struct rx_frame *out, size_t n, uint64_t now_ns)
@@ -298,19 +390,20 @@ static size_t sim_rx(struct link *base, struct rx_frame *out, size_t n, uint64_t
 	sim_net_advance(link->net, now_ns);
 	while (got < n && link->inbox && link->lent_n < SIM_LENT_MAX) {
 		struct sim_frame *frame = link->inbox;
+		struct sim_path *path = find_path(link, frame->to_port, frame->from, frame->from_port);
 		link->inbox = (struct sim_frame *)frame->item.next;
 		link->inbox_n--;
-		if (frame->pieces)
-			frame = join(link->net, frame);
-		if (!frame) {
+		if (!path && frame->to_port) { /* for a path that is closed, or from a stranger to it */
+			sim_frame_free(link->net, frame);
 			base->rx_dropped++;
 			continue;
 		}
-		out[got++] = (struct rx_frame){.head = frame->data, .body = frame->body, .head_bytes = frame->head_bytes, .body_bytes = frame->body_bytes,
-					       .time_ns = frame->item.time_ns, .lent = frame, .from = frame->from, .ecn = frame->ce ? 3 : 2};
-		link->lent_n++;
-		base->rx_frames++;
-		base->rx_bytes += frame->head_bytes + frame->body_bytes;
+		if (frame->pieces)
+			frame = join(link->net, frame);
+		if (frame)
+			lend(link, frame, path, &out[got++]);
+		else
+			base->rx_dropped++;
 	}
 	return got;
 }
@@ -324,20 +417,14 @@ static void sim_rx_free(struct link *base, struct rx_frame *frames, size_t n)
 	link->lent_n -= (uint32_t)n;
 }
 
-static int sim_from(struct link *base, const struct rx_frame *frame, struct link_addr *out)
+static int sim_from(struct link *base, const struct rx_frame *rx, struct link_addr *out)
 {
-	if (frame->from >= ((struct sim_link *)base)->net->nodes_n)
-		return -TERN_ENOENT;
-	node_addr(frame->from, out);
-	return 0;
-}
+	const struct sim_frame *frame = rx->lent;
 
-static int sim_mem_map(struct link *base, void *addr, uint64_t bytes, uint32_t *key)
-{
 	(void)base;
-	(void)addr;
-	(void)bytes;
-	*key = 0;
+	if (!frame)
+		return -TERN_ENOENT;
+	addr_put(frame->from, frame->from_port, out);
 	return 0;
 }
 
@@ -355,7 +442,6 @@ const struct link_ops link_sim_ops = {
 	.close = sim_close,
 	.path_open = sim_path_open,
 	.path_close = sim_path_close,
-	.mem_map = sim_mem_map,
 	.tx = sim_tx,
 	.reap = sim_reap,
 	.rx = sim_rx,

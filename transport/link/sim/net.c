@@ -385,7 +385,7 @@ struct link *sim_net_ready(struct sim_net *net)
 void sim_net_addr(struct sim_net *net, uint32_t node, struct link_addr *out)
 {
 	*out = (struct link_addr){.bytes = 2 * sizeof(uint64_t)};
-	memcpy(out->data, &(uint64_t){node}, sizeof(uint64_t));
+	memcpy(out->data, &(uint32_t[2]){node, 0}, sizeof(uint64_t));
 	memcpy(out->data + sizeof(uint64_t), &net, sizeof(net));
 }
 
