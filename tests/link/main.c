@@ -5,6 +5,9 @@
 /* A link joins here with one line. */
 static const struct suite_fixture *const fixtures[] = {
 	&fixture_udp,
+	&fixture_sim,
+	&fixture_emu_sim,
+	&fixture_emu_udp,
 };
 
 enum { SUITE_CASES_MAX = 64 };
