@@ -24,6 +24,7 @@ enum {
 	LOOP_RX_ROUNDS = 4,         /* batches of one link in one step */
 	LOOP_TX_ROUNDS = 2,         /* bursts of one path in one step: 5.9 */
 	LOOP_SCRATCH_BYTES = 66 << 10,
+	LOOP_LAST_ACKS = 2,         /* said before a goodbye: one may be lost */
 };
 
 /* A buffer that sealed frames, MIX frames and packed runs are made in; free again when the last of its frames came back. */
@@ -135,6 +136,8 @@ uint32_t loop_peer_flow_id(struct loop_peer *peer);
 int loop_peer_up(struct loop_peer *peer, const struct session *session, struct link *link, const struct loop_path_params *params);
 /** The control connection went. */
 void loop_peer_lost(struct loop_peer *peer);
+/** Says what was received once more, before a goodbye: what the peer sent and is here must not look lost to it. */
+void loop_peer_flush(struct loop_peer *peer);
 /** Ends the peer: operations end with `status`, links give its memory back. loop_event tells of it, then loop_peer_free. */
 void loop_peer_end(struct loop_peer *peer, int status);
 void loop_peer_free(struct loop_peer **peer);
