@@ -22,6 +22,8 @@ esac
 
 passed=0 failed=0 skipped=0
 summary=
+log=$(mktemp) || exit 2
+trap 'rm -f "$log"' EXIT
 
 say() { printf '%s  %s\n' "$(date +%H:%M:%S)" "$*"; }
 
@@ -44,11 +46,11 @@ configure()
 {
 	local build=$1
 	shift
-	if [ -f "$build/build.ninja" ] && meson setup --reconfigure "$build" "$@" >"$build.log" 2>&1; then
+	if [ -f "$build/build.ninja" ] && meson setup --reconfigure "$build" "$@" >"$log" 2>&1; then
 		return 0
 	fi
 	rm -rf "$build"
-	meson setup "$build" "$@" >"$build.log" 2>&1
+	meson setup "$build" "$@" >"$log" 2>&1
 }
 
 # build NAME FOLDER OPTIONS...: one counted step. Every failure shows the end of its log.
@@ -57,13 +59,11 @@ build()
 	local name=$1 folder=$2
 	shift 2
 	say "$name: building in $folder"
-	if configure "$folder" "$@" && ninja -C "$folder" >"$folder.log" 2>&1; then
+	if configure "$folder" "$@" && ninja -C "$folder" >"$log" 2>&1; then
 		passed=$((passed + 1))
-		rm -f "$folder.log"
 		return 0
 	fi
-	tail -n 40 "$folder.log"
-	rm -f "$folder.log"
+	tail -n 40 "$log"
 	note_failed "$name: does not build"
 	return 1
 }
