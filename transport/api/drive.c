@@ -97,6 +97,16 @@ static bool api_commands(tern_ctx *ctx)
 	return n > 0;
 }
 
+static void api_notice(tern_ctx *ctx, const struct msg_notice *n)
+{
+	tern_event e = {.type = n->type, .status = n->status, .peer = n->peer, .tag = n->tag, .imm = n->imm, .bytes = n->bytes};
+	for (struct list *at = list_first(&ctx->eps); at; at = list_next(&ctx->eps, at)) {
+		tern_ep *ep = list_entry(at, tern_ep, link);
+		if (ep->msg == n->ep)
+			api_event(ep, &e);
+	}
+}
+
 static bool api_results(tern_ctx *ctx)
 {
 	struct msg_op *op;
@@ -108,9 +118,7 @@ static bool api_results(tern_ctx *ctx)
 		any = true;
 	}
 	while (msg_notice_pop(ctx->loop->msg, &notice)) {
-		tern_ep *ep = msg_ep_owner(notice.ep);
-		tern_event e = {.type = notice.type, .status = notice.status, .peer = notice.peer, .tag = notice.tag, .imm = notice.imm, .bytes = notice.bytes};
-		api_event(ep, &e);
+		api_notice(ctx, &notice);
 		any = true;
 	}
 	while ((lp = loop_event(ctx->loop))) {

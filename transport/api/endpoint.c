@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <ifaddrs.h>
 #include <net/if.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -61,10 +62,8 @@ int tern_ep_open(tern_ctx *ctx, tern_ep **out)
 	}
 	api_lock(ctx);
 	err = msg_ep_open(ctx->loop->msg, &ep->msg);
-	if (!err) {
-		msg_ep_own(ep->msg, ep);
+	if (!err)
 		list_push_back(&ctx->eps, &ep->link);
-	}
 	api_unlock(ctx);
 	if (err) {
 		ep_free(ep);

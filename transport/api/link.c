@@ -1,4 +1,5 @@
 /* Links of a context, opened once for each way of use; contracts and what a path takes from them. Under the lock. */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>

@@ -1,4 +1,5 @@
 /* Peers: connecting, accepting, the control plane's callbacks, goodbyes. Under the lock; the callbacks come on the control thread and take it. */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include "api/context.h"
@@ -144,7 +145,7 @@ void api_peer_drain(tern_ctx *ctx)
 		struct api_peer *peer = ctx->peers[i];
 		if (!peer || peer->closed || (!peer->draining && !peer->closing))
 			continue;
-		if (peer->closing ? msg_pair_quiet(peer->lp->peer.pair) || ctx->now_ns >= peer->closing_ns : msg_pair_idle(peer->lp->peer.pair))
+		if (peer->closing ? loop_peer_quiet(peer->lp) || ctx->now_ns >= peer->closing_ns : msg_pair_idle(peer->lp->peer.pair))
 			api_peer_close(peer, peer->closing ? -TERN_EPEER : -TERN_ECANCELED, 0);
 	}
 }

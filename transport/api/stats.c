@@ -22,7 +22,7 @@ static void stats_put(struct stats_out *o, const char *name, const char *unit, u
 static void stats_context(tern_ctx *ctx, struct stats_out *o)
 {
 	const struct loop_counters *c = &ctx->loop->count;
-	uint64_t copied = c->copied_bytes, peers = 0, rx = 0, tx = 0, rx_bytes = 0, tx_bytes = 0, calls = 0;
+	uint64_t copied = c->copied_bytes + msg_copied_bytes(ctx->loop->msg), peers = 0, rx = 0, tx = 0, rx_bytes = 0, tx_bytes = 0, calls = 0;
 	for (uint32_t i = 0; i < ctx->config.max_peers; i++)
 		if (ctx->peers[i] && ctx->peers[i]->lp) {
 			copied += ctx->peers[i]->lp->peer.copied_bytes;

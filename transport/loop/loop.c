@@ -95,6 +95,14 @@ int loop_link_add(struct loop *lp, struct link *link)
 	return 0;
 }
 
+bool loop_peer_quiet(const struct loop_peer *peer)
+{
+	for (unsigned i = 0; i < peer->peer.paths; i++)
+		if (flow_in_flight_bytes(&peer->path[i]->pp.flow))
+			return false;
+	return !msg_tx_want(peer->peer.pair);
+}
+
 void loop_activate(struct loop_path *path)
 {
 	if (path->is_active)
@@ -111,13 +119,15 @@ void loop_peer_activate(struct loop_peer *peer)
 
 void loop_post(struct loop *lp, struct msg_op *op)
 {
-	struct msg_pair *pair = op->pair;
 	msg_post(lp->msg, op);
-	if (!pair)
-		return;
-	struct loop_peer *peer = msg_pair_owner(pair);
-	if (peer)
-		loop_peer_activate(peer);
+}
+
+/* Pairs that a post, a record or a loss gave something to send: their paths get a turn. */
+static void loop_wake(struct loop *lp)
+{
+	struct msg_pair *pair;
+	while ((pair = msg_woken(lp->msg)))
+		loop_peer_activate(msg_pair_owner(pair));
 }
 
 /* Queues the news once per change of state. */
@@ -160,6 +170,7 @@ void loop_step(struct loop *lp, uint64_t now_ns)
 	loop_reap(lp, now_ns);
 	loop_rx(lp, now_ns);
 	loop_timers(lp, now_ns);
+	loop_wake(lp);
 	loop_tx(lp, now_ns);
 }
 

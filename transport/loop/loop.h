@@ -145,7 +145,10 @@ void loop_peer_free(struct loop_peer **peer);
 /** A peer whose state changed (peer.state is PEER_UP or PEER_GONE, peer.status says why), NULL: none. */
 struct loop_peer *loop_event(struct loop *lp);
 
-/** Posts an operation and lets its peer's paths send. */
+/** Nothing that was sent waits for its acknowledgement, nothing can be sent. */
+bool loop_peer_quiet(const struct loop_peer *peer);
+
+/** Posts an operation; it leaves with the next step. */
 void loop_post(struct loop *lp, struct msg_op *op);
 
 /* Between the files of loop/. */
