@@ -13,8 +13,8 @@ static bool sim_configure(struct link_config end[2], int variant)
 
 	(void)variant;
 	sim_net_close(&net); /* its links are closed */
-	CU_ASSERT_EQUAL_FATAL(sim_net_open(2, suite_random(), &net), 0);
-	CU_ASSERT_EQUAL_FATAL(sim_net_connect(net, 0, 1, &wire, &wire), 0);
+	if (sim_net_open(2, suite_random(), &net) || sim_net_connect(net, 0, 1, &wire, &wire))
+		return false;
 	for (uint32_t i = 0; i < 2; i++) {
 		sim_net_addr(net, i, &addr[i]);
 		end[i].net = &addr[i];
@@ -22,9 +22,10 @@ static bool sim_configure(struct link_config end[2], int variant)
 	return true;
 }
 
+/* Time passes by being looked at, so that cases which only wait a while get on. */
 static uint64_t sim_now_ns(void)
 {
-	return now;
+	return now += 1000;
 }
 
 static void sim_sleep(const struct link_wait *wait)

@@ -338,8 +338,8 @@ static size_t emu_tx(struct link *base, struct frame *const *frames, size_t n, u
 		base->tx_frames++;
 		base->tx_bytes += frames[i]->wire_bytes;
 	}
-	if (emu->slab.chunk_bytes > emu->counters.held_bytes_max)
-		emu->counters.held_bytes_max = emu->slab.chunk_bytes;
+	if (emu->slab.used_bytes > emu->counters.held_bytes_max)
+		emu->counters.held_bytes_max = emu->slab.used_bytes;
 	step(emu, now_ns);
 	return i;
 }

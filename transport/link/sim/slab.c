@@ -44,8 +44,6 @@ static int grow(struct slab *slab, uint32_t c)
 {
 	size_t item = class_bytes(c), bytes = SLAB_CHUNK_BYTES;
 
-	if (bytes > slab->limit_bytes - slab->chunk_bytes)
-		return -1;
 	struct slab_chunk *chunk = aligned_alloc(64, bytes);
 	if (!chunk)
 		return -1;
@@ -62,6 +60,8 @@ void *slab_get(struct slab *slab, size_t bytes)
 	uint32_t c = class_of(bytes);
 	struct slab_item *item = slab->free[c];
 
+	if (slab->used_bytes + class_bytes(c) > slab->limit_bytes)
+		return NULL;
 	if (item) {
 		slab->free[c] = item->next;
 	} else {
@@ -71,6 +71,7 @@ void *slab_get(struct slab *slab, size_t bytes)
 		slab->fresh[c] += class_bytes(c);
 	}
 	slab->items++;
+	slab->used_bytes += class_bytes(c);
 	return item;
 }
 
@@ -82,4 +83,5 @@ void slab_put(struct slab *slab, void *item, size_t bytes)
 	it->next = slab->free[c];
 	slab->free[c] = it;
 	slab->items--;
+	slab->used_bytes -= class_bytes(c);
 }

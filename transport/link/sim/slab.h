@@ -20,11 +20,12 @@ struct slab {
 	struct slab_item *free[SLAB_CLASSES];
 	struct slab_chunk *chunks;
 	uint8_t *fresh[SLAB_CLASSES], *fresh_end[SLAB_CLASSES]; /* not yet handed out rest of the newest chunk of a class */
-	uint64_t limit_bytes, chunk_bytes;                      /* of all chunks */
+	uint64_t limit_bytes, used_bytes;                       /* handed out now */
+	uint64_t chunk_bytes;                                   /* of all chunks: every size keeps what it once needed */
 	uint64_t items;                                         /* handed out now */
 };
 
-/** @param limit_bytes  most memory ever taken; 0: no limit */
+/** @param limit_bytes  most handed out at a time; 0: no limit */
 void slab_init(struct slab *slab, uint64_t limit_bytes);
 void slab_fini(struct slab *slab);
 /** @return at least bytes (<= SLAB_ITEM_MAX), 64-byte aligned, or NULL at the limit or without memory */
