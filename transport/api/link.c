@@ -3,9 +3,12 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <time.h>
 #include "api/context.h"
 #include "base/err.h"
 #include "cc/cc.h"
+
+_Static_assert(CONTRACT_NONE == TERN_CC_NONE, "both mean not known");
 
 static struct api_link *link_known(tern_ctx *ctx, const struct api_address *a)
 {
@@ -69,16 +72,18 @@ int api_link_open(tern_ctx *ctx, const struct api_address *a, uint8_t use, uint1
 int api_contract_load(tern_ctx *ctx, const struct api_address *a, struct contract *out, bool *has)
 {
 	const char *file = a && *a->contract ? a->contract : a ? NULL : ctx->config.contract_file;
-	char why[CONTROL_TEXT_MAX];
+	struct control_error why;
 	*has = false;
 	if (!file) {
 		*out = ctx->contract;
 		*has = a && ctx->has_contract;
 		return 0;
 	}
-	int err = contract_load(file, out, why, sizeof(why));
+	int err = contract_read(file, out, &why);
+	if (!err)
+		err = contract_valid(out, time(NULL), &why);
 	if (err)
-		return ERR(err, "%s", why);
+		return ERR(err, "%s", why.text);
 	*has = true;
 	return 0;
 }
@@ -93,17 +98,14 @@ void api_path_params(tern_ctx *ctx, const struct api_peer *peer, struct loop_pat
 		.frame_bytes = mtu ? mtu : 1500};
 	if (!peer->has_contract)
 		return;
-	/* an accepted peer is the far end of the circuit: its sending direction is the contract's "down" */
-	uint64_t rate = peer->accepted && c->down_bytes_per_s ? c->down_bytes_per_s : c->up_bytes_per_s;
-	init->contract_bytes_per_s = (uint64_t)((double)rate * c->share);
-	if (c->rtt_ns)
-		init->contract_rtt_ns = c->rtt_ns;
-	if (c->buffer_bytes)
-		init->buffer_bytes = c->buffer_bytes;
-	init->protection_ns = c->protection_switch_ns;
+	/* each end's file says "up" of its own direction */
+	init->contract_bytes_per_s = (uint64_t)((double)c->up_bytes_per_s * c->share);
+	init->contract_rtt_ns = c->rtt_ns; /* CONTRACT_NONE is TERN_CC_NONE */
+	init->buffer_bytes = c->buffer_bytes;
+	init->protection_ns = c->switch_ns;
 	init->loss_ceiling = c->loss_ceiling;
 	init->dedicated = c->dedicated;
-	out->layer_bytes = c->layer_overhead_bytes;
+	out->layer_bytes = contract_layer_bytes(c, 28);
 	if (!mtu)
 		out->mtu_bytes = c->mtu_bytes;
 }

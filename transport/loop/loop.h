@@ -51,7 +51,7 @@ struct loop_peer;
 struct loop_path_params {
 	const struct tern_cc *cc;
 	struct tern_cc_init cc_init;
-	uint32_t layer_bytes; /* a datagram costs so much more on the layer that the contract's rate counts than IP and UDP headers */
+	int32_t layer_bytes; /* a datagram costs so much more on the layer that the contract's rate counts than IP and UDP headers */
 	uint32_t mtu_bytes;   /* IP packet; 0: as found */
 };
 
