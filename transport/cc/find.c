@@ -1,7 +1,7 @@
 /* The table of built-in congestion controls. */
 #include "cc/cc.h"
 
-static const struct tern_cc *const controls[] = {&cc_fixed};
+static const struct tern_cc *const controls[] = {&cc_lightpath, &cc_cubic, &cc_fixed};
 
 static int same(const char *a, const char *b)
 {

@@ -108,21 +108,43 @@ uint64_t flow_ack_when_ns(const struct flow *f)
 	return f->ack_when_ns;
 }
 
-bool flow_ack_build(struct flow *f, uint64_t now_ns, struct wire_ack *out)
+static uint32_t ranges_down(const struct flow *f, uint32_t i, uint32_t n, uint32_t max, struct wire_ack *out)
 {
-	uint64_t delay = now_ns - f->rx_newest_ns;
-	uint32_t n = 0;
-
-	if (rangeset_empty(&f->rx))
-		return false;
-	for (uint32_t i = rangeset_last(&f->rx); i && n < WIRE_ACK_RANGES_MAX; i = rangeset_prev(&f->rx, i)) {
+	for (; i && n < max; i = rangeset_prev(&f->rx, i)) {
 		const struct range_node *node = rangeset_at(&f->rx, i);
 
 		out->range[n].first = node->first;
 		out->range[n++].last = node->end - 1;
 	}
+	return n;
+}
+
+/* More ranges than a record takes: half of it says the newest, the other half goes round the rest. Under heavy reordering the newest 32 would all lie in the
+ * front of arrival, and what is complete behind it would never be said. */
+static uint32_t ranges_rotate(struct flow *f, struct wire_ack *out)
+{
+	uint32_t n = ranges_down(f, rangeset_last(&f->rx), 0, WIRE_ACK_RANGES_MAX / 2, out), i;
+	uint64_t below = out->range[n - 1].first;
+
+	if (f->ack_cursor && f->ack_cursor < below)
+		below = f->ack_cursor;
+	i = rangeset_prev(&f->rx, rangeset_seek(&f->rx, below));
+	n = ranges_down(f, i, n, WIRE_ACK_RANGES_MAX, out);
+	f->ack_cursor = n < WIRE_ACK_RANGES_MAX || out->range[n - 1].first <= rangeset_at(&f->rx, rangeset_first(&f->rx))->first ? 0 : out->range[n - 1].first;
+	return n;
+}
+
+bool flow_ack_build(struct flow *f, uint64_t now_ns, struct wire_ack *out)
+{
+	uint64_t delay = now_ns - f->rx_newest_ns;
+
+	if (rangeset_empty(&f->rx))
+		return false;
+	if (rangeset_count(&f->rx) > WIRE_ACK_RANGES_MAX)
+		out->ranges = (uint8_t)ranges_rotate(f, out);
+	else
+		out->ranges = (uint8_t)ranges_down(f, rangeset_last(&f->rx), 0, WIRE_ACK_RANGES_MAX, out);
 	out->path_id = f->path_id;
-	out->ranges = (uint8_t)n;
 	out->delay_ns = delay < UINT32_MAX ? (uint32_t)delay : UINT32_MAX;
 	out->ce_frames = f->rx_ce;
 	out->arrival_ns = f->rx_newest_ns;

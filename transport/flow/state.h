@@ -87,6 +87,7 @@ struct flow {
 	uint64_t rx_floor;           /* numbers below are refused */
 	uint64_t rx_newest_ns;       /* when the newest number arrived */
 	uint64_t ack_when_ns;
+	uint64_t ack_cursor;         /* ranges below it are said next, when there are too many for one record; 0: from the top */
 	uint64_t acked_ns;           /* when the last acknowledgement left */
 	uint32_t rx_pending;         /* eliciting frames since the last acknowledgement */
 	uint32_t rx_ce;

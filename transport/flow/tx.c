@@ -41,7 +41,10 @@ void flow_pacer_retune(struct flow *f)
 		return;
 	f->pace_bytes_per_s = pace;
 	burst = min_u64(pace / (uint64_t)(NANO / FLOW_BURST_NS), FLOW_BURST_MAX);
-	f->burst_bytes = burst > least ? burst : least;
+	if (burst < least)
+		burst = least;
+	f->tokens += ((int64_t)burst - (int64_t)f->burst_bytes) * NANO; /* what was sent of the old burst counts against the new one */
+	f->burst_bytes = burst;
 }
 
 void flow_cc_facts(const struct flow *f, uint64_t now_ns, struct tern_cc_flow *out)
@@ -72,8 +75,7 @@ int flow_init(struct flow *f, const struct flow_config *config)
 	init.now_ns = config->now_ns;
 	f->cc->init(f->cc_state, &init, &f->out);
 	f->pace_bytes_per_s = UINT64_MAX;
-	flow_pacer_retune(f);
-	f->tokens = (int64_t)f->burst_bytes * NANO;
+	flow_pacer_retune(f); /* fills the bucket: from no burst to a whole one */
 	return 0;
 }
 
@@ -99,8 +101,10 @@ uint64_t flow_tx_room(struct flow *f, uint64_t now_ns, uint64_t *when_ns)
 	int64_t want;
 
 	*when_ns = UINT64_MAX;
-	if (f->in_flight_bytes >= f->out.window_bytes || !f->pace_bytes_per_s)
+	if (f->in_flight_bytes >= f->out.window_bytes || !f->pace_bytes_per_s) {
+		f->pace_due_ns = 0; /* it is not the pacer that the caller waits for */
 		return 0;
+	}
 	flow_pacer_settle(f, now_ns);
 	if (grain < f->frame_bytes)
 		grain = f->frame_bytes;

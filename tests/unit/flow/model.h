@@ -413,12 +413,14 @@ static inline uint64_t model_run(struct model *m, uint64_t limit_ns)
 
 				flow_rx_commit(&m->tx, &a, m->now_ns);
 				model_reports(m, flow_on_ack(&m->tx, &frame->ack, m->now_ns, out, MODEL_REPORTS), out);
+				model_pacer(m, 0, false);
 				tx_when = m->now_ns;
 			}
 			free(frame);
 		}
 		if (m->now_ns >= flow_deadline_ns(&m->tx)) {
 			model_reports(m, flow_on_timer(&m->tx, m->now_ns, out, MODEL_REPORTS), out);
+			model_pacer(m, 0, false);
 			tx_when = m->now_ns;
 		}
 		if (m->now_ns >= flow_ack_when_ns(&m->rx))
