@@ -4,6 +4,7 @@
 #include <net/if.h>
 #include <netinet/in.h>
 #include <poll.h>
+#include <pthread.h>
 #include <sched.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -294,6 +295,78 @@ static void udp_mtu_shrinks(void)
 	close(home);
 }
 
+static void *udp_echo(void *arg)
+{
+	int fd = *(int *)arg;
+	char bytes[64];
+	for (ssize_t n; (n = recv(fd, bytes, sizeof(bytes), 0)) > 1;)
+		if (send(fd, bytes, (size_t)n, 0) != n)
+			break;
+	return NULL;
+}
+
+/* Asleep on the descriptor while another thread answers. */
+static void udp_wakes_up(void)
+{
+	struct suite_end end[2];
+	pthread_t thread;
+	uint8_t memory[64];
+	struct frame f;
+	struct link_wait wait;
+
+	CU_ASSERT_FATAL(suite_open(end, 0));
+	int fd = udp_stranger(&end[0], 0);
+	struct link_path_config to = {.remote.bytes = sizeof(struct sockaddr_in)};
+	socklen_t n = sizeof(to.remote.data);
+	struct link_path *path;
+	CU_ASSERT_EQUAL_FATAL(getsockname(fd, (struct sockaddr *)to.remote.data, &n), 0);
+	CU_ASSERT_EQUAL_FATAL(suite_ops->path_open(end[0].link, &to, &path), 0);
+	CU_ASSERT_EQUAL_FATAL(pthread_create(&thread, NULL, udp_echo, &fd), 0);
+	for (int i = 0; i <= 300; i++) {
+		suite_frame(&f, path, memory, i < 300 ? sizeof(memory) : 1, 1); /* one byte ends the thread */
+		suite_send(&end[0], &f, 1);
+		for (uint64_t until = suite_now() + SUITE_PATIENCE_MS * 1000000ull; i < 300 && !end[0].n_in && suite_now() < until;) {
+			end[0].n_in = suite_ops->rx(end[0].link, end[0].in, 1, suite_now());
+			if (end[0].n_in)
+				break;
+			suite_ops->wait(end[0].link, true, &wait);
+			struct pollfd p = {.fd = wait.fd, .events = POLLIN};
+			if (wait.deadline_ns > suite_now())
+				CU_ASSERT_EQUAL_FATAL(poll(&p, 1, SUITE_PATIENCE_MS), 1);
+		}
+		CU_ASSERT_EQUAL_FATAL(end[0].n_in, i < 300);
+		suite_free(&end[0]);
+	}
+	pthread_join(thread, NULL);
+	close(fd);
+	suite_close(end);
+}
+
+static void *udp_other_thread(void *arg)
+{
+	struct suite_end *end = arg;
+	uint32_t sizes[8] = {1300, 1300, 1300, 1300, 1300, 1300, 1300, 40};
+	for (int i = 0; i < 10; i++) {
+		suite_pass(end, 0, sizes, 8, 2, false);
+		suite_pass(end, 1, sizes, 8, 2, false);
+	}
+	return NULL;
+}
+
+/* Whoever polls drives the loop: a link may be used by one thread after another. */
+static void udp_threads_take_turns(void)
+{
+	struct suite_end end[2];
+	pthread_t thread;
+
+	CU_ASSERT_FATAL(suite_open(end, 0));
+	udp_other_thread(end);
+	CU_ASSERT_EQUAL_FATAL(pthread_create(&thread, NULL, udp_other_thread, end), 0);
+	pthread_join(thread, NULL);
+	udp_other_thread(end);
+	suite_close(end);
+}
+
 static void udp_no_gso(void)
 {
 	struct suite_end end[2];
@@ -321,6 +394,8 @@ const struct suite_case udp_cases[] = {
 	{"udp_strangers", udp_strangers, SUITE_SOCKETS},
 	{"udp_refused", udp_refused, SUITE_SOCKETS},
 	{"udp_mtu_shrinks", udp_mtu_shrinks, SUITE_SOCKETS},
+	{"udp_wakes_up", udp_wakes_up, SUITE_SOCKETS},
+	{"udp_threads_take_turns", udp_threads_take_turns, SUITE_SOCKETS},
 	{"udp_no_gso", udp_no_gso, SUITE_SOCKETS},
 };
 const size_t udp_n_cases = sizeof(udp_cases) / sizeof(udp_cases[0]);

@@ -1,5 +1,5 @@
 /* Sending, the part that both engines share: which frames go out in one sendmsg (UDP_SEGMENT), and what its result means for them.
- * Called by the engines; sends nothing itself. */
+ * Called by the engines. */
 #include <errno.h>
 #include <netinet/udp.h>
 #include <string.h>
@@ -109,9 +109,36 @@ enum udp_verdict udp_batch_verdict(struct udp_link *l, struct udp_batch *b, stru
 	}
 }
 
-void udp_gso_refused(struct udp_link *l, struct udp_path *p)
+static void batch_gso_refused(struct udp_link *l, struct udp_path *p)
 {
 	l->gso_refused++;
 	p->gso = false;
 	udp_log(l, TERN_LOG_WARN, "UDP_SEGMENT refused on this path (a device without checksum offload?): one datagram a send, slower");
+}
+
+/* One send. @return how many frames were taken; *verdict says why not more */
+static size_t batch_send(struct udp_link *l, struct frame *const *frames, size_t n, struct udp_batch *b, enum udp_verdict *verdict)
+{
+	udp_batch_build(frames, n, *verdict == UDP_SINGLE, b);
+	do {
+		ssize_t sent = sendmsg(b->path->sock.fd, &b->msg, MSG_DONTWAIT | MSG_NOSIGNAL);
+		*verdict = udp_batch_verdict(l, b, frames, sent < 0 ? -errno : sent);
+	} while (*verdict == UDP_RETRY);
+	return *verdict == UDP_TAKEN ? b->frames : 0;
+}
+
+size_t udp_send_now(struct udp_link *l, struct frame *const *frames, size_t n, struct iovec *iov)
+{
+	enum udp_verdict verdict = UDP_TAKEN;
+	struct udp_batch b = {.iov = iov};
+	size_t done = 0;
+
+	while (done < n && verdict != UDP_AGAIN) {
+		bool single = verdict == UDP_SINGLE;
+		uint64_t dropped = l->base.tx_dropped;
+		done += batch_send(l, frames + done, n - done, &b, &verdict);
+		if (single && verdict == UDP_TAKEN && l->base.tx_dropped == dropped)
+			batch_gso_refused(l, b.path);
+	}
+	return done;
 }

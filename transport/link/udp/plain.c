@@ -11,7 +11,7 @@
 
 enum {
 	PLAIN_FEW = 4,
-	PLAIN_OTHERS_EVERY = 4, /* looks at the last giver between two looks at another socket */
+	PLAIN_OTHERS_EVERY = 8, /* looks at the last giver between two looks at another socket */
 	PLAIN_READY_MAX = 64,
 	PLAIN_READS = 8,        /* receives in one rx: half a MiB of full GRO buffers stays in the cache */
 };
@@ -91,40 +91,12 @@ static void plain_sock_del(struct udp_link *l, struct udp_sock *s)
 	e->hot = e->turn = 0;
 }
 
-static enum udp_verdict plain_send(struct udp_link *l, struct frame *const *frames, size_t n, bool single, size_t *taken)
-{
-	struct plain *e = l->engine_state;
-	struct udp_batch b = {.iov = e->iov};
-	enum udp_verdict verdict;
-
-	udp_batch_build(frames, n, single, &b);
-	do {
-		ssize_t sent = sendmsg(b.path->sock.fd, &b.msg, MSG_DONTWAIT | MSG_NOSIGNAL);
-		verdict = udp_batch_verdict(l, &b, frames, sent < 0 ? -errno : sent);
-	} while (verdict == UDP_RETRY);
-	if (verdict == UDP_AGAIN)
-		e->blocked = &b.path->sock;
-	*taken = verdict == UDP_TAKEN ? b.frames : 0;
-	return verdict;
-}
-
 static size_t plain_tx(struct udp_link *l, struct frame *const *frames, size_t n)
 {
-	size_t done = 0, taken;
-
-	while (done < n) {
-		enum udp_verdict verdict = plain_send(l, frames + done, n - done, false, &taken);
-		if (verdict == UDP_SINGLE) {
-			struct udp_path *p = (struct udp_path *)frames[done]->path;
-			uint64_t dropped = l->base.tx_dropped;
-			verdict = plain_send(l, frames + done, 1, true, &taken);
-			if (verdict == UDP_TAKEN && l->base.tx_dropped == dropped)
-				udp_gso_refused(l, p);
-		}
-		if (verdict != UDP_TAKEN)
-			break;
-		done += taken;
-	}
+	struct plain *e = l->engine_state;
+	size_t done = udp_send_now(l, frames, n, e->iov);
+	if (done < n)
+		e->blocked = &((struct udp_path *)frames[done]->path)->sock;
 	return done;
 }
 

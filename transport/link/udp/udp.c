@@ -11,6 +11,9 @@
 
 static const struct udp_engine *const engines[] = {
 	&udp_engine_plain, /* the default: see docs/design/002-udp-link.md */
+#ifdef TERN_HAVE_URING
+	&udp_engine_uring,
+#endif
 };
 
 /* The value of name in "a=b&c=d", copied to out. */

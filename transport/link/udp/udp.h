@@ -36,7 +36,8 @@ struct udp_sock {
 	bool watched;          /* in the epoll set */
 	bool ready;            /* in the ready list */
 	struct udp_path *path;
-	uint64_t armed;        /* uring.c: generation of the receive in the ring, 0: none */
+	uint32_t id;           /* uring.c: entry of the table that completions find it by */
+	bool armed;            /* uring.c: its receive is in the ring */
 	struct udp_post *post; /* split.c: posted receive, NULL: none */
 };
 
@@ -151,8 +152,8 @@ __attribute__((format(printf, 3, 4))) void udp_log(const struct udp_link *l, int
 void udp_batch_build(struct frame *const *frames, size_t n, bool single, struct udp_batch *b);
 /** Counts, and says what the result of a send (bytes, or -errno) means for its frames. */
 enum udp_verdict udp_batch_verdict(struct udp_link *l, struct udp_batch *b, struct frame *const *frames, long result);
-/** A batch was refused and its first frame alone was not: one datagram a send from now on. */
-void udp_gso_refused(struct udp_link *l, struct udp_path *p);
+/** Sends by sendmsg: batches, one by one where the kernel refuses a batch. @param iov room for UDP_BATCH_IOV_MAX. @return how many frames were taken */
+size_t udp_send_now(struct udp_link *l, struct frame *const *frames, size_t n, struct iovec *iov);
 static inline uint32_t udp_done_room(const struct udp_link *l)
 {
 	return UDP_DONE_MAX - (l->done_head - l->done_tail);
