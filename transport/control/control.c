@@ -2,7 +2,6 @@
  * api/ and loop/. The only lock is held for a list operation; no callback runs under it. */
 #include <errno.h>
 #include <signal.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -27,18 +26,6 @@ void control_log(struct control *ct, int level, int line, const char *text)
 {
 	if (ct->config.log)
 		ct->config.log(ct->config.log_arg, level, "control", line, text);
-}
-
-int control_say(struct control_error *error, int err, const char *format, ...)
-{
-	va_list args;
-
-	if (!error)
-		return err;
-	va_start(args, format);
-	vsnprintf(error->text, sizeof(error->text), format, args);
-	va_end(args);
-	return err;
 }
 
 void control_wake(struct control *ct)

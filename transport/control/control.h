@@ -8,13 +8,13 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include "control/error.h"
 #include "control/session.h"
 
 struct control;
 
 enum {
 	CONTROL_KEY_BYTES = 32,
-	CONTROL_TEXT_MAX = 512,       /* of an error in words */
 	CONTROL_HOST_MAX = 256,
 	CONTROL_HANDSHAKES_MAX = 64,  /* incoming connections whose set-up has not ended */
 	CONTROL_CONNS_MAX = 4096,     /* default of max_conns */
@@ -61,11 +61,6 @@ struct control_config {
 	void *arg;
 	void (*log)(void *arg, int level, const char *file, int line, const char *text); /* NULL: silent */
 	void *log_arg;
-};
-
-/* A message to a person, where a call fails. */
-struct control_error {
-	char text[CONTROL_TEXT_MAX];
 };
 
 /** Starts the thread. @return 0, -TERN_EINVAL, -TERN_ENOMEM, -TERN_EIO; error (may be NULL) says why */

@@ -130,7 +130,6 @@ struct control {
 
 uint64_t control_now_ns(void);
 void control_log(struct control *ct, int level, int line, const char *text);
-int control_say(struct control_error *error, int err, const char *format, ...) __attribute__((format(printf, 3, 4)));
 void control_wake(struct control *ct);
 
 /* tls.c */
