@@ -124,10 +124,12 @@ bool harness_run(struct harness *h, bool (*stop)(const struct harness *h), uint6
 			uint64_t when = loop_when_ns(h->loop[end], h->now_ns);
 			next = when < next ? when : next;
 		}
+		if (next > end_ns) {
+			h->now_ns = end_ns > h->now_ns ? end_ns : h->now_ns;
+			return false;
+		}
 		if (next > h->now_ns)
 			h->now_ns = next;
-		if (h->now_ns > end_ns || next == UINT64_MAX)
-			return false;
 		sim_net_advance(h->net, h->now_ns);
 		for (int end = 0; end < 2; end++) {
 			loop_step(h->loop[end], h->now_ns);

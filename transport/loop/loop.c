@@ -120,6 +120,7 @@ void loop_peer_activate(struct loop_peer *peer)
 void loop_post(struct loop *lp, struct msg_op *op)
 {
 	msg_post(lp->msg, op);
+	lp->is_posted = true;
 }
 
 /* Pairs that a post, a record or a loss gave something to send: their paths get a turn. */
@@ -167,6 +168,7 @@ void loop_step(struct loop *lp, uint64_t now_ns)
 {
 	lp->now_ns = now_ns;
 	lp->count.steps++;
+	lp->is_posted = false;
 	loop_reap(lp, now_ns);
 	loop_rx(lp, now_ns);
 	loop_timers(lp, now_ns);
@@ -177,7 +179,7 @@ void loop_step(struct loop *lp, uint64_t now_ns)
 uint64_t loop_when_ns(struct loop *lp, uint64_t now_ns)
 {
 	uint64_t when = heap_min_key(&lp->timers);
-	if (!list_empty(&lp->active) || !list_empty(&lp->events) || when <= now_ns)
+	if (lp->is_posted || !list_empty(&lp->active) || !list_empty(&lp->events) || when <= now_ns)
 		return 0;
 	for (size_t i = 0; i < lp->links; i++) {
 		struct link_wait w = {.fd = -1, .deadline_ns = UINT64_MAX};

@@ -107,6 +107,7 @@ struct loop {
 	size_t free_frames;
 	struct loop_chunk *free_chunk;
 	struct loop_counters count;
+	bool is_posted;          /* something was posted since the last step */
 	uint64_t now_ns;
 	uint64_t peer_timeout_ns;
 	uint64_t rng;
