@@ -1,5 +1,5 @@
-/* Little-endian integers at any address. Used by wire's encoders and decoders only; each is one load or store on x86 and arm64. Knows nothing of lengths: the
- * caller has checked them. */
+/* Little-endian integers at any address. Used by wire's encoders and decoders only; each is one load or store on x86 and arm64. Knows nothing
+ * of lengths: the caller has checked them. */
 #ifndef WIRE_BYTES_H
 #define WIRE_BYTES_H
 #include <endian.h>

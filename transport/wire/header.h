@@ -1,5 +1,5 @@
-/* The clear header, inline because it is on the path of every frame: field by field, so that a caller's struct stays in registers and a BULK header is six
- * stores, or six loads and two compares. Included by wire.h only. */
+/* The clear header, inline because it is on the path of every frame: field by field, so that a caller's struct stays in registers and a BULK
+ * header is six stores, or six loads and two compares. Included by wire.h only. */
 #ifndef WIRE_HEADER_H
 #define WIRE_HEADER_H
 #include "wire/bytes.h"

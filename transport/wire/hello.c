@@ -1,5 +1,5 @@
-/* Encode and decode of the hello, see hello.h. Called by control/ and the simulator. Entries come in any order; what an entry may hold is checked here, whether
- * two hellos agree (versions, private, identity) is control's question. */
+/* Encode and decode of the hello, see hello.h. Called by control/ and the simulator. Entries come in any order; what an entry may hold is
+ * checked here, whether two hellos agree (versions, private, identity) is control's question. */
 #include "tern/error.h"
 #include "wire/bytes.h"
 #include "wire/hello.h"

@@ -1,5 +1,6 @@
-/* The hello: what both ends tell each other inside TLS right after the handshake, once each way. Called by control/ and by the simulator, which makes sessions
- * by hand. A length and then type-length-value entries, so that versions N and N-1 understand each other; docs/wire.md has the table. Pure, like all of wire/. */
+/* The hello: what both ends tell each other inside TLS right after the handshake, once each way. Called by control/ and by the simulator,
+ * which makes sessions by hand. A length and then type-length-value entries, so that versions N and N-1 understand each other; docs/wire.md
+ * has the table. Pure, like all of wire/. */
 #ifndef WIRE_HELLO_H
 #define WIRE_HELLO_H
 #include <stddef.h>

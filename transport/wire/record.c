@@ -1,5 +1,6 @@
-/* Records of a MIX frame, encode and decode, as docs/wire.md says in tables. Called by flow (acknowledgements, floors), peer (pings) and msg (all others). Each
- * record has one accepted encoding: reserved bytes are zero and the length is exact. Knows no state: whether a record makes sense now is its reader's question. */
+/* Records of a MIX frame, encode and decode, as docs/wire.md says in tables. Called by flow (acknowledgements, floors), peer (pings) and msg
+ * (all others). Each record has one accepted encoding: reserved bytes are zero and the length is exact. Knows no state: whether a record makes
+ * sense now is its reader's question. */
 #include <assert.h>
 #include "tern/error.h"
 #include "wire/bytes.h"

@@ -9,7 +9,8 @@ static uint64_t seed;
 
 static struct wire_header header_random(uint8_t type)
 {
-	struct wire_header h = {.version = WIRE_VERSION, .type = type, .flags = (uint8_t)random_next(&seed) & WIRE_FLAGS_ALL, .path_id = (uint8_t)random_next(&seed)};
+	struct wire_header h = {.version = WIRE_VERSION, .type = type, .path_id = (uint8_t)random_next(&seed)};
+	h.flags = (uint8_t)random_next(&seed) & WIRE_FLAGS_ALL;
 	h.flow_id = (uint32_t)random_edge(&seed);
 	h.number = random_edge(&seed);
 	if (type != WIRE_BULK)

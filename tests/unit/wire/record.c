@@ -1,4 +1,5 @@
-/* Tests of wire/record.c: every record comes back as it went, malformed ones are refused, a byte outside the given ones is never read or written (under ASan). */
+/* Tests of wire/record.c: every record comes back as it went, malformed ones are refused, a byte outside the given ones is never read or
+ * written (under ASan). */
 #include "record_make.h"
 #include "tern/error.h"
 #include "unit.h"
@@ -95,6 +96,8 @@ static void wrong_length_is_refused(void)
 			for (size_t length = 0; length < sizeof(out); length++) {
 				out[2] = (uint8_t)length;
 				out[3] = (uint8_t)(length >> 8);
+				if (length < bytes)
+					CU_ASSERT_EQUAL_FATAL(decode(out, length ? length : 4), -TERN_EPROTO);
 				if (length != bytes)
 					CU_ASSERT_EQUAL_FATAL(wire_record_decode(out, sizeof(out), &r), -TERN_EPROTO);
 			}
