@@ -1,5 +1,5 @@
-/* What strangers and broken peers can do to a listener: bytes that are not TLS, silence, too many of them, hellos and messages that break the protocol. The TLS client
- * here is the test's own, so that it can say what control never would. */
+/* What strangers and broken peers can do to a listener: bytes that are not TLS, silence, too many of them, hellos and messages that break the
+ * protocol. The TLS client here is the test's own, so that it can say what control never would. */
 #include <arpa/inet.h>
 #include <errno.h>
 #include <netinet/in.h>
@@ -114,7 +114,8 @@ static void check_after_tls(const uint8_t *bytes, size_t n, size_t piece, enum n
 
 static void test_garbage(void)
 {
-	static const char *const says[] = {"GET / HTTP/1.1\r\nHost: tern\r\n\r\n", "\x16\x03\x01\x00\x05hello and more that is no TLS", "SSH-2.0-OpenSSH_9.2\r\n"};
+	static const char *const says[] = {"GET / HTTP/1.1\r\nHost: tern\r\n\r\n", "\x16\x03\x01\x00\x05hello and more that is no TLS",
+	                                   "SSH-2.0-OpenSSH_9.2\r\n"};
 	uint64_t seed = unit_seed();
 
 	open_listener(0, 0);
