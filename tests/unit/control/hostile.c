@@ -367,9 +367,10 @@ static void test_abandon(void)
 		if (id != 50)
 			control_bye(caller.ct, id, 0);
 	}
-	end_wait(&caller, NOTE_ESTABLISHED);
-	CU_ASSERT_EQUAL(end_count(&caller, NOTE_FAILED), 0);
-	CU_ASSERT_EQUAL(end_wait(&caller, NOTE_ESTABLISHED)->id, 50);
+	size_t n = 0;
+	while (end_wait_nth(&caller, NOTE_ESTABLISHED, n)->id != 50) /* one may have been faster than its goodbye */
+		n++;
+	CU_ASSERT_EQUAL(end_count(&caller, NOTE_FAILED) + end_count(&caller, NOTE_CLOSED) + end_count(&caller, NOTE_LOST), 0);
 	end_close(&caller);
 	end_close(&callee);
 }
