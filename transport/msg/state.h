@@ -21,6 +21,7 @@ enum {
 	MSG_CLASSES = 512,            /* classes of tags, see announce.c */
 	MSG_TAGS = 64,                /* entries of the table behind hold_seq, see hold.c */
 	MSG_CHUNK_BYTES = 4096,       /* unit of unmatched memory */
+	MSG_LATE = 16,                /* late RESULTs remembered, to tell a copy */
 	MSG_SCAN_MAX = 64,            /* steps of a search that may give up */
 	MSG_RANGE_SPARE = 128,        /* nodes kept for frames between where and commit */
 };
@@ -126,6 +127,8 @@ struct msg_pair {
 	uint32_t writes, reads_due, req_next;
 	uint64_t credit_order, credit_bytes, used_bytes;
 	uint32_t credit_heads, used_heads;
+	uint64_t late[MSG_LATE]; /* the last messages whose RESULT came after their end: number + 1 */
+	uint32_t late_next;
 	uint32_t offer_next, offer_first; /* next order to take; none below is live */
 	uint32_t answers_due;
 	/* receiving */
