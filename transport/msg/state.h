@@ -135,7 +135,7 @@ struct msg_pair {
 	struct msg_in *last;    /* the message of the last run */
 	struct list due, held, unmatched, masked;
 	uint64_t rx_front, unnamed_end; /* all HEADs below have come; the last one that went to no announced receive, + 1 */
-	struct rangeset rx_seen, rx_skipped; /* beyond the front: come; among them those that came as CANCEL and may have hidden a hold */
+	struct rangeset rx_seen, rx_skipped; /* beyond the front: come; among them those that did not wait for what they hold for */
 	uint32_t said_flying;   /* GRANT, RESULT, ANSWER, ANNOUNCE, REVOKE, CREDIT under way */
 	uint32_t grant_heads;   /* the window; what was freed and seen so far */
 	uint64_t grant_bytes, freed_bytes, said_bytes, seen_bytes, said_order;
