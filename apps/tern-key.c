@@ -1,5 +1,5 @@
-/* tern-key: makes a site key, the secret that two sites share. A program of its own: it uses nothing of the library but its version. The file's format is read by
- * the library: one line, "tern-site-key-v1" and 64 hex digits; readable by its owner only. */
+/* tern-key: makes a site key, the secret that two sites share. A program of its own: it uses nothing of the library but its version. The file's
+ * format is read by the library: one line, "tern-site-key-v1" and 64 hex digits; readable by its owner only. */
 #include <argp.h>
 #include <errno.h>
 #include <fcntl.h>

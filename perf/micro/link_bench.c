@@ -1,7 +1,8 @@
 /* What a link costs beside a bare loop over UDP sockets, on the loopback interface, in one run.
- *   link_bench [REPEATS [SCHEME?OPTIONS ...]]     default: 5 udp?engine=plain udp?engine=uring
+ *   link_bench [place | REPEATS [SCHEME?OPTIONS ...]]     default: 5 udp?engine=plain udp?engine=uring
  * Rows: throughput of 64 KiB bursts of one frame size, one thread doing both ends or two; half round trip of 8 bytes, both ends polling. Columns: the bare
- * loop, then the links. The best of the repeats is printed: other programs on the machine only make it worse. */
+ * loop, then the links. place: GB/s into a tensor, a copy from the link's buffer against posted receives (rx_post), one thread being both ends.
+ * The best of the repeats is printed: other programs on the machine only make it worse. */
 #include <arpa/inet.h>
 #include <errno.h>
 #include <netinet/udp.h>
@@ -316,10 +317,74 @@ static void bench_print(const struct bench_rival *rivals, size_t n)
 	printf("\n");
 }
 
+/* ---- into a tensor */
+
+/* Receives one message of `bytes` payload bytes into the tensor, frames in order. @return how many bytes had to be copied */
+static uint64_t place_message(uint8_t *tensor, uint64_t bytes, bool post)
+{
+	uint32_t payload = frame_bytes - HEAD;
+	struct link_post where = {.addr = tensor, .bytes = bytes, .header_bytes = HEAD, .payload_bytes = payload};
+	uint64_t placed = 0, copied = 0, burst = n_frames * payload;
+
+	if (post && ops->rx_post(end[1].link, end[1].path, &where))
+		bench_die("rx_post", "refused");
+	for (uint64_t sent = 0; placed < bytes;) {
+		if (sent == placed) {
+			link_send(&end[0], n_frames);
+			sent += burst;
+		}
+		struct rx_frame in[FRAMES_MAX];
+		size_t n = ops->rx(end[1].link, in, FRAMES_MAX, 0);
+		for (size_t i = 0; i < n; i++, placed += payload)
+			if (!in[i].body) {
+				memcpy(tensor + placed, in[i].head + HEAD, payload);
+				copied += payload;
+			} else if (in[i].body != tensor + placed) {
+				bench_die("rx", "a frame was lost or came out of order");
+			}
+		ops->rx_free(end[1].link, in, n);
+	}
+	if (post)
+		ops->rx_revoke(end[1].link, end[1].path);
+	return copied;
+}
+
+static void place_all(void)
+{
+	static const uint32_t sizes[] = {1472, 4128, 8972, BURST_BYTES};
+	char error[256];
+
+	if (link_find("udp", &ops, error, sizeof(error)) || !link_pair("engine=plain"))
+		bench_die("link", error);
+	for (uint64_t tensor_bytes = 1 << 20; tensor_bytes <= 64 << 20; tensor_bytes <<= 6)
+		for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) {
+			double best[2] = {0};
+			bench_frames(sizes[i]);
+			uint64_t burst = n_frames * (frame_bytes - HEAD), bytes = tensor_bytes / burst * burst;
+			uint8_t *tensor = calloc(1, tensor_bytes);
+			if (!tensor)
+				bench_die("tensor", "no memory");
+			memset(tensor, 1, tensor_bytes);
+			for (int k = 0; k < 14; k++) {
+				uint64_t rounds = (256ull << 20) / bytes, began = bench_now();
+				for (uint64_t r = 0; r < rounds; r++)
+					place_message(tensor, bytes, k & 1);
+				double v = (double)(rounds * bytes) / (double)(bench_now() - began);
+				best[k & 1] = v > best[k & 1] ? v : best[k & 1];
+			}
+			printf("%5u B frames into %2llu MiB: copied %5.2f GB/s, posted %5.2f (%.2f)\n", sizes[i], (unsigned long long)tensor_bytes >> 20, best[0], best[1], best[1] / best[0]);
+			free(tensor);
+		}
+}
+
 int main(int argc, char **argv)
 {
 	static char *defaults[] = {"udp?engine=plain", "udp?engine=uring"};
 	static struct bench_rival rivals[RIVALS_MAX] = {{.name = "bare"}};
+	if (argc > 1 && !strcmp(argv[1], "place")) {
+		place_all();
+		return 0;
+	}
 	int repeats = argc > 1 ? atoi(argv[1]) : 5;
 	char **names = argc > 2 ? argv + 2 : defaults, error[256];
 	size_t n = 1, links = argc > 2 ? (size_t)argc - 2 : 2;

@@ -66,7 +66,8 @@ int main(void)
 			double out = bench(seal, bytes, segs, 0), in = bench(seal, bytes, segs, 1);
 			if (in == 0)
 				return 1;
-			printf("%-9s %8zu %5zu %10.0f %10.0f %9.2f %9.2f\n", seal_library(), bytes, segs, out, in, (double)bytes / out, (double)bytes / in);
+			printf("%-9s %8zu %5zu %10.0f %10.0f %9.2f %9.2f\n", seal_library(), bytes, segs, out, in, (double)bytes / out,
+			       (double)bytes / in);
 		}
 		seal_close(&seal);
 	}

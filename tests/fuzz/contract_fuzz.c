@@ -1,4 +1,5 @@
-/* Contract files from anybody: whatever the bytes, parsing ends, stays inside them, and either gives a contract that holds together or says why not. */
+/* Contract files from anybody: whatever the bytes, parsing ends, stays inside them, and either gives a contract that holds together or says why not.
+ */
 #include <stdlib.h>
 #include <string.h>
 #include "control/contract.h"

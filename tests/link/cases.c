@@ -316,6 +316,125 @@ static void wait_fires(void)
 	suite_close(end);
 }
 
+enum { POST_HEAD = 32, POST_PAYLOAD = 1368, POST_FRAMES = 40, POST_GUARD = 4096, POST_TAIL = 500 };
+static uint8_t post_area[POST_GUARD + (POST_FRAMES + 64) * POST_PAYLOAD + POST_GUARD];
+
+/* Posts room for POST_FRAMES frames of which the last is short. @return false: this link does not place */
+static bool post_open(struct suite_end end[2])
+{
+	CU_ASSERT_FATAL(suite_open(end, 0));
+	memset(post_area, 0x5a, sizeof(post_area));
+	struct link_post post = {.addr = post_area + POST_GUARD, .bytes = (POST_FRAMES - 1) * POST_PAYLOAD + POST_TAIL, .header_bytes = POST_HEAD, .payload_bytes = POST_PAYLOAD};
+	int err = suite_ops->rx_post(end[0].link, end[0].path, &post);
+	if (end[0].link->caps & LINK_PLACES) {
+		CU_ASSERT_EQUAL(err, 0);
+		return true;
+	}
+	CU_ASSERT_EQUAL(err, -TERN_EINVAL);
+	suite_close(end);
+	return false;
+}
+
+static void post_close(struct suite_end end[2])
+{
+	suite_ops->rx_revoke(end[0].link, end[0].path);
+	suite_close(end);
+}
+
+static bool post_guards_whole(void)
+{
+	size_t end = POST_GUARD + (POST_FRAMES - 1) * POST_PAYLOAD + POST_TAIL;
+	for (size_t i = 0; i < sizeof(post_area); i++)
+		if ((i < POST_GUARD || i >= end) && post_area[i] != 0x5a)
+			return false;
+	return true;
+}
+
+static void posts_place(void)
+{
+	static uint8_t memory[POST_FRAMES][POST_HEAD + POST_PAYLOAD];
+	static struct frame frames[POST_FRAMES];
+	struct suite_end end[2];
+
+	if (!post_open(end))
+		return;
+	for (uint32_t i = 0; i < POST_FRAMES; i++)
+		suite_frame(&frames[i], end[1].path, memory[i], POST_HEAD + (i + 1 < POST_FRAMES ? POST_PAYLOAD : POST_TAIL), 2);
+	suite_send(&end[1], frames, POST_FRAMES);
+	CU_ASSERT_EQUAL_FATAL(suite_recv(&end[0], POST_FRAMES), POST_FRAMES);
+	for (uint32_t i = 0; i < POST_FRAMES; i++) { /* sent in order over a link that keeps it: the guess is right */
+		CU_ASSERT_EQUAL(end[0].in[i].head_bytes, POST_HEAD);
+		CU_ASSERT_PTR_EQUAL(end[0].in[i].body, post_area + POST_GUARD + (size_t)i * POST_PAYLOAD);
+		CU_ASSERT(suite_same(&end[0].in[i], memory[i], frames[i].wire_bytes));
+	}
+	suite_free(&end[0]);
+	CU_ASSERT(post_guards_whole());
+	uint32_t sizes[5] = {1400, 1400, 90, 1400, 5000}; /* the post is used up */
+	suite_pass(end, 1, sizes, 5, 2, false);
+	CU_ASSERT(post_guards_whole());
+	post_close(end);
+}
+
+/* Anything but what was posted: every byte still comes out, and nothing outside the posted range is touched. */
+static void posts_guess_wrong(void)
+{
+	struct suite_end end[2];
+	uint32_t sizes[SUITE_BURST];
+
+	for (int round = 0; round < 60; round++) {
+		if (!post_open(end))
+			return;
+		for (int pass = 0; pass < 3; pass++) {
+			size_t n = 1 + suite_random() % 30;
+			for (size_t i = 0; i < n; i++) {
+				static const uint32_t some[] = {POST_HEAD + POST_PAYLOAD, POST_HEAD + POST_PAYLOAD, 100, POST_HEAD, 20, 1399, 1401, 3000, POST_HEAD + POST_TAIL};
+				sizes[i] = i && suite_random() % 2 ? sizes[i - 1] : some[suite_random() % 9];
+			}
+			suite_pass(end, 1, sizes, n, 2, true);
+			CU_ASSERT(post_guards_whole());
+		}
+		post_close(end);
+	}
+}
+
+static void posts_revoked(void)
+{
+	static uint8_t memory[30][POST_HEAD + POST_PAYLOAD], before[sizeof(post_area)];
+	static struct frame frames[30];
+	struct suite_end end[2];
+
+	if (!post_open(end))
+		return;
+	for (uint32_t i = 0; i < 30; i++)
+		suite_frame(&frames[i], end[1].path, memory[i], POST_HEAD + POST_PAYLOAD, 2);
+	suite_send(&end[1], frames, 30);
+	CU_ASSERT_EQUAL_FATAL(suite_recv(&end[0], 5), 5); /* the others may be in the link already */
+	for (uint32_t i = 0; i < 5; i++)
+		CU_ASSERT(suite_same(&end[0].in[i], memory[i], POST_HEAD + POST_PAYLOAD));
+	suite_free(&end[0]);
+	suite_ops->rx_revoke(end[0].link, end[0].path);
+	memset(post_area, 0xa5, sizeof(post_area)); /* the caller's again */
+	memcpy(before, post_area, sizeof(before));
+	suite_send(&end[1], frames, 10);
+	CU_ASSERT_EQUAL_FATAL(suite_recv(&end[0], 35), 35);
+	for (uint32_t i = 0; i < 35; i++)
+		CU_ASSERT(suite_same(&end[0].in[i], memory[i < 25 ? i + 5 : i - 25], POST_HEAD + POST_PAYLOAD));
+	suite_free(&end[0]);
+	CU_ASSERT(!memcmp(before, post_area, sizeof(before)));
+	suite_close(end);
+}
+
+static void posts_refused(void)
+{
+	struct suite_end end[2];
+	CU_ASSERT_FATAL(suite_open(end, 0));
+	struct link_post bad[] = {{.addr = NULL, .bytes = 9000, .header_bytes = 32, .payload_bytes = 1000}, {.addr = post_area, .bytes = 9000, .header_bytes = 32},
+	                          {.addr = post_area, .bytes = 9000, .header_bytes = 32, .payload_bytes = 0xffffffff}};
+	for (size_t i = 0; i < 3; i++)
+		CU_ASSERT_EQUAL(suite_ops->rx_post(end[0].link, end[0].path, &bad[i]), -TERN_EINVAL);
+	suite_close(end);
+}
+
 const struct suite_case suite_cases[] = {
 	{"open_close", open_close, 0},
 	{"sizes_arrive", sizes_arrive, 0},
@@ -330,5 +449,9 @@ const struct suite_case suite_cases[] = {
 	{"paths_come_and_go", paths_come_and_go, 0},
 	{"oversize_passes_by", oversize_passes_by, 0},
 	{"wait_fires", wait_fires, SUITE_FD},
+	{"posts_place", posts_place, SUITE_PLACES},
+	{"posts_guess_wrong", posts_guess_wrong, SUITE_PLACES},
+	{"posts_revoked", posts_revoked, SUITE_PLACES},
+	{"posts_refused", posts_refused, SUITE_PLACES},
 };
 const size_t suite_n_cases = sizeof(suite_cases) / sizeof(suite_cases[0]);

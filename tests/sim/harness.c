@@ -52,6 +52,8 @@ static void harness_params(const struct harness_config *config, struct loop_path
 {
 	struct tern_cc_init init = {.contract_bytes_per_s = TERN_CC_NONE, .contract_rtt_ns = TERN_CC_NONE, .buffer_bytes = TERN_CC_NONE,
 		.protection_ns = config->protection_ns, .frame_bytes = config->mtu, .dedicated = config->dedicated};
+	if (config->buffer_bytes)
+		init.buffer_bytes = config->buffer_bytes;
 	if (config->contract_bytes_per_s) {
 		init.contract_bytes_per_s = config->contract_bytes_per_s;
 		init.contract_rtt_ns = config->contract_rtt_ns;

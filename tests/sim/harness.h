@@ -13,6 +13,7 @@ struct harness_config {
 	uint64_t contract_bytes_per_s; /* both directions; 0: no contract */
 	uint64_t contract_rtt_ns;
 	uint64_t protection_ns;
+	uint64_t buffer_bytes; /* of the contract; 0: not said */
 	bool dedicated, sealed, by_ref;
 	uint32_t mtu;
 	const char *cc; /* NULL: lightpath */

@@ -9,9 +9,14 @@ enum {
 	FIRST_WINDOW_BYTES = 65536,
 	FIRST_RTT_NS = 1000000,        /* the first window leaves over this much; the path's own queue takes the rest */
 	LOCAL_RTT_NS = 1000000,
-	HOLD_NS = 600000,              /* acknowledgements are held up to 500 us */
+	HOLD_MIN_NS = 50000,           /* an acknowledgement each 16 frames, but not closer and not further apart than these (DESIGN 5.10) */
+	HOLD_MAX_NS = 500000,
+	HOLD_FRAMES = 16,
+	HOSTS_NS = 100000,             /* what the loops at both ends may be late */
 	STALLS = 3,                    /* rounds without a quarter's growth that end START */
 	CYCLE = 8,
+	LOSS_FRAMES_MIN = 8,           /* fewer say nothing of a queue */
+	LEAST_FRAMES = 16,             /* window, and what is paced in an RTT */
 };
 #define LOSS_FLOOR_INV 50              /* loss below 1/50 of a round is no sign of anything */
 
@@ -63,12 +68,12 @@ static void round_rates(struct explore *x, bool limited)
 /* Loss above the floor lowers the bound on flight to a little below what arrived in a round; quiet rounds raise it by an eighth. */
 static void round_loss(struct explore *x, uint64_t in_flight)
 {
-	bool heavy = x->round_lost * LOSS_FLOOR_INV > x->round_delivered + x->round_lost;
+	bool heavy = x->best && x->round_lost >= LOSS_FRAMES_MIN * x->frame_bytes && x->round_lost * LOSS_FLOOR_INV > x->round_delivered + x->round_lost;
 
 	if (heavy) {
 		uint64_t base = x->round_delivered < in_flight ? most(x->round_delivered, in_flight / 2) : in_flight;
 
-		x->flight_cap = most(base - base / 8, 8ull * x->frame_bytes);
+		x->flight_cap = most(base - base / 8, (uint64_t)LEAST_FRAMES * x->frame_bytes);
 		if (x->phase == EXPLORE_START)
 			x->phase = EXPLORE_DRAIN;
 	} else if (x->flight_cap != UINT64_MAX) {
@@ -88,12 +93,22 @@ static void round_start(struct explore *x, bool limited)
 	}
 }
 
+/* A round above that brought an eighth more is followed by another: capacity that appears is found in a few rounds. */
+static void round_cruise(struct explore *x)
+{
+	x->cycle = (x->cycle + 1) % CYCLE;
+	if (x->cycle == 2 && x->best > x->full_rate + x->full_rate / 8)
+		x->cycle = 0;
+	if (x->cycle == 0)
+		x->full_rate = x->best;
+}
+
 static void round_over(struct explore *x, const struct tern_cc_ack *ev)
 {
 	if (x->phase == EXPLORE_START && x->best)
 		round_start(x, ev->app_limited);
 	else if (x->phase == EXPLORE_CRUISE)
-		x->cycle = (x->cycle + 1) % CYCLE;
+		round_cruise(x);
 	round_rates(x, ev->app_limited);
 	round_loss(x, ev->flow.in_flight_bytes + ev->acked_bytes);
 	x->round_lost = x->round_delivered = 0;
@@ -109,9 +124,20 @@ static uint64_t cruise_pace(const struct explore *x, uint64_t rtt_ns)
 	return x->cycle == 0 ? x->best + x->best / 4 : x->cycle == 1 ? x->best - x->best / 4 : x->best;
 }
 
+/* What arrives while the receiver holds an acknowledgement back. */
+static uint64_t held_bytes(const struct explore *x)
+{
+	uint64_t bytes = (uint64_t)HOLD_FRAMES * x->frame_bytes;
+
+	bytes = most(bytes, scaled(x->best, HOLD_MIN_NS));
+	if (bytes > scaled(x->best, HOLD_MAX_NS))
+		bytes = scaled(x->best, HOLD_MAX_NS);
+	return bytes + scaled(x->best, HOSTS_NS);
+}
+
 void explore_on_ack(struct explore *x, const struct tern_cc_ack *ev, struct tern_cc_out *out)
 {
-	uint64_t rtt = ev->flow.min_rtt_ns, bdp, srtt = ev->flow.srtt_ns;
+	uint64_t rtt = ev->flow.min_rtt_ns, bdp, hold, srtt = ev->flow.srtt_ns;
 
 	rate_note(x, ev);
 	x->round_delivered += ev->acked_bytes;
@@ -127,12 +153,14 @@ void explore_on_ack(struct explore *x, const struct tern_cc_ack *ev, struct tern
 		return;
 	}
 	bdp = scaled(x->best, rtt);
-	if (x->phase == EXPLORE_DRAIN && ev->flow.in_flight_bytes <= bdp + scaled(x->best, HOLD_NS)) {
+	hold = held_bytes(x);
+	if (x->phase == EXPLORE_DRAIN && ev->flow.in_flight_bytes <= bdp + hold) {
 		x->phase = EXPLORE_CRUISE;
 		x->cycle = 2;
 	}
 	out->pace_bytes_per_s = x->phase == EXPLORE_DRAIN && rtt >= LOCAL_RTT_NS ? x->best / 2 : cruise_pace(x, rtt);
-	out->window_bytes = most(2 * bdp + scaled(x->best, HOLD_NS), 16ull * x->frame_bytes);
+	out->pace_bytes_per_s = most(out->pace_bytes_per_s, (uint64_t)LEAST_FRAMES * x->frame_bytes * SECOND / most(srtt, 1));
+	out->window_bytes = most(2 * bdp + hold, (uint64_t)LEAST_FRAMES * x->frame_bytes);
 	if (out->window_bytes > x->flight_cap)
 		out->window_bytes = x->flight_cap;
 }

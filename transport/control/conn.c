@@ -1,5 +1,5 @@
-/* One control connection's life: TCP, TLS, hello, open, the last words. Called by control.c's turns (readiness, timers, commands). States only go forward; whoever
- * ends a connection tells its owner first and frees it at the end of the turn, since epoll may have more to say about it. */
+/* One control connection's life: TCP, TLS, hello, open, the last words. Called by control.c's turns (readiness, timers, commands). States only go
+ * forward; whoever ends a connection tells its owner first and frees it at the end of the turn, since epoll may have more to say about it. */
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -378,7 +378,8 @@ static void open_timer(struct control *ct, struct conn *c, uint64_t now_ns)
 	uint64_t every = ct->config.keepalive_ns, silent_at = c->heard_ns + 3 * every;
 
 	if (now_ns >= silent_at) {
-		conn_fail(ct, c, -TERN_ETIMEDOUT, "nothing was heard on the control connection for %llu ms", (unsigned long long)(3 * every / 1000000));
+		conn_fail(ct, c, -TERN_ETIMEDOUT, "nothing was heard on the control connection for %llu ms",
+		          (unsigned long long)(3 * every / 1000000));
 		return;
 	}
 	if (now_ns >= c->said_ns + every && message_send(ct, c, MESSAGE_PING, NULL, 0) != 0) {

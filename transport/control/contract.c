@@ -1,5 +1,6 @@
-/* Contract files: INI by inih, one table of keys, each checked where it stands, then what keys must say together. Called by api/. A contract that is wrong paces wrongly,
- * so nothing is guessed: unknown keys, second mentions and numbers without units are refused, with the line and what would be right. */
+/* Contract files: INI by inih, one table of keys, each checked where it stands, then what keys must say together. Called by api/. A contract that is
+ * wrong paces wrongly, so nothing is guessed: unknown keys, second mentions and numbers without units are refused, with the line and what would be
+ * right. */
 #include <errno.h>
 #include <fcntl.h>
 #include <ini.h>
@@ -88,7 +89,8 @@ static int word_find(const char *const *words, const char *value)
 
 static bool take_layer(struct contract *c, const char *value)
 {
-	static const char *const words[] = {[CONTRACT_IP] = "ip", [CONTRACT_ETHERNET] = "ethernet", [CONTRACT_LINE] = "line", [CONTRACT_PAYLOAD] = "payload", NULL};
+	static const char *const words[] = {
+	    [CONTRACT_IP] = "ip", [CONTRACT_ETHERNET] = "ethernet", [CONTRACT_LINE] = "line", [CONTRACT_PAYLOAD] = "payload", NULL};
 	int i = word_find(words, value);
 
 	c->layer = (uint32_t)i;
@@ -197,8 +199,8 @@ static bool take_srlg(struct contract *c, const char *value)
 
 static bool take_protection(struct contract *c, const char *value)
 {
-	static const char *const words[] = {[CONTRACT_UNPROTECTED] = "none", [CONTRACT_1PLUS1] = "1+1", [CONTRACT_1TO1] = "1:1",
-	                                    [CONTRACT_1TON] = "1:n",        [CONTRACT_RESTORED] = "restored", NULL};
+	static const char *const words[] = {[CONTRACT_UNPROTECTED] = "none", [CONTRACT_1PLUS1] = "1+1",        [CONTRACT_1TO1] = "1:1",
+	                                    [CONTRACT_1TON] = "1:n",         [CONTRACT_RESTORED] = "restored", NULL};
 	int i = word_find(words, value);
 
 	c->protection = (uint32_t)i;
@@ -315,7 +317,8 @@ static int key_unknown(struct parse *p, const char *name)
 		}
 	}
 	if (nearest)
-		return control_say(p->error, -TERN_EINVAL, "%s:%d: %.*s: unknown key; did you mean \"%s\"?", p->name, p->line, KEY_SHOWN, name, nearest);
+		return control_say(p->error, -TERN_EINVAL, "%s:%d: %.*s: unknown key; did you mean \"%s\"?", p->name, p->line, KEY_SHOWN, name,
+		                   nearest);
 	return control_say(p->error, -TERN_EINVAL, "%s:%d: %.*s: unknown key; docs/contract.md lists all", p->name, p->line, KEY_SHOWN, name);
 }
 
@@ -332,7 +335,8 @@ static int entry_take(struct parse *p, const char *name, const char *value)
 	p->said[i] = p->line;
 	if (keys[i].take(p->out, value))
 		return 0;
-	return control_say(p->error, -TERN_EINVAL, "%s:%d: %s = %.*s: not allowed; allowed: %s", p->name, p->line, name, VALUE_SHOWN, value, keys[i].allowed);
+	return control_say(p->error, -TERN_EINVAL, "%s:%d: %s = %.*s: not allowed; allowed: %s", p->name, p->line, name, VALUE_SHOWN, value,
+	                   keys[i].allowed);
 }
 
 static int entry_handler(void *user, const char *section, const char *name, const char *value)
@@ -423,7 +427,8 @@ int contract_parse(const char *text, size_t bytes, const char *name, struct cont
 	if (line)
 		return control_say(error, -TERN_EINVAL, "%s:%d: %s", name, line, words);
 	if (!out->up_bytes_per_s)
-		return control_say(error, -TERN_EINVAL, "%s:%d: ends without a rate; say rate = 10Gbit, or rate_up and rate_down", name, p.line ? p.line : 1);
+		return control_say(error, -TERN_EINVAL, "%s:%d: ends without a rate; say rate = 10Gbit, or rate_up and rate_down", name,
+		                   p.line ? p.line : 1);
 	if (out->protection != CONTRACT_UNPROTECTED && !p.said[KEY_SWITCH])
 		out->switch_ns = 50000000; /* G.841: a protection switch is done in 50 ms */
 	return 0;

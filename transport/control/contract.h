@@ -1,5 +1,5 @@
-/* A path's contract: what was provisioned (DESIGN 6). Read from an INI file, docs/contract.md. Called by api/ when a context or an address names one; plain data, no
- * clock: whether it is valid now is asked with the time. */
+/* A path's contract: what was provisioned (DESIGN 6). Read from an INI file, docs/contract.md. Called by api/ when a context or an address names one;
+ * plain data, no clock: whether it is valid now is asked with the time. */
 #ifndef CONTROL_CONTRACT_H
 #define CONTROL_CONTRACT_H
 #include <stdbool.h>
@@ -26,23 +26,23 @@ enum contract_layer {
 enum contract_protection { CONTRACT_UNPROTECTED = 0, CONTRACT_1PLUS1, CONTRACT_1TO1, CONTRACT_1TON, CONTRACT_RESTORED };
 
 struct contract {
-	uint64_t up_bytes_per_s;   /* from this host */
-	uint64_t down_bytes_per_s; /* to this host */
-	uint64_t rtt_ns;           /* base RTT, CONTRACT_NONE: to be measured */
-	uint32_t layer;            /* enum contract_layer */
-	bool dedicated;            /* nobody else is on it; default no */
-	double share;              /* of the rate that Tern may use, (0, 1]; default 1 */
-	uint64_t buffer_bytes;     /* of the egress queue, CONTRACT_NONE: not known */
-	uint32_t mtu_bytes;        /* largest IP packet, 0: not said */
-	int32_t dscp, vlan;        /* -1: not said */
+	uint64_t up_bytes_per_s;                             /* from this host */
+	uint64_t down_bytes_per_s;                           /* to this host */
+	uint64_t rtt_ns;                                     /* base RTT, CONTRACT_NONE: to be measured */
+	uint32_t layer;                                      /* enum contract_layer */
+	bool dedicated;                                      /* nobody else is on it; default no */
+	double share;                                        /* of the rate that Tern may use, (0, 1]; default 1 */
+	uint64_t buffer_bytes;                               /* of the egress queue, CONTRACT_NONE: not known */
+	uint32_t mtu_bytes;                                  /* largest IP packet, 0: not said */
+	int32_t dscp, vlan;                                  /* -1: not said */
 	uint64_t policer_cir_bytes_per_s, policer_cbs_bytes; /* both, or both CONTRACT_NONE */
-	double loss_ceiling;       /* loss ratio above which loss means something; 0: not said */
+	double loss_ceiling;                                 /* loss ratio above which loss means something; 0: not said */
 	uint32_t srlgs;
 	uint32_t srlg[CONTRACT_SRLG_MAX]; /* shared-risk link groups: paths with one in common can fail together */
-	uint32_t protection;       /* enum contract_protection */
-	uint64_t switch_ns;        /* how long a protection switch may take; 0 when unprotected */
-	uint64_t other_rtt_ns;     /* RTT after the switch, CONTRACT_NONE: not said */
-	char circuit[CONTRACT_NAME_MAX]; /* "": not said */
+	uint32_t protection;              /* enum contract_protection */
+	uint64_t switch_ns;               /* how long a protection switch may take; 0 when unprotected */
+	uint64_t other_rtt_ns;            /* RTT after the switch, CONTRACT_NONE: not said */
+	char circuit[CONTRACT_NAME_MAX];  /* "": not said */
 	char interface[CONTRACT_INTERFACE_MAX];
 	int64_t valid_from_s, valid_to_s; /* Unix time, to excluded; INT64_MIN and INT64_MAX: not said */
 };

@@ -1,5 +1,5 @@
-/* The control thread and its door: commands come in through a locked list and an eventfd, everything else happens on the thread, in turns over epoll. Called by
- * api/ and loop/. The only lock is held for a list operation; no callback runs under it. */
+/* The control thread and its door: commands come in through a locked list and an eventfd, everything else happens on the thread, in turns over epoll.
+ * Called by api/ and loop/. The only lock is held for a list operation; no callback runs under it. */
 #include <errno.h>
 #include <signal.h>
 #include <stdio.h>
@@ -120,6 +120,7 @@ static void dead_bury(struct control *ct)
 		ct->dead = c->next;
 		conn_free(c);
 	}
+	listeners_bury(ct);
 }
 
 static void turn(struct control *ct, uint64_t until_ns)

@@ -1,5 +1,5 @@
-/* From a host's name to a TCP connection: names are looked up by short-lived threads (getaddrinfo blocks for as long as a name server likes), addresses are tried
- * in order. Called by conn.c and control.c; knows nothing of TLS. */
+/* From a host's name to a TCP connection: names are looked up by short-lived threads (getaddrinfo blocks for as long as a name server likes),
+ * addresses are tried in order. Called by conn.c and control.c; knows nothing of TLS. */
 #include <arpa/inet.h>
 #include <errno.h>
 #include <netdb.h>
@@ -29,7 +29,7 @@ struct find {
 struct resolver {
 	pthread_mutex_t lock;
 	struct find *found;
-	int wakefd; /* -1: the context has gone */
+	int wakefd;       /* -1: the context has gone */
 	uint32_t threads; /* at work */
 };
 

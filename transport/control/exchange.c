@@ -1,5 +1,7 @@
-/* The two hellos and what they must agree on: versions, private, at least one path. The initiator speaks first; the acceptor, who then knows both, decides and
- * answers with its own hello or with a refusal. From both comes the session. Called by conn.c; docs/control.md has the order of things. */
+/* The two hellos and what they must agree on: versions, private, at least one path. The initiator speaks first; the acceptor, who then knows both,
+ * decides and answers with its own hello or with a refusal. From both comes the session. Called by conn.c; docs/control.md has the order of things.
+ */
+#include <assert.h>
 #include <netinet/in.h>
 #include <stdio.h>
 #include <string.h>
@@ -59,6 +61,7 @@ static int hello_prepare(struct control *ct, struct conn *c, const struct wire_h
 	ask.local = addr_link(&local);
 	wire_hello_init(mine);
 	int err = ct->config.events->prepare(ct->config.arg, &ask, mine);
+	assert(mine->paths <= WIRE_HELLO_PATHS_MAX);
 	mine->status = 0;
 	mine->error_text[0] = 0;
 	hello_identify(ct, c, mine);
@@ -149,8 +152,8 @@ static int session_make(const struct conn *c, uint8_t version, struct session *s
 
 static void version_text(const struct control *ct, const struct wire_hello *theirs, char *out, size_t bytes)
 {
-	snprintf(out, bytes, "no protocol version in common: this end speaks %u to %u, the other %u to %u", ct->config.version_min, ct->config.version_max,
-	         theirs->version_min, theirs->version_max);
+	snprintf(out, bytes, "no protocol version in common: this end speaks %u to %u, the other %u to %u", ct->config.version_min,
+	         ct->config.version_max, theirs->version_min, theirs->version_max);
 }
 
 static const char *private_text(const struct conn *c)

@@ -1,4 +1,5 @@
-/* Shared inside control/ only: the context, connections, listeners, and which file does what. Everything but the command queue belongs to the control thread. */
+/* Shared inside control/ only: the context, connections, listeners, and which file does what. Everything but the command queue belongs to the control
+ * thread. */
 #ifndef CONTROL_INNER_H
 #define CONTROL_INNER_H
 #include <errno.h>
@@ -11,19 +12,19 @@
 #include "tern/tern.h"
 
 enum {
-	CONN_ADDRS_MAX = 8,            /* of one name, tried in order */
-	MESSAGE_HEADER_BYTES = 3,      /* u16 length of the whole, u8 type */
+	CONN_ADDRS_MAX = 8,       /* of one name, tried in order */
+	MESSAGE_HEADER_BYTES = 3, /* u16 length of the whole, u8 type */
 	MESSAGE_MAX_BYTES = 512,
-	MESSAGES_A_TURN_MAX = 256,     /* a peer that sends more at once is broken */
+	MESSAGES_A_TURN_MAX = 256, /* a peer that sends more at once is broken */
 	OUT_SMALL_BYTES = 64,
-	RESOLVERS_MAX = 16,            /* threads looking up names */
+	RESOLVERS_MAX = 16, /* threads looking up names */
 };
 #define CONTROL_SETUP_NS 10000000000ull
 #define CONTROL_KEEPALIVE_NS 15000000000ull
-#define CONTROL_LINGER_NS 1000000000ull    /* for the last words to get out and the peer to hang up */
+#define CONTROL_LINGER_NS 1000000000ull /* for the last words to get out and the peer to hang up */
 #define CONTROL_CLOSE_NS 100000000ull
-#define CONTROL_ATTEMPT_NS 2000000000ull   /* for one address of several: survives one lost SYN */
-#define CONTROL_GRACE_NS 1000000000ull     /* a handshake younger than this is not dropped for a newer one */
+#define CONTROL_ATTEMPT_NS 2000000000ull /* for one address of several: survives one lost SYN */
+#define CONTROL_GRACE_NS 1000000000ull   /* a handshake younger than this is not dropped for a newer one */
 #define CONTROL_ACCEPT_PAUSE_NS 100000000ull
 
 /* After the hello. A receiver skips unknown types with the OPTIONAL bit; others end the connection. */
@@ -46,17 +47,17 @@ enum conn_state {
 	CONN_RESOLVE, /* waits for addresses */
 	CONN_TCP,
 	CONN_TLS,
-	CONN_HELLO,   /* waits for the peer's hello */
+	CONN_HELLO, /* waits for the peer's hello */
 	CONN_OPEN,
-	CONN_LINGER,  /* the owner has heard the last of it; our last bytes go out */
-	CONN_DEAD,    /* freed at the end of the turn */
+	CONN_LINGER, /* the owner has heard the last of it; our last bytes go out */
+	CONN_DEAD,   /* freed at the end of the turn */
 };
 
 /* Needed only until the hello is out: an idle peer should be small. */
 struct conn_setup {
 	char host[CONTROL_HOST_MAX];
 	uint16_t port;
-	bool resolving;  /* a thread is at it */
+	bool resolving; /* a thread is at it */
 	struct sockaddr_storage addr[CONN_ADDRS_MAX];
 	size_t addrs, next_addr;
 	int last_errno;
@@ -70,19 +71,19 @@ struct conn {
 	struct conn *prev, *next;
 	uint64_t id, listener, serial; /* serial: never used again, names the connection to resolver threads */
 	int fd;
-	uint32_t watched;              /* epoll events asked for; 0: not in epoll */
+	uint32_t watched; /* epoll events asked for; 0: not in epoll */
 	enum conn_state state;
 	bool is_initiator, is_private;
 	bool counted; /* among the unfinished handshakes */
 	bool shut;    /* LINGER: nothing more goes out */
 	SSL *ssl;
-	bool want_write;               /* TLS needs the socket writable */
-	uint64_t began_ns, setup_ns;   /* setup_ns: when the set-up must have ended */
-	uint64_t timer_ns;             /* when conn_timer is due */
+	bool want_write;             /* TLS needs the socket writable */
+	uint64_t began_ns, setup_ns; /* setup_ns: when the set-up must have ended */
+	uint64_t timer_ns;           /* when conn_timer is due */
 	uint64_t heard_ns, said_ns;
 	struct sockaddr_storage peer;
 	struct conn_setup *setup;
-	uint8_t *out;                  /* setup's or small_out */
+	uint8_t *out; /* setup's or small_out */
 	size_t out_have, out_sent, out_room;
 	uint8_t small_out[OUT_SMALL_BYTES];
 	uint8_t in[MESSAGE_MAX_BYTES];
@@ -119,12 +120,12 @@ struct control {
 	bool stop;                     /* under lock */
 
 	/* the thread's own from here */
-	struct listener *listeners;
-	struct conn *conns, *dead;
+	struct listener *listeners, *dead_listeners;
+	struct conn *conns, *dead; /* the dead are freed at the end of the turn: epoll may still speak of them */
 	uint32_t conn_count, handshakes;
 	uint64_t next_serial, next_accepted;
-	uint64_t timer_ns;             /* no timer is due before */
-	uint64_t accept_at_ns;         /* listeners rest until then; 0: they do not */
+	uint64_t timer_ns;     /* no timer is due before */
+	uint64_t accept_at_ns; /* listeners rest until then; 0: they do not */
 	struct resolver *resolver;
 };
 
@@ -165,6 +166,7 @@ void listener_add(struct control *ct, struct listener *l);
 int listener_remove(struct control *ct, uint64_t id);
 void listeners_rest(struct control *ct, uint64_t until_ns);
 void listeners_resume(struct control *ct);
+void listeners_bury(struct control *ct);
 void listener_free(struct listener *l);
 
 /* exchange.c: hellos */

@@ -42,7 +42,8 @@ static int key_owned(const char *path, int fd, struct control_error *error)
 		return control_say(error, -TERN_EKEY, "%s belongs to user %u, not to us (user %u): whoever owns it knows the key; chown %u %s", path,
 		                   (unsigned)st.st_uid, (unsigned)geteuid(), (unsigned)geteuid(), path);
 	if (st.st_mode & 077)
-		return control_say(error, -TERN_EKEY, "%s has mode %04o: others can get at the site key; chmod 600 %s", path, (unsigned)(st.st_mode & 07777), path);
+		return control_say(error, -TERN_EKEY, "%s has mode %04o: others can get at the site key; chmod 600 %s", path,
+		                   (unsigned)(st.st_mode & 07777), path);
 	return 0;
 }
 
@@ -61,12 +62,14 @@ static int key_parse(const char *path, const char *text, uint8_t *key, struct co
 	size_t digits = 0;
 
 	if (strncmp(text, key_word, sizeof(key_word) - 1) != 0 || !isspace((unsigned char)*at))
-		return control_say(error, -TERN_EKEY, "%s line 1 does not begin with \"%s\": it is no site key of this version; make one with tern-key", path, key_word);
+		return control_say(error, -TERN_EKEY,
+		                   "%s line 1 does not begin with \"%s\": it is no site key of this version; make one with tern-key", path, key_word);
 	at += strspn(at, " \t");
 	while (hex_value(at[digits]) >= 0)
 		digits++;
 	if (digits != 2 * CONTROL_KEY_BYTES)
-		return control_say(error, -TERN_EKEY, "%s line 1 has %zu hex digits behind \"%s\", %d are needed", path, digits, key_word, 2 * CONTROL_KEY_BYTES);
+		return control_say(error, -TERN_EKEY, "%s line 1 has %zu hex digits behind \"%s\", %d are needed", path, digits, key_word,
+		                   2 * CONTROL_KEY_BYTES);
 	if (at[digits + strspn(at + digits, " \t\r\n")] != 0)
 		return control_say(error, -TERN_EKEY, "%s has more behind the key than it should: one line is all", path);
 	for (size_t i = 0; i < CONTROL_KEY_BYTES; i++)

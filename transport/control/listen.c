@@ -1,4 +1,5 @@
-/* Listening sockets: binding (in the caller's thread), taking connections, and not being overrun by those that never finish. Called by control.c and epoll. */
+/* Listening sockets: binding (in the caller's thread), taking connections, and not being overrun by those that never finish. Called by control.c and
+ * epoll. */
 #include <errno.h>
 #include <netdb.h>
 #include <netinet/in.h>
@@ -42,7 +43,8 @@ static int listener_open(const struct control_listen *opts, struct control_error
 		hints.ai_family = !any ? AF_UNSPEC : try == 0 ? AF_INET6 : AF_INET;
 		int gai = getaddrinfo(any ? NULL : opts->host, port, &hints, &list);
 		if (gai != 0 && !any)
-			return control_say(error, -TERN_EADDR, "cannot listen at \"%s\": %s; give an address of this host", opts->host, gai_strerror(gai));
+			return control_say(error, -TERN_EADDR, "cannot listen at \"%s\": %s; give an address of this host", opts->host,
+			                   gai_strerror(gai));
 		for (struct addrinfo *a = gai == 0 ? list : NULL; a && fd < 0; a = a->ai_next) {
 			fd = listener_bind(a);
 			saved = fd < 0 ? errno : 0;
@@ -56,10 +58,12 @@ static int listener_open(const struct control_listen *opts, struct control_error
 		return fd;
 	const char *host = any ? "every address" : opts->host;
 	if (saved == EADDRINUSE)
-		return control_say(error, -TERN_EADDR, "TCP port %u at %s is in use; find the program with: ss -ltnp 'sport = :%u'", opts->port, host, opts->port);
+		return control_say(error, -TERN_EADDR, "TCP port %u at %s is in use; find the program with: ss -ltnp 'sport = :%u'", opts->port, host,
+		                   opts->port);
 	if (saved == EACCES)
 		return control_say(error, -TERN_EADDR, "TCP port %u needs root; take one above 1023", opts->port);
-	return control_say(error, saved == EADDRNOTAVAIL ? -TERN_EADDR : -TERN_EIO, "cannot listen at %s port %u: %s", host, opts->port, strerror(saved));
+	return control_say(error, saved == EADDRNOTAVAIL ? -TERN_EADDR : -TERN_EIO, "cannot listen at %s port %u: %s", host, opts->port,
+	                   strerror(saved));
 }
 
 static uint16_t listener_port(int fd)
@@ -125,7 +129,7 @@ static void listener_ready(struct control *ct, struct watch *w, uint32_t events)
 	struct listener *l = (struct listener *)w;
 
 	(void)events;
-	for (int i = 0; i < ACCEPTS_A_TURN && handshake_room(ct, control_now_ns()); i++) {
+	for (int i = 0; i < ACCEPTS_A_TURN && l->fd >= 0 && handshake_room(ct, control_now_ns()); i++) { /* a callback may stop the listening */
 		struct sockaddr_storage peer = {0};
 		socklen_t bytes = sizeof(peer);
 		int fd = accept4(l->fd, (struct sockaddr *)&peer, &bytes, SOCK_NONBLOCK | SOCK_CLOEXEC);
@@ -186,12 +190,25 @@ int listener_remove(struct control *ct, uint64_t id)
 		if (l->id != id)
 			continue;
 		*at = l->next;
-		listener_free(l);
+		close(l->fd);
+		l->fd = -1;
+		l->next = ct->dead_listeners;
+		ct->dead_listeners = l;
 		return 0;
 	}
 	return -TERN_ENOENT;
 }
 
+void listeners_bury(struct control *ct)
+{
+	while (ct->dead_listeners) {
+		struct listener *l = ct->dead_listeners;
+		ct->dead_listeners = l->next;
+		free(l);
+	}
+}
+
+/* One that no thread has seen. */
 void listener_free(struct listener *l)
 {
 	close(l->fd);

@@ -1,5 +1,5 @@
-/* What a finished set-up gives: all that the engine needs to know of a peer. Made by control/ (or by hand, in the simulator), taken by loop/. Plain data: no
- * pointers, no sockets, no TLS. Holds secrets: whoever copies it wipes the copy with session_wipe. */
+/* What a finished set-up gives: all that the engine needs to know of a peer. Made by control/ (or by hand, in the simulator), taken by loop/. Plain
+ * data: no pointers, no sockets, no TLS. Holds secrets: whoever copies it wipes the copy with session_wipe. */
 #ifndef CONTROL_SESSION_H
 #define CONTROL_SESSION_H
 #include <stdbool.h>
@@ -20,7 +20,8 @@ struct session_path {
 	uint32_t local_flow_id;  /* in frames that come in: chosen here */
 	uint32_t remote_flow_id; /* in frames that go out: chosen by the peer */
 	uint32_t mtu_bytes;      /* largest datagram both take; 0: found by probing */
-	struct link_addr remote; /* the link's own form where the peer gave one, otherwise the sockaddr of the control connection's peer with the path's UDP port */
+	struct link_addr remote; /* the link's own form where the peer gave one, otherwise the sockaddr of the control connection's peer with the
+	                            path's UDP port */
 	uint16_t udp_port;       /* the peer's, as in its hello; 0: as `remote` says, or not known (the first authenticated frame tells) */
 	uint8_t tx_secret[SESSION_SECRET_BYTES]; /* phase 0; all zero when private */
 	uint8_t rx_secret[SESSION_SECRET_BYTES];
@@ -37,7 +38,7 @@ struct session {
 	uint64_t credit_bytes;
 	uint32_t credit_heads;
 	uint64_t max_message_bytes;
-	uint64_t capabilities; /* in common; enum wire_capabilities */
+	uint64_t capabilities;                        /* in common; enum wire_capabilities */
 	struct link_addr control_peer, control_local; /* sockaddr of the TCP connection's two ends; an IPv4 address is never wrapped into IPv6 */
 	uint8_t paths;
 	struct session_path path[SESSION_PATHS_MAX]; /* ordered as in this end's hello */

@@ -1,7 +1,7 @@
-/* TLS 1.3 with the site key as external PSK: contexts, handshake, reading and writing, data keys by the exporter. Called by conn.c and exchange.c; the only file here
- * that calls OpenSSL. Only psk_dhe_ke (a stolen key opens no recorded session), one cipher suite, no tickets, no early data. Certificates for fleets will be set up in
- * tls_context beside the PSK; what follows does not care which of them spoke.
- * OpenSSL writes to the socket without MSG_NOSIGNAL: the control thread blocks SIGPIPE, which is sent to the writing thread only. */
+/* TLS 1.3 with the site key as external PSK: contexts, handshake, reading and writing, data keys by the exporter. Called by conn.c and exchange.c;
+ * the only file here that calls OpenSSL. Only psk_dhe_ke (a stolen key opens no recorded session), one cipher suite, no tickets, no early data.
+ * Certificates for fleets will be set up in tls_context beside the PSK; what follows does not care which of them spoke. OpenSSL writes to the socket
+ * without MSG_NOSIGNAL: the control thread blocks SIGPIPE, which is sent to the writing thread only. */
 #include <errno.h>
 #include <openssl/err.h>
 #include <openssl/ssl.h>
@@ -68,6 +68,8 @@ static SSL_CTX *tls_context(struct control *ct, const SSL_METHOD *method)
 
 int tls_open(struct control *ct)
 {
+	/* a program may end while our threads run: OpenSSL must not be taken apart under them */
+	OPENSSL_init_ssl(OPENSSL_INIT_NO_ATEXIT, NULL);
 	ct->tls_client = tls_context(ct, TLS_client_method());
 	ct->tls_server = tls_context(ct, TLS_server_method());
 	ERR_clear_error();
@@ -112,7 +114,8 @@ static int alert_means(int alert, struct control_error *why)
 	case SSL_AD_HANDSHAKE_FAILURE:
 	case SSL_AD_UNKNOWN_PSK_IDENTITY:
 	case SSL_AD_ACCESS_DENIED:
-		return control_say(why, -TERN_EAUTH, "site keys differ: the peer refused ours (TLS alert %d); copy one site's key file to the other", alert);
+		return control_say(why, -TERN_EAUTH, "site keys differ: the peer refused ours (TLS alert %d); copy one site's key file to the other",
+		                   alert);
 	case SSL_AD_PROTOCOL_VERSION:
 		return control_say(why, -TERN_EPROTO, "the peer does not speak TLS 1.3");
 	default:

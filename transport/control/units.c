@@ -1,5 +1,5 @@
-/* Numbers with units, see units.h. Called by contract.c. Decimal numbers are read here and not by strtod, which also takes "inf", hexadecimal and, in some
- * countries, only commas. */
+/* Numbers with units, see units.h. Called by contract.c. Decimal numbers are read here and not by strtod, which also takes "inf", hexadecimal and, in
+ * some countries, only commas. */
 #include <stddef.h>
 #include <stdio.h>
 #include <string.h>
@@ -111,8 +111,8 @@ bool units_time(const char *text, uint64_t *ns)
 
 bool units_bytes(const char *text, uint64_t *bytes)
 {
-	static const struct unit units[] = {{"", 1},       {"B", 1},         {"kB", 1e3},        {"KB", 1e3},           {"MB", 1e6}, {"GB", 1e9},
-	                                    {"KiB", 1024}, {"MiB", 1048576}, {"GiB", 1073741824}, {"TiB", 1099511627776}};
+	static const struct unit units[] = {{"", 1},     {"B", 1},      {"kB", 1e3},      {"KB", 1e3},         {"MB", 1e6},
+	                                    {"GB", 1e9}, {"KiB", 1024}, {"MiB", 1048576}, {"GiB", 1073741824}, {"TiB", 1099511627776}};
 	double value;
 
 	return unit_read(text, units, sizeof(units) / sizeof(units[0]), &value) && whole_fit(value, bytes);
@@ -174,7 +174,8 @@ bool units_date(const char *text, int64_t *unix_s)
 	static const int month_days[] = {31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31};
 	int y, m, d, hour = 0, min = 0, sec = 0;
 
-	if (!digits_read(&text, 4, &y) || !char_read(&text, '-') || !digits_read(&text, 2, &m) || !char_read(&text, '-') || !digits_read(&text, 2, &d))
+	if (!digits_read(&text, 4, &y) || !char_read(&text, '-') || !digits_read(&text, 2, &m) || !char_read(&text, '-') ||
+	    !digits_read(&text, 2, &d))
 		return false;
 	bool leap = (y % 4 == 0 && y % 100 != 0) || y % 400 == 0;
 	if (y < 1970 || m < 1 || m > 12 || d < 1 || d > month_days[m - 1] + (leap && m == 2))

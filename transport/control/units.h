@@ -10,6 +10,6 @@ bool units_time(const char *text, uint64_t *ns);          /* 30ms, 1.5us, 10s, 2
 bool units_bytes(const char *text, uint64_t *bytes);      /* 65536, 64KiB, 1.5MB, 2GiB */
 bool units_ratio(const char *text, double *ratio);        /* 0.5, 1e-4, 0.01% */
 bool units_whole(const char *text, uint64_t max, uint64_t *out);
-bool units_date(const char *text, int64_t *unix_s);       /* 2026-11-20, 2026-11-20T12:30Z, 2026-11-20T12:30:00Z: UTC */
+bool units_date(const char *text, int64_t *unix_s); /* 2026-11-20, 2026-11-20T12:30Z, 2026-11-20T12:30:00Z: UTC */
 
 #endif

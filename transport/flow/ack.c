@@ -12,10 +12,27 @@ struct ack_news {
 	uint32_t app_limited;
 };
 
-static void news_add(struct ack_news *news, const struct flow_extent *e, uint32_t frames)
+static void news_add(struct ack_news *news, const struct flow_extent *e)
 {
-	news->end = e->first + frames;
-	news->sent_ns = e->sent_ns + (frames == e->frames ? e->span_ns : (uint64_t)e->span_ns * frames / e->frames);
+	news->wire_bytes += e->wire_bytes;
+	news->end = e->first + e->frames;
+	news->sent_ns = e->sent_ns + e->span_ns;
+	news->delivered_64 = e->delivered_64;
+	news->app_limited = e->flags & FLOW_EXTENT_APP_LIMITED;
+}
+
+/* An acknowledgement that ends inside an extent: the common case of a burst that is still arriving. */
+static void ack_front(struct flow *f, uint32_t i, uint32_t frames, struct ack_news *news, struct flow_sink *sink)
+{
+	struct flow_extent *e = &f->shared->extent[i];
+	uint64_t sent_ns = e->sent_ns + (e->span_ns ? (uint64_t)e->span_ns * frames / e->frames : 0);
+	uint32_t wire = flow_extent_take_head(f, i, frames, FLOW_ACKED, sink);
+
+	if (!wire)
+		return;
+	news->wire_bytes += wire;
+	news->end = e->first;
+	news->sent_ns = sent_ns;
 	news->delivered_64 = e->delivered_64;
 	news->app_limited = e->flags & FLOW_EXTENT_APP_LIMITED;
 }
@@ -44,18 +61,10 @@ static void ack_range(struct flow *f, const struct wire_range *range, uint32_t c
 			continue;
 		}
 		if (last > range->last) {
-			uint32_t frames = (uint32_t)(range->last + 1 - e->first);
-			struct flow_extent whole = *e;
-			uint32_t wire = flow_extent_take_head(f, i, frames, FLOW_ACKED, sink);
-
-			if (wire) {
-				news_add(news, &whole, frames);
-				news->wire_bytes += wire;
-			}
+			ack_front(f, i, (uint32_t)(range->last + 1 - e->first), news, sink);
 			break;
 		}
-		news_add(news, e, e->frames);
-		news->wire_bytes += e->wire_bytes;
+		news_add(news, e);
 		flow_extent_unlink(f, prev, i);
 		last = e->next;
 		flow_extent_report(f, i, FLOW_ACKED, sink);

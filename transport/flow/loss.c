@@ -10,7 +10,7 @@ static uint64_t min_u64(uint64_t a, uint64_t b)
 /* The reordering window without anything learnt: four frame times, at least 50 us, at most an eighth of the RTT. */
 static uint64_t reo_base_ns(const struct flow *f)
 {
-	uint64_t base = f->pace_bytes_per_s ? 4000000000ull * f->frame_bytes / f->pace_bytes_per_s : UINT64_MAX;
+	uint64_t base = f->pace_bytes_per_s ? f->frames_ns / 2 : UINT64_MAX;
 
 	if (base < 50000)
 		base = 50000;
@@ -61,9 +61,12 @@ static void lost_tell_cc(struct flow *f, uint64_t bytes, uint64_t sent_ns, uint6
  * ends the walk and sets the timer. */
 void flow_loss_detect(struct flow *f, uint64_t now_ns, struct flow_sink *sink)
 {
-	uint64_t reo = reo_window_ns(f), lost = 0, newest_ns = 0;
+	uint64_t reo, lost = 0, newest_ns = 0;
 
 	f->loss_when_ns = UINT64_MAX;
+	if (f->head == FLOW_NONE || f->shared->extent[f->head].first >= f->newest_acked)
+		return;
+	reo = reo_window_ns(f);
 	while (f->head != FLOW_NONE) {
 		uint32_t i = f->head;
 		struct flow_extent *e = &f->shared->extent[i];

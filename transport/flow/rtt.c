@@ -77,8 +77,7 @@ uint64_t flow_queue_sample(struct flow *f, const struct wire_ack *ack, uint64_t 
 {
 	int64_t delay = (int64_t)(ack->arrival_ns - sent_ns);
 	int64_t base = min_add(&f->delay_base, delay, now_ns, FLOOR_WINDOW_NS);
-	uint64_t frames_ns = f->pace_bytes_per_s ? 8 * SECOND * f->frame_bytes / f->pace_bytes_per_s : 0;
-	int64_t queue = min_add(&f->delay_now, delay, now_ns, frames_ns > QUEUE_WINDOW_NS ? frames_ns : QUEUE_WINDOW_NS) - base;
+	int64_t queue = min_add(&f->delay_now, delay, now_ns, f->frames_ns > QUEUE_WINDOW_NS ? f->frames_ns : QUEUE_WINDOW_NS) - base;
 	int64_t excess = (int64_t)(rtt_ns - f->min_rtt_ns);
 
 	if (queue > excess)

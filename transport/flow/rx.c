@@ -56,7 +56,6 @@ static uint64_t ack_spaced(const struct flow *f, uint64_t now_ns)
 	return when > now_ns ? when : now_ns;
 }
 
-/* Not the next in order: a gap opens or is filled. */
 static void rx_insert(struct flow *f, uint64_t number, uint64_t now_ns)
 {
 	if (rangeset_add(&f->rx, number, number + 1) == RANGE_NO_ROOM) {
@@ -67,7 +66,35 @@ static void rx_insert(struct flow *f, uint64_t number, uint64_t now_ns)
 	}
 	while (rangeset_count(&f->rx) > FLOW_RANGES_MAX)
 		rx_forget_lowest(f);
-	ack_by(f, ack_spaced(f, now_ns));
+	if (number >= f->rx_newest_end) {
+		f->rx_newest_end = number + 1;
+		f->rx_newest_ns = now_ns;
+	}
+}
+
+/* What the frame in order does not need is kept out of line, so that it saves no registers for it.
+ * The first frame to be acknowledged starts the clock, the sixteenth may end it. */
+__attribute__((noinline)) static void ack_count(struct flow *f, uint64_t now_ns)
+{
+	ack_by(f, f->rx_pending < FLOW_ACK_FRAMES ? now_ns + FLOW_ACK_HOLD_NS : ack_spaced(f, now_ns));
+	f->rx_pending_next = f->rx_pending < FLOW_ACK_FRAMES ? FLOW_ACK_FRAMES : UINT32_MAX;
+}
+
+/* Out of order, marked, or asking for an acknowledgement. */
+__attribute__((noinline)) static void rx_odd(struct flow *f, const struct flow_arrival *a, uint64_t now_ns)
+{
+	if (f->rx.pool->node[f->rx.tail].end != a->number)
+		ack_by(f, ack_spaced(f, now_ns)); /* a gap opens or is filled */
+	rx_insert(f, a->number, now_ns);
+	if (a->ecn == ECN_CE) {
+		f->rx_ce++;
+		f->count.rx_ce++;
+		ack_by(f, ack_spaced(f, now_ns));
+	}
+	if (a->ack_eliciting && ++f->rx_pending >= f->rx_pending_next)
+		ack_count(f, now_ns);
+	if (a->ack_now)
+		ack_by(f, now_ns);
 }
 
 void flow_rx_commit(struct flow *f, const struct flow_arrival *a, uint64_t now_ns)
@@ -77,30 +104,16 @@ void flow_rx_commit(struct flow *f, const struct flow_arrival *a, uint64_t now_n
 	f->count.rx_frames++;
 	f->count.rx_bytes += a->wire_bytes;
 	f->heard_ns = now_ns;
-	if (newest->end == a->number) {
-		newest->end++;
-		f->rx.bytes++;
-	} else {
-		rx_insert(f, a->number, now_ns);
+	if (newest->end != a->number || a->ecn == ECN_CE || a->ack_now) {
+		rx_odd(f, a, now_ns);
+		return;
 	}
-	if (a->number >= f->rx_newest_end) {
-		f->rx_newest_end = a->number + 1;
-		f->rx_newest_ns = now_ns;
-	}
-	if (a->ecn == ECN_CE) {
-		f->rx_ce++;
-		f->count.rx_ce++;
-		ack_by(f, ack_spaced(f, now_ns));
-	}
-	if (a->ack_eliciting) {
-		f->rx_pending++;
-		if (f->rx_pending == 1)
-			ack_by(f, now_ns + FLOW_ACK_HOLD_NS);
-		else if (f->rx_pending == FLOW_ACK_FRAMES)
-			ack_by(f, ack_spaced(f, now_ns));
-	}
-	if (a->ack_now)
-		f->ack_when_ns = now_ns < f->ack_when_ns ? now_ns : f->ack_when_ns;
+	newest->end++;
+	f->rx.bytes++;
+	f->rx_newest_end = a->number + 1;
+	f->rx_newest_ns = now_ns;
+	if (a->ack_eliciting && ++f->rx_pending >= f->rx_pending_next)
+		ack_count(f, now_ns);
 }
 
 uint64_t flow_ack_when_ns(const struct flow *f)
@@ -149,6 +162,7 @@ bool flow_ack_build(struct flow *f, uint64_t now_ns, struct wire_ack *out)
 	out->ce_frames = f->rx_ce;
 	out->arrival_ns = f->rx_newest_ns;
 	f->rx_pending = 0;
+	f->rx_pending_next = 1;
 	f->acked_ns = now_ns;
 	f->ack_when_ns = UINT64_MAX;
 	f->count.acks_tx++;

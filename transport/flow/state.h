@@ -52,6 +52,7 @@ struct flow {
 	uint64_t pace_due_ns;        /* the time flow_tx_room asked to be called again; 0: it did not */
 	uint64_t pace_bytes_per_s;   /* the pace that holds since tokens_ns */
 	uint64_t burst_bytes;
+	uint64_t frames_ns;          /* eight full frames at this pace */
 	struct tern_cc_out out;
 
 	/* acknowledgements */
@@ -90,6 +91,7 @@ struct flow {
 	uint64_t ack_cursor;         /* ranges below it are said next, when there are too many for one record; 0: from the top */
 	uint64_t acked_ns;           /* when the last acknowledgement left */
 	uint32_t rx_pending;         /* eliciting frames since the last acknowledgement */
+	uint32_t rx_pending_next;    /* at which of them something is to be decided */
 	uint32_t rx_ce;
 
 	struct flow_counters count;

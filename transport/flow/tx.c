@@ -40,6 +40,7 @@ void flow_pacer_retune(struct flow *f)
 	if (pace == f->pace_bytes_per_s)
 		return;
 	f->pace_bytes_per_s = pace;
+	f->frames_ns = pace ? 8ull * NANO * f->frame_bytes / pace : 0;
 	burst = min_u64(pace / (uint64_t)(NANO / FLOW_BURST_NS), FLOW_BURST_MAX);
 	if (burst < least)
 		burst = least;
@@ -65,7 +66,7 @@ int flow_init(struct flow *f, const struct flow_config *config)
 		return -TERN_ELIMIT;
 	*f = (struct flow){
 		.shared = config->shared, .cc = config->cc, .path_id = config->path_id, .head = FLOW_NONE, .tail = FLOW_NONE, .pending = FLOW_NONE,
-		.loss_when_ns = UINT64_MAX, .srtt_ns = UINT64_MAX, .min_rtt_ns = UINT64_MAX, .ack_when_ns = UINT64_MAX,
+		.loss_when_ns = UINT64_MAX, .srtt_ns = UINT64_MAX, .min_rtt_ns = UINT64_MAX, .ack_when_ns = UINT64_MAX, .rx_pending_next = 1,
 		.peer_ack_delay_ns = config->peer_ack_delay_ns, .contract_rtt_ns = in->contract_rtt_ns, .frame_bytes = in->frame_bytes,
 		.heard_ns = config->now_ns, .tokens_ns = config->now_ns,
 	};

@@ -1,5 +1,5 @@
-/* AES-256-GCM by OpenSSL's EVP: where libipsec-mb is absent or the CPU has no AES instructions. Called by seal.c. Key schedules are made at open; a frame sets
- * only its nonce, and that allocates nothing in OpenSSL 3 (tests/unit/seal counts). */
+/* AES-256-GCM by OpenSSL's EVP: where libipsec-mb is absent or the CPU has no AES instructions. Called by seal.c. Key schedules are made at open; a
+ * frame sets only its nonce, and that allocates nothing in OpenSSL 3 (tests/unit/seal counts). */
 #include <openssl/crypto.h>
 #include <openssl/evp.h>
 #include <stdlib.h>
@@ -26,6 +26,8 @@ static void *evp_open(const uint8_t *key)
 
 	if (!s)
 		return NULL;
+	/* a program may end while a loop seals: OpenSSL must not be taken apart under it */
+	OPENSSL_init_crypto(OPENSSL_INIT_NO_ATEXIT, NULL);
 	s->enc = EVP_CIPHER_CTX_new();
 	s->dec = EVP_CIPHER_CTX_new();
 	if (!s->enc || !s->dec || EVP_EncryptInit_ex(s->enc, EVP_aes_256_gcm(), NULL, key, NULL) != 1 ||

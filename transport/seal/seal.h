@@ -1,6 +1,6 @@
 /* Sealing of frames with AES-256-GCM: four functions over a cipher library (libipsec-mb, else OpenSSL's EVP). The only place that knows a cipher.
- * Called by loop/. A key belongs to one path, direction and phase; the nonce is the key's 12-byte IV xor the frame's number (last 8 bytes, big-endian), so a
- * (key, number) must be sealed once (DESIGN 5.4); that is the caller's to keep. One thread at a time uses one seal. */
+ * Called by loop/. A key belongs to one path, direction and phase; the nonce is the key's 12-byte IV xor the frame's number (last 8 bytes,
+ * big-endian), so a (key, number) must be sealed once (DESIGN 5.4); that is the caller's to keep. One thread at a time uses one seal. */
 #ifndef SEAL_SEAL_H
 #define SEAL_SEAL_H
 #include <stddef.h>

@@ -17,29 +17,29 @@ static int parse(const char *text)
 }
 
 static const char full[] = "; the Hamburg wave\n"
-			   "[contract]\n"
-			   "circuit = DF-1234 Hamburg - Oslo\n"
-			   "interface = eth1.7\n"
-			   "rate_up = 10Gbit\n"
-			   "rate_down = 2.5 Gbit/s\n"
-			   "\trtt = 29.9ms ; as measured\n"
-			   "layer = ethernet\n"
-			   "share = 50%\n"
-			   "dedicated = yes\n"
-			   "buffer = 64KiB\n"
-			   "mtu = 9000\r\n"
-			   "dscp = af41\n"
-			   "vlan = 7\n"
-			   "policer_cir = 9Gbit\n"
-			   "policer_cbs = 1.5MB\n"
-			   "loss_ceiling = 1e-4\n"
-			   "srlg = 12, 4294967295 ,3\n"
-			   "# protection\n"
-			   "protection = 1+1\n"
-			   "protection_switch = 30ms\n"
-			   "protection_rtt = 34ms\n"
-			   "valid_from = 2026-01-01\n"
-			   "valid_to = 2027-01-01T12:30Z";
+                           "[contract]\n"
+                           "circuit = DF-1234 Hamburg - Oslo\n"
+                           "interface = eth1.7\n"
+                           "rate_up = 10Gbit\n"
+                           "rate_down = 2.5 Gbit/s\n"
+                           "\trtt = 29.9ms ; as measured\n"
+                           "layer = ethernet\n"
+                           "share = 50%\n"
+                           "dedicated = yes\n"
+                           "buffer = 64KiB\n"
+                           "mtu = 9000\r\n"
+                           "dscp = af41\n"
+                           "vlan = 7\n"
+                           "policer_cir = 9Gbit\n"
+                           "policer_cbs = 1.5MB\n"
+                           "loss_ceiling = 1e-4\n"
+                           "srlg = 12, 4294967295 ,3\n"
+                           "# protection\n"
+                           "protection = 1+1\n"
+                           "protection_switch = 30ms\n"
+                           "protection_rtt = 34ms\n"
+                           "valid_from = 2026-01-01\n"
+                           "valid_to = 2027-01-01T12:30Z";
 
 static void test_full(void)
 {
@@ -168,7 +168,8 @@ static void test_values(void)
 	    {"protection_rtt", {"0ms", "11s", "50"}},
 	    {"circuit", {"\xc3\xa9t\xc3\xa9", "0123456789012345678901234567890123456789012345678901234567890123"}},
 	    {"interface", {"0123456789012345", "a/b", "a b"}},
-	    {"valid_from", {"2026-13-01", "2026-02-29", "26-01-01", "2026-1-1", "2026-01-01T25:00Z", "2026-01-01T10:00", "2026-01-01x", "1969-12-31"}},
+	    {"valid_from",
+	     {"2026-13-01", "2026-02-29", "26-01-01", "2026-1-1", "2026-01-01T25:00Z", "2026-01-01T10:00", "2026-01-01x", "1969-12-31"}},
 	    {"valid_to", {"today", "2026-01-01T10:60Z", "2026-01-32"}},
 	};
 	char text[256], shown[128];
@@ -246,8 +247,18 @@ static void test_units(void)
 	static const struct {
 		const char *text;
 		uint64_t bytes_per_s;
-	} rates[] = {{"8bit", 1},       {"100Gbit", 12500000000}, {"100Gb/s", 12500000000}, {"100Gbps", 12500000000}, {"1.25GB/s", 1250000000}, {"0.8 Tbit/s", 100000000000},
-	             {"64kbit", 8000}, {"64Kbit", 8000},         {"10.3125Gbit", 1289062500}, {"1e3Mbit", 125000000},    {"5B/s", 5},               {"007Mbit", 875000}};
+	} rates[] = {{"8bit", 1},
+	             {"100Gbit", 12500000000},
+	             {"100Gb/s", 12500000000},
+	             {"100Gbps", 12500000000},
+	             {"1.25GB/s", 1250000000},
+	             {"0.8 Tbit/s", 100000000000},
+	             {"64kbit", 8000},
+	             {"64Kbit", 8000},
+	             {"10.3125Gbit", 1289062500},
+	             {"1e3Mbit", 125000000},
+	             {"5B/s", 5},
+	             {"007Mbit", 875000}};
 	uint64_t n;
 	int64_t s;
 	double r;
@@ -273,7 +284,7 @@ static void test_units(void)
 }
 
 static const struct unit_case cases[] = {
-    {"every key", test_full},       {"defaults", test_defaults},  {"words", test_words}, {"values that are refused", test_values}, {"structure", test_structure},
-    {"nearest key", test_nearest}, {"files", test_file}, {"units", test_units},
+    {"every key", test_full},      {"defaults", test_defaults},   {"words", test_words}, {"values that are refused", test_values},
+    {"structure", test_structure}, {"nearest key", test_nearest}, {"files", test_file},  {"units", test_units},
 };
 UNIT_MAIN("control_contract", cases)

@@ -294,6 +294,21 @@ static void test_addresses(void)
 	close_both();
 }
 
+/* A listener that goes away inside its own callback: connections that it has taken go on. */
+static void test_unlisten_in_callback(void)
+{
+	open_both(key_a, key_a);
+	callee.unlistens = true;
+	uint16_t port = end_listen(&callee, "127.0.0.1", false);
+	end_connect(&caller, "127.0.0.1", port, false, 5);
+	end_wait(&caller, NOTE_ESTABLISHED);
+	end_connect(&caller, "127.0.0.1", port, false, 6);
+	CU_ASSERT_EQUAL(end_wait(&caller, NOTE_FAILED)->status, -TERN_EADDR);
+	control_bye(caller.ct, 5, 0);
+	end_wait(&callee, NOTE_CLOSED);
+	close_both();
+}
+
 /* A name server may take its time; neither the caller nor closing waits for it. */
 static void test_unknown_name(void)
 {
@@ -301,7 +316,10 @@ static void test_unknown_name(void)
 
 	open_both(key_a, key_a);
 	for (uint64_t id = 0; id < 40; id++) /* more than there are threads for */
-		CU_ASSERT_EQUAL(control_connect(caller.ct, &(struct control_connect){.host = "nowhere.invalid", .port = 9, .id = id, .timeout_ns = 3000000000}, &error), 0);
+		CU_ASSERT_EQUAL(control_connect(caller.ct,
+		                                &(struct control_connect){.host = "nowhere.invalid", .port = 9, .id = id, .timeout_ns = 3000000000},
+		                                &error),
+		                0);
 	for (size_t i = 0; i < 20; i++) {
 		int status = end_wait_nth(&caller, NOTE_FAILED, i)->status;
 		CU_ASSERT(status == -TERN_EADDR || status == -TERN_ETIMEDOUT);
@@ -343,7 +361,8 @@ static void test_many(void)
 	for (size_t i = 0; i < MANY; i++) {
 		const struct session *s = &end_wait_nth(&caller, NOTE_ESTABLISHED, i)->session;
 		for (size_t j = 0; j < MANY; j++)
-			if (at_callee[j].path[0].local_flow_id == s->path[0].remote_flow_id && at_callee[j].path[0].remote_flow_id == s->path[0].local_flow_id) {
+			if (at_callee[j].path[0].local_flow_id == s->path[0].remote_flow_id &&
+			    at_callee[j].path[0].remote_flow_id == s->path[0].local_flow_id) {
 				check_pair(s, &at_callee[j]);
 				found++;
 			}
@@ -451,6 +470,7 @@ static const struct unit_case cases[] = {
     {"goodbye", test_bye},
     {"closing says goodbye", test_close_says_bye},
     {"addresses", test_addresses},
+    {"listening ends in a callback", test_unlisten_in_callback},
     {"unknown name", test_unknown_name},
     {"IPv6", test_ipv6},
     {"200 connections", test_many},

@@ -1,4 +1,5 @@
-/* For the tests of control/: an end is a control with callbacks that note what they are told, and waits for such a note. No test sleeps: it waits for the event. */
+/* For the tests of control/: an end is a control with callbacks that note what they are told, and waits for such a note. No test sleeps: it waits for
+ * the event. */
 #ifndef TESTS_ENDS_H
 #define TESTS_ENDS_H
 #include <pthread.h>
@@ -25,11 +26,12 @@ struct end {
 	pthread_cond_t changed;
 	struct note *note;
 	size_t notes;
-	uint32_t paths;     /* offered in prepare */
-	uint8_t first_path; /* their ids count from here */
-	int refuse;         /* prepare's answer */
+	uint32_t paths;           /* offered in prepare */
+	uint8_t first_path;       /* their ids count from here */
+	int refuse;               /* prepare's answer */
 	struct control_ask asked; /* last one; theirs is not valid any more */
 	bool saw_theirs;
+	bool unlistens; /* in prepare */
 };
 
 static inline void end_note(struct end *e, enum note_type type, uint64_t id, int status, const char *text, const struct session *s)
@@ -58,12 +60,18 @@ static inline int end_prepare(void *arg, const struct control_ask *ask, struct w
 	pthread_mutex_unlock(&e->lock);
 	mine->paths = (uint8_t)e->paths;
 	for (uint32_t i = 0; i < e->paths; i++)
-		mine->path[i] = (struct wire_hello_path){.path_id = (uint8_t)(e->first_path + i), .udp_port = (uint16_t)(4000 + i), .flow_id = (uint32_t)(ask->id * 100 + i),
-		                                         .mtu_bytes = ask->is_initiator ? 9000 : i ? 1500 : 0};
+		mine->path[i] = (struct wire_hello_path){.path_id = (uint8_t)(e->first_path + i),
+		                                         .udp_port = (uint16_t)(4000 + i),
+		                                         .flow_id = (uint32_t)(ask->id * 100 + i),
+		                                         .mtu_bytes = ask->is_initiator ? 9000
+		                                                      : i               ? 1500
+		                                                                        : 0};
 	mine->credit_bytes = ask->is_initiator ? 111 : 222;
 	mine->credit_heads = 7;
 	mine->capabilities = ask->is_initiator ? 3 : 6;
 	snprintf(mine->name, sizeof(mine->name), "%s", ask->is_initiator ? "caller" : "callee");
+	if (e->unlistens)
+		CU_ASSERT_EQUAL(control_unlisten(e->ct, ask->listener), 0);
 	return e->refuse;
 }
 
@@ -183,7 +191,8 @@ static inline void end_connect(struct end *e, const char *host, uint16_t port, b
 {
 	struct control_error error = {""};
 
-	CU_ASSERT_EQUAL_FATAL(control_connect(e->ct, &(struct control_connect){.host = host, .port = port, .is_private = is_private, .id = id}, &error), 0);
+	CU_ASSERT_EQUAL_FATAL(
+	    control_connect(e->ct, &(struct control_connect){.host = host, .port = port, .is_private = is_private, .id = id}, &error), 0);
 }
 
 #endif

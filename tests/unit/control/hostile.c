@@ -1,5 +1,5 @@
-/* What strangers and broken peers can do to a listener: bytes that are not TLS, silence, too many of them, hellos and messages that break the protocol. The TLS client
- * here is the test's own, so that it can say what control never would. */
+/* What strangers and broken peers can do to a listener: bytes that are not TLS, silence, too many of them, hellos and messages that break the
+ * protocol. The TLS client here is the test's own, so that it can say what control never would. */
 #include <arpa/inet.h>
 #include <errno.h>
 #include <netinet/in.h>
@@ -114,7 +114,8 @@ static void check_after_tls(const uint8_t *bytes, size_t n, size_t piece, enum n
 
 static void test_garbage(void)
 {
-	static const char *const says[] = {"GET / HTTP/1.1\r\nHost: tern\r\n\r\n", "\x16\x03\x01\x00\x05hello and more that is no TLS", "SSH-2.0-OpenSSH_9.2\r\n"};
+	static const char *const says[] = {"GET / HTTP/1.1\r\nHost: tern\r\n\r\n", "\x16\x03\x01\x00\x05hello and more that is no TLS",
+	                                   "SSH-2.0-OpenSSH_9.2\r\n"};
 	uint64_t seed = unit_seed();
 
 	open_listener(0, 0);
@@ -366,9 +367,10 @@ static void test_abandon(void)
 		if (id != 50)
 			control_bye(caller.ct, id, 0);
 	}
-	end_wait(&caller, NOTE_ESTABLISHED);
-	CU_ASSERT_EQUAL(end_count(&caller, NOTE_FAILED), 0);
-	CU_ASSERT_EQUAL(end_wait(&caller, NOTE_ESTABLISHED)->id, 50);
+	size_t n = 0;
+	while (end_wait_nth(&caller, NOTE_ESTABLISHED, n)->id != 50) /* one may have been faster than its goodbye */
+		n++;
+	CU_ASSERT_EQUAL(end_count(&caller, NOTE_FAILED) + end_count(&caller, NOTE_CLOSED) + end_count(&caller, NOTE_LOST), 0);
 	end_close(&caller);
 	end_close(&callee);
 }

@@ -39,7 +39,8 @@ static void check_refused(const char *text, const char *words)
 
 static void test_good(void)
 {
-	static const char *const good[] = {"tern-site-key-v1 " HEX "\n", "tern-site-key-v1 " HEX, "tern-site-key-v1 " HEX " \r\n", "tern-site-key-v1\t " HEX "\n\n"};
+	static const char *const good[] = {"tern-site-key-v1 " HEX "\n", "tern-site-key-v1 " HEX, "tern-site-key-v1 " HEX " \r\n",
+	                                   "tern-site-key-v1\t " HEX "\n\n"};
 
 	for (size_t i = 0; i < 4; i++) {
 		CU_ASSERT_EQUAL(read_text(good[i], strlen(good[i]), i % 2 ? 0400 : 0600), 0);
@@ -172,8 +173,8 @@ static void test_program(void)
 }
 
 static const struct unit_case cases[] = {
-    {"good files", test_good}, {"malformed files", test_malformed}, {"modes", test_mode}, {"owner", test_owner}, {"no file", test_no_file},
-    {"which file", test_path}, {"tern-key", test_program},
+    {"good files", test_good}, {"malformed files", test_malformed}, {"modes", test_mode},       {"owner", test_owner},
+    {"no file", test_no_file}, {"which file", test_path},           {"tern-key", test_program},
 };
 
 int main(void)

@@ -1,4 +1,5 @@
-/* Sealing: NIST's vectors, both libraries against each other on random frames and segments, every kind of tampering, in place, no allocation on the frame path. */
+/* Sealing: NIST's vectors, both libraries against each other on random frames and segments, every kind of tampering, in place, no allocation on the
+ * frame path. */
 #include <openssl/crypto.h>
 #include <string.h>
 #include "seal/seal.h"
@@ -73,10 +74,8 @@ static size_t hex(const char *text, uint8_t *out)
 #define KEY_0 "0000000000000000000000000000000000000000000000000000000000000000"
 #define IV_F "cafebabefacedbaddecaf888"
 #define IV_0 "000000000000000000000000"
-#define PLAIN_60                                                                                                                                     \
-	"d9313225f88406e5a55909c5aff5269a86a7a9531534f7da2e4c303d8a318a721c3c0c95956809532fcf0e2449a6b525b16aedf5aa0de657ba637b39"
-#define CIPHER_60                                                                                                                                    \
-	"522dc1f099567d07f47f37a32a84427d643a8cdcbfe5c0c97598a2bd2555d1aa8cb08e48590dbb3da7b08b1056828838c5f61e6393ba7a0abcc9f662"
+#define PLAIN_60 "d9313225f88406e5a55909c5aff5269a86a7a9531534f7da2e4c303d8a318a721c3c0c95956809532fcf0e2449a6b525b16aedf5aa0de657ba637b39"
+#define CIPHER_60 "522dc1f099567d07f47f37a32a84427d643a8cdcbfe5c0c97598a2bd2555d1aa8cb08e48590dbb3da7b08b1056828838c5f61e6393ba7a0abcc9f662"
 static const struct {
 	const char *key, *iv, *aad, *plain, *cipher, *tag;
 } vectors[] = {
@@ -179,8 +178,7 @@ static void test_agree(void)
 		for (int which = 0; which < 2; which++) {
 			memset(back_buf, 0xee, sizeof(back_buf));
 			size_t n = cut(back_buf, bytes, seg);
-			CU_ASSERT_EQUAL_FATAL(
-			    seal_unseal(which ? fast : slow, number, aad, aad_bytes, one_buf, bytes, one_buf + bytes, seg, n), 0);
+			CU_ASSERT_EQUAL_FATAL(seal_unseal(which ? fast : slow, number, aad, aad_bytes, one_buf, bytes, one_buf + bytes, seg, n), 0);
 			CU_ASSERT_EQUAL_FATAL(memcmp(back_buf, text_buf, bytes), 0);
 		}
 		seal_close(&fast);
@@ -269,8 +267,13 @@ static void test_no_allocation(void)
 }
 
 static const struct unit_case cases[] = {
-    {"vectors", test_vectors},   {"library", test_library},   {"nonce", test_nonce}, {"both libraries agree", test_agree}, {"tampering", test_tamper},
-    {"in place", test_in_place}, {"no allocation on the frame path", test_no_allocation},
+    {"vectors", test_vectors},
+    {"library", test_library},
+    {"nonce", test_nonce},
+    {"both libraries agree", test_agree},
+    {"tampering", test_tamper},
+    {"in place", test_in_place},
+    {"no allocation on the frame path", test_no_allocation},
 };
 
 int main(void)

@@ -24,7 +24,7 @@ struct plain {
 	struct udp_sock *blocked; /* the last whose send buffer was full */
 	struct udp_sock *ready[PLAIN_READY_MAX];
 	uint32_t n_ready;
-	struct iovec iov[UDP_BATCH_IOV_MAX];
+	struct iovec iov[UDP_BATCH_IOV_MAX], rx_iov[2 * UDP_BATCH_FRAMES_MAX + 1];
 };
 
 static int plain_open(struct udp_link *l)
@@ -108,8 +108,14 @@ static long plain_recv(struct udp_link *l, struct udp_sock *s)
 
 	if (!b)
 		return -ENOBUFS;
-	struct iovec iov = {.iov_base = b->data, .iov_len = UDP_BUF_DATA};
-	struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof(control)};
+	struct plain *e = l->engine_state;
+	struct udp_message m = {.buf = b, .path = s->path, .data = b->data};
+	size_t iovs = s->path && s->path->post.bytes ? udp_scatter_iov(l, s->path, &m, e->rx_iov) : 0;
+	if (!iovs) {
+		e->rx_iov[0] = (struct iovec){.iov_base = b->data, .iov_len = UDP_BUF_DATA};
+		iovs = 1;
+	}
+	struct msghdr msg = {.msg_iov = e->rx_iov, .msg_iovlen = iovs, .msg_control = control, .msg_controllen = sizeof(control)};
 	if (!s->path) {
 		msg.msg_name = &b->from;
 		msg.msg_namelen = sizeof(b->from);
@@ -123,8 +129,10 @@ static long plain_recv(struct udp_link *l, struct udp_sock *s)
 			l->refused++;
 		return -err;
 	}
-	struct udp_message m = {.buf = b, .path = s->path, .data = b->data, .bytes = (uint32_t)bytes};
+	m.bytes = (uint32_t)bytes;
 	udp_message_control(&m, &msg);
+	if (m.pairs)
+		udp_scatter_settle(l, s->path, &m);
 	udp_split_start(l, &m);
 	return bytes;
 }

@@ -89,6 +89,18 @@ void udp_split_start(struct udp_link *l, const struct udp_message *m)
 	}
 }
 
+/* A frame of a scattered receive: header here, payload where it was posted. */
+static void udp_split_pair(struct udp_message *m, struct rx_frame *f)
+{
+	if (f->head_bytes > m->header_bytes) {
+		f->body = m->body;
+		f->body_bytes = f->head_bytes - m->header_bytes;
+		f->head_bytes = m->header_bytes;
+	}
+	m->body += m->payload_bytes;
+	m->data = --m->pairs ? m->data + m->header_bytes : m->overflow;
+}
+
 size_t udp_split_next(struct udp_link *l, struct rx_frame *out, size_t n)
 {
 	struct udp_message *m = &l->rest;
@@ -99,8 +111,12 @@ size_t udp_split_next(struct udp_link *l, struct rx_frame *out, size_t n)
 		return 0;
 	while (got < n && m->bytes) {
 		uint32_t bytes = m->bytes < m->stride ? m->bytes : m->stride;
-		out[got++] = (struct rx_frame){.head = m->data, .head_bytes = bytes, .path = m->path ? &m->path->base : NULL, .lent = buf, .from = buf->index, .ecn = m->ecn};
-		m->data += bytes;
+		struct rx_frame *f = &out[got++];
+		*f = (struct rx_frame){.head = m->data, .head_bytes = bytes, .path = m->path ? &m->path->base : NULL, .lent = buf, .from = buf->index, .ecn = m->ecn};
+		if (m->pairs)
+			udp_split_pair(m, f);
+		else
+			m->data += bytes;
 		m->bytes -= bytes;
 	}
 	buf->refs += (uint32_t)got;

@@ -166,7 +166,7 @@ static int udp_open(const struct link_config *given, struct link **out)
 		err = -TERN_EIO;
 		goto fail_sock;
 	}
-	l->base.caps = LINK_BYTES;
+	l->base.caps = LINK_BYTES | (l->engine == &udp_engine_plain ? LINK_PLACES : 0);
 	l->base.max_segments = FRAME_SEGS_MAX;
 	l->base.ops = &udp_ops;
 	l->options.engine = NULL;
@@ -298,6 +298,17 @@ static int udp_from(struct link *link, const struct rx_frame *frame, struct link
 	return 0;
 }
 
+static int udp_rx_post(struct link *link, struct link_path *path, const struct link_post *post)
+{
+	struct udp_link *l = (struct udp_link *)link;
+	return l->engine == &udp_engine_plain ? udp_scatter_post(l, (struct udp_path *)path, post) : -TERN_EINVAL;
+}
+
+static void udp_rx_revoke(struct link *link, struct link_path *path)
+{
+	udp_scatter_revoke((struct udp_link *)link, (struct udp_path *)path);
+}
+
 static void udp_wait(struct link *link, bool armed, struct link_wait *out)
 {
 	struct udp_link *l = (struct udp_link *)link;
@@ -308,5 +319,6 @@ static void udp_wait(struct link *link, bool armed, struct link_wait *out)
 
 const struct link_ops link_udp_ops = {
 	.name = "udp", .open = udp_open, .close = udp_close, .path_open = udp_path_open, .path_close = udp_path_close,
-	.tx = udp_tx, .reap = udp_reap, .rx = udp_rx, .rx_free = udp_rx_free, .from = udp_from, .wait = udp_wait,
+	.tx = udp_tx, .reap = udp_reap, .rx = udp_rx, .rx_free = udp_rx_free, .from = udp_from,
+	.rx_post = udp_rx_post, .rx_revoke = udp_rx_revoke, .wait = udp_wait,
 };

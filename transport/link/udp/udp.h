@@ -2,6 +2,7 @@
  *   udp.c    the link_ops: open, paths, wait, which engine          sock.c   sockets and their options
  *   batch.c  tx: frames -> one sendmsg with UDP_SEGMENT, errors      split.c  rx: buffers, control messages, one GRO buffer -> many frames
  *   plain.c  engine: sendmsg, recvmsg, epoll                         uring.c  engine: io_uring
+ *   scatter.c  rx_post: the kernel's copy lands in the posted memory (plain.c only: io_uring's provided buffers are contiguous)
  * An engine only moves messages; what is in one (grouping, splitting, counting, errors) is batch.c's and split.c's, the same for both. */
 #ifndef LINK_UDP_UDP_H
 #define LINK_UDP_UDP_H
@@ -21,6 +22,7 @@ enum {
 	UDP_BUF_ROOM = 192,          /* before the data: io_uring puts its own header, address and control messages there */
 	UDP_BUF_DATA = 65536,        /* the largest GRO buffer */
 	UDP_BUF_BYTES = UDP_BUF_ROOM + UDP_BUF_DATA,
+	UDP_POST_PAYLOAD_MIN = 512,
 	UDP_CONTROL_BYTES = 96,      /* UDP_GRO, IP_TOS or IPV6_TCLASS */
 	UDP_RCVBUF_BYTES = 32 << 20, /* wanted: 2.5 ms at 100 Gb/s */
 	UDP_SNDBUF_BYTES = 4 << 20,
@@ -38,13 +40,14 @@ struct udp_sock {
 	struct udp_path *path;
 	uint32_t id;           /* uring.c: entry of the table that completions find it by */
 	bool armed;            /* uring.c: its receive is in the ring */
-	struct udp_post *post; /* split.c: posted receive, NULL: none */
 };
 
 struct udp_path {
 	struct link_path base;
 	struct udp_sock sock;
 	bool gso;              /* until the kernel refuses it */
+	struct link_post post; /* bytes 0: none */
+	uint64_t posted_at;    /* bytes of it that were used */
 	uint32_t index;        /* in udp_link.paths */
 };
 
@@ -65,6 +68,9 @@ struct udp_message {
 	uint32_t bytes;
 	uint32_t stride;       /* of the datagrams in it; the last may be shorter */
 	uint8_t ecn;
+	/* a scattered receive: the first `pairs` times header_bytes lie at data, payload_bytes at body, and so on; what is behind them at overflow */
+	uint32_t pairs, header_bytes, payload_bytes, last_bytes; /* last_bytes: the last pair's payload area */
+	uint8_t *body, *overflow;
 };
 
 /* One send: consecutive frames of one path. */
@@ -177,6 +183,14 @@ void udp_message_control(struct udp_message *m, struct msghdr *msg);
 void udp_split_start(struct udp_link *l, const struct udp_message *m);
 /** The next frames of the message. @return how many; less than n: it is used up */
 size_t udp_split_next(struct udp_link *l, struct rx_frame *out, size_t n);
+
+/* scatter.c */
+int udp_scatter_post(struct udp_link *l, struct udp_path *p, const struct link_post *post);
+void udp_scatter_revoke(struct udp_link *l, struct udp_path *p);
+/** Lays a receive out over the posted memory. @param iov room for 2 UDP_BATCH_FRAMES_MAX + 1. @return entries, 0: nothing posted or no spare buffer */
+size_t udp_scatter_iov(struct udp_link *l, struct udp_path *p, struct udp_message *m, struct iovec *iov);
+/** After the receive, with bytes and stride known: keeps the layout if the datagrams fit it, otherwise gathers them. */
+void udp_scatter_settle(struct udp_link *l, struct udp_path *p, struct udp_message *m);
 
 extern const struct link_ops link_udp_ops;
 extern const struct udp_engine udp_engine_plain;

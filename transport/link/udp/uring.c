@@ -18,7 +18,7 @@ enum {
 	URING_SENDS_MAX = 64,     /* batches in the kernel */
 	URING_IOV = 4096,         /* of the batches of one submit */
 	URING_POSTED = 16,        /* buffers in the ring: 1 MiB stays in the cache */
-	URING_SHARED_NAME = sizeof(struct sockaddr_in6),
+	URING_SHARED_NAME = 32,   /* a sockaddr_in6, rounded up so that the control messages behind it are aligned */
 	URING_GROUP = 0,
 };
 _Static_assert(sizeof(struct io_uring_recvmsg_out) + URING_SHARED_NAME + UDP_CONTROL_BYTES <= UDP_BUF_ROOM, "io_uring's header fits before the data");
@@ -153,7 +153,7 @@ static void uring_message(struct udp_link *l, struct uring *e, struct udp_sock *
 	struct msghdr msg = {.msg_control = (uint8_t *)(o + 1) + name->msg_namelen, .msg_controllen = o->controllen};
 	udp_message_control(&m, &msg);
 	if (!s->path)
-		memcpy(&b->from, io_uring_recvmsg_name(o), name->msg_namelen);
+		memcpy(&b->from, io_uring_recvmsg_name(o), sizeof(struct sockaddr_in6));
 	b->path = s->path;
 	e->got[e->got_head++ % UDP_BUFS] = m;
 }
@@ -391,7 +391,7 @@ static void uring_wait(struct udp_link *l, bool armed, struct link_wait *out)
 	}
 	uint64_t count;
 	bool now = e->event < 0 || (armed && read(e->event, &count, sizeof(count)) < 0 && errno != EAGAIN); /* first cleared, then looked */
-	now = now || e->got_head != e->got_tail || io_uring_cq_ready(&e->ring) || *e->ring.sq.kflags & IORING_SQ_TASKRUN;
+	now |= e->got_head != e->got_tail || io_uring_cq_ready(&e->ring) || (*e->ring.sq.kflags & IORING_SQ_TASKRUN) != 0;
 	*out = (struct link_wait){.fd = e->event, .deadline_ns = now ? 0 : UINT64_MAX};
 }
 
