@@ -157,6 +157,7 @@ struct tern_ctx {
 	struct list eps;
 	struct api_peer **peers; /* by slot */
 	uint32_t *peer_gen;
+	tern_ep **peer_ep;     /* whose the slot is, NULL: nobody's; read without the lock by those who post */
 	uint64_t next_id;      /* listeners and connections */
 	struct api_link *links[LOOP_LINKS_MAX];
 	size_t links_n;

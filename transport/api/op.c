@@ -125,14 +125,15 @@ static int op_post(tern_ep *ep, const struct op_request *r, tern_op *out)
 	return 0;
 }
 
-/* A look without the lock: says whether the number could be a living peer; the loop looks again. */
+/* A look without the lock: says whether the number could be a living peer of the endpoint; the loop looks again. */
 static int op_peer_check(tern_ep *ep, tern_peer peer)
 {
 	if (!ep)
 		return ERR(TERN_EINVAL, "endpoint is NULL");
 	uint32_t slot = (uint32_t)peer - 1;
-	if (slot >= ep->ctx->config.max_peers || __atomic_load_n(&ep->ctx->peer_gen[slot], __ATOMIC_ACQUIRE) != (uint32_t)(peer >> 32))
-		return ERR(TERN_ESTALE, "peer %llx: no such peer now", (unsigned long long)peer);
+	if (slot >= ep->ctx->config.max_peers || __atomic_load_n(&ep->ctx->peer_gen[slot], __ATOMIC_ACQUIRE) != (uint32_t)(peer >> 32) ||
+	    __atomic_load_n(&ep->ctx->peer_ep[slot], __ATOMIC_ACQUIRE) != ep)
+		return ERR(TERN_ESTALE, "peer %llx: this endpoint has no such peer now; use the number of its TERN_EV_CONNECTED", (unsigned long long)peer);
 	return 0;
 }
 

@@ -34,6 +34,7 @@ void api_peer_forget(struct api_peer *peer)
 	if (peer->draining || peer->closing)
 		ctx->draining--;
 	ctx->peers[slot] = NULL;
+	__atomic_store_n(&ctx->peer_ep[slot], NULL, __ATOMIC_RELEASE);
 	__atomic_store_n(&ctx->peer_gen[slot], (ctx->peer_gen[slot] + 1) & 0x7fffffff, __ATOMIC_RELEASE);
 	free(peer);
 }
@@ -70,6 +71,7 @@ int api_peer_new(tern_ep *ep, struct api_peer **out)
 		return ERR(err, "no room for another peer");
 	}
 	ctx->peers[slot] = peer;
+	__atomic_store_n(&ctx->peer_ep[slot], ep, __ATOMIC_RELEASE);
 	*out = peer;
 	return 0;
 }
