@@ -73,6 +73,17 @@ int tern_ep_open(tern_ctx *ctx, tern_ep **out)
 	return 0;
 }
 
+/* Operations that ended and wait for a tern_test that will not come. Under the lock; is_closing keeps more from waiting. */
+static void ep_tested(tern_ep *ep)
+{
+	struct api_slab *ops = &ep->ctx->ops;
+	for (uint32_t i = 0; i < ops->n; i++) {
+		struct api_op *op = (struct api_op *)(ops->memory + ops->bytes * i);
+		if (op->ep == ep && atomic_load(&op->state) == API_OP_TESTED)
+			api_op_free(op);
+	}
+}
+
 /* Runs the loop until every operation of the endpoint has come back; without a thread this call drives. Bounded by what path_close promises. */
 static void ep_quiesce(tern_ep *ep)
 {
@@ -95,6 +106,8 @@ int tern_ep_close(tern_ep **epp)
 	if (api_forked(ctx))
 		return -TERN_EFORK;
 	api_lock(ctx);
+	ep->is_closing = true;
+	ep_tested(ep);
 	struct list *at;
 	while ((at = list_pop_front(&ep->listeners))) {
 		struct api_listener *l = list_entry(at, struct api_listener, link);
