@@ -96,6 +96,15 @@ static void ep_quiesce(tern_ep *ep)
 	}
 }
 
+/* Events nobody will read go back to their slab. */
+static void ep_unread(tern_ep *ep)
+{
+	tern_event e[64];
+	size_t got = 1;
+	while (got && !tern_poll(ep, e, 64, &got))
+		;
+}
+
 int tern_ep_close(tern_ep **epp)
 {
 	if (!epp || !*epp)
@@ -133,6 +142,7 @@ int tern_ep_close(tern_ep **epp)
 			api_peer_forget(ctx->peers[i]);
 	list_remove(&ep->link);
 	api_unlock(ctx);
+	ep_unread(ep);
 	ep_free(ep);
 	return 0;
 }
