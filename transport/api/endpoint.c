@@ -115,17 +115,14 @@ int tern_ep_close(tern_ep **epp)
 	if (api_forked(ctx))
 		return -TERN_EFORK;
 	api_lock(ctx);
-	ep->is_closing = true;
+	ep->is_closing = true; /* from here on nobody is accepted */
 	ep_tested(ep);
+	api_unlock(ctx);
 	struct list *at;
-	while ((at = list_pop_front(&ep->listeners))) {
-		struct api_listener *l = list_entry(at, struct api_listener, link);
-		control_unlisten(ctx->control, l->id);
-		for (uint32_t i = 0; i < ctx->config.max_peers; i++)
-			if (ctx->peers[i] && ctx->peers[i]->listener == l)
-				ctx->peers[i]->listener = NULL;
-		free(l);
-	}
+	/* without the lock: it waits for the control thread, which may be waiting for the lock in a callback */
+	for (at = list_first(&ep->listeners); at; at = list_next(&ep->listeners, at))
+		control_unlisten(ctx->control, list_entry(at, struct api_listener, link)->id);
+	api_lock(ctx);
 	for (uint32_t i = 0; i < ctx->config.max_peers; i++)
 		if (ctx->peers[i] && ctx->peers[i]->ep == ep)
 			api_peer_close(ctx->peers[i], -TERN_ECANCELED, 0);
@@ -140,6 +137,11 @@ int tern_ep_close(tern_ep **epp)
 	for (uint32_t i = 0; i < ctx->config.max_peers; i++)
 		if (ctx->peers[i] && ctx->peers[i]->ep == ep)
 			api_peer_forget(ctx->peers[i]);
+	while ((at = list_pop_front(&ep->listeners))) {
+		struct api_listener *l = list_entry(at, struct api_listener, link);
+		api_link_close(ctx, &l->via);
+		free(l);
+	}
 	list_remove(&ep->link);
 	api_unlock(ctx);
 	ep_unread(ep);
@@ -147,26 +149,41 @@ int tern_ep_close(tern_ep **epp)
 	return 0;
 }
 
-/* TCP first, it decides the port; UDP must then get the same number. With port 0 another one is tried when UDP's is taken. */
-static int listen_bind(tern_ctx *ctx, struct api_listener *l)
+/* One port: TCP, then UDP with the same number. Under the lock, so that nobody is accepted before both are there. *tcp: TCP is bound and must be given back. */
+static int listen_try(tern_ctx *ctx, struct api_listener *l, bool *tcp)
 {
 	struct control_error why;
+	uint16_t port = l->address.port;
+	struct control_listen cl = {.host = l->address.host, .port = port, .is_private = l->address.is_private, .id = l->id};
+	int err = control_listen(ctx->control, &cl, &port, &why);
+	*tcp = !err;
+	if (err)
+		return ERR(err, "%s", why.text);
+	err = api_link_open(ctx, &l->address, API_LINK_LISTEN, port, &l->via);
+	if (err)
+		return err;
+	l->address.port = port;
+	l->via->listener = l->id;
+	list_push_back(&l->ep->listeners, &l->link);
+	return 0;
+}
+
+/* TCP decides the port; with port 0 another one is tried when UDP's is taken. */
+static int listen_bind(tern_ctx *ctx, struct api_listener *l)
+{
 	int err = 0;
 	for (unsigned i = 0; i < PORT_TRIES; i++) {
-		uint16_t port = l->address.port;
-		struct control_listen cl = {.host = l->address.host, .port = port, .is_private = l->address.is_private, .id = l->id};
-		err = control_listen(ctx->control, &cl, &port, &why);
-		if (err)
-			return ERR(err, "%s", why.text);
-		err = api_link_open(ctx, &l->address, API_LINK_LISTEN, port, &l->via);
-		if (!err) {
-			l->address.port = port;
-			l->via->listener = l->id;
+		bool tcp;
+		api_lock(ctx);
+		l->id = ctx->next_id++;
+		err = listen_try(ctx, l, &tcp);
+		api_unlock(ctx);
+		if (!err)
 			return 0;
-		}
-		control_unlisten(ctx->control, l->id);
-		if (l->address.port || err != -TERN_EADDR)
-			return err;
+		if (tcp) /* without the lock: it waits for the control thread, which may be waiting for the lock in a callback */
+			control_unlisten(ctx->control, l->id);
+		if (!tcp || l->address.port || err != -TERN_EADDR)
+			break;
 	}
 	return err;
 }
@@ -194,15 +211,10 @@ int tern_listen(tern_ep *ep, const char *text)
 		free(l);
 		return err;
 	}
-	api_lock(ctx);
 	l->ep = ep;
-	l->id = ctx->next_id++;
 	err = listen_bind(ctx, l);
 	if (err)
 		free(l);
-	else
-		list_push_back(&ep->listeners, &l->link);
-	api_unlock(ctx);
 	return err;
 }
 

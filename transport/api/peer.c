@@ -170,7 +170,7 @@ static struct api_listener *peer_listener(tern_ctx *ctx, uint64_t id)
 static int peer_accept(tern_ctx *ctx, const struct control_ask *ask, struct api_peer **out)
 {
 	struct api_listener *l = peer_listener(ctx, ask->listener);
-	if (!l)
+	if (!l || l->ep->is_closing)
 		return -TERN_ECANCELED;
 	int err = api_peer_new(l->ep, out);
 	if (err)
