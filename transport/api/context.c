@@ -23,6 +23,11 @@ static void api_after_fork(void)
 	api_fork_count++;
 }
 
+int api_fork_check(const tern_ctx *ctx)
+{
+	return api_forked(ctx) ? ERR(TERN_EFORK, "the context was opened before fork; open one in the child") : 0;
+}
+
 __attribute__((constructor)) static void api_watch_forks(void)
 {
 	pthread_atfork(NULL, NULL, api_after_fork);

@@ -53,7 +53,7 @@ struct api_op {
 	struct msg_op op; /* first */
 	tern_ep *ep;
 	_Atomic uint32_t gen;
-	uint32_t cancel_gen;    /* under the lock: the life that a cancel in the ring means */
+	uint32_t cancel_gen;    /* under the lock: the life, plus 1, that a cancel in the ring means */
 	_Atomic uint32_t state; /* enum api_op_state; release by the loop (TESTED) pairs with acquire in tern_test */
 	struct layout_range *ranges; /* of api_lists, or NULL */
 	uint8_t *inject;             /* of api_injects, or NULL */
@@ -179,6 +179,8 @@ static inline bool api_forked(const tern_ctx *ctx)
 {
 	return ctx->fork_count != api_fork_count;
 }
+/** Before the lock: in a forked child it may be held by a thread that is not there. @return 0, -TERN_EFORK in words */
+int api_fork_check(const tern_ctx *ctx);
 void api_lock(tern_ctx *ctx);
 void api_unlock(tern_ctx *ctx);
 void api_wake(tern_ctx *ctx);

@@ -46,8 +46,8 @@ int tern_ep_open(tern_ctx *ctx, tern_ep **out)
 	if (!ctx || !out)
 		return ERR(TERN_EINVAL, "tern_ep_open: ctx and out must not be NULL");
 	*out = NULL;
-	if (api_forked(ctx))
-		return ERR(TERN_EFORK, "the context was opened before fork; open one in the child");
+	if (api_fork_check(ctx))
+		return -TERN_EFORK;
 	tern_ep *ep = calloc(1, sizeof(*ep));
 	if (!ep)
 		return ERR(TERN_ENOMEM, "no memory for an endpoint");
@@ -192,6 +192,8 @@ int tern_listen(tern_ep *ep, const char *text)
 {
 	if (!ep)
 		return ERR(TERN_EINVAL, "endpoint is NULL");
+	if (api_fork_check(ep->ctx))
+		return -TERN_EFORK;
 	tern_ctx *ctx = ep->ctx;
 	struct api_listener *l = calloc(1, sizeof(*l));
 	if (!l)
@@ -240,6 +242,8 @@ int tern_ep_address(tern_ep *ep, void *blob, size_t *bytes)
 {
 	if (!ep || !blob || !bytes)
 		return ERR(TERN_EINVAL, "tern_ep_address: arguments must not be NULL");
+	if (api_fork_check(ep->ctx))
+		return -TERN_EFORK;
 	api_lock(ep->ctx);
 	struct list *first = list_first(&ep->listeners);
 	struct api_address a;

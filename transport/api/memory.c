@@ -76,6 +76,8 @@ int tern_mem_release(tern_mem **mp)
 	if (!mp || !*mp)
 		return ERR(TERN_EINVAL, "memory is NULL");
 	tern_mem *m = *mp;
+	if (api_fork_check(m->ctx))
+		return -TERN_EFORK;
 	api_lock(m->ctx);
 	bool busy = atomic_load(&m->uses) || mem_exports(m, TERN_ANY_PEER, true, &found);
 	api_unlock(m->ctx);
@@ -94,6 +96,8 @@ int tern_mem_export(tern_ep *ep, tern_mem *mem, tern_peer only, uint32_t rights,
 		return ERR(TERN_EINVAL, "tern_mem_export: rights must be TERN_REMOTE_READ, TERN_REMOTE_WRITE or both (they are %u), the rest not NULL", rights);
 	if (*bytes < HANDLE_BYTES)
 		return ERR(TERN_EINVAL, "a handle needs %d bytes, there is room for %zu", HANDLE_BYTES, *bytes);
+	if (api_fork_check(ep->ctx))
+		return -TERN_EFORK;
 	struct mem_export e = {.peer = only, .addr = mem->addr, .bytes = mem->bytes, .rights = rights};
 	while (!e.key)
 		if (getrandom(&e.key, sizeof(e.key), 0) < 0)
@@ -121,6 +125,8 @@ int tern_mem_revoke(tern_ep *ep, tern_mem *mem, tern_peer only)
 	unsigned found;
 	if (!ep || !mem)
 		return ERR(TERN_EINVAL, "tern_mem_revoke: ep and mem must not be NULL");
+	if (api_fork_check(ep->ctx))
+		return -TERN_EFORK;
 	api_lock(ep->ctx);
 	struct api_peer *peer = api_peer_find(ep->ctx, only);
 	int err = peer ? 0 : -TERN_ESTALE;
@@ -143,6 +149,8 @@ int tern_mem_import(tern_ep *ep, tern_peer id, const void *blob, size_t bytes, t
 	const uint8_t *in = blob;
 	if (!ep || !blob || !out || bytes != HANDLE_BYTES || in[0] != HANDLE_MARK || in[1] != HANDLE_VERSION)
 		return ERR(TERN_EINVAL, "not a memory handle made by tern_mem_export (%zu bytes)", bytes);
+	if (api_fork_check(ep->ctx))
+		return -TERN_EFORK;
 	api_lock(ep->ctx);
 	struct api_peer *peer = api_peer_find(ep->ctx, id);
 	bool known = peer && !peer->closed, ours = known && peer->session.paths && peer->session.peer_epoch == wire_get64(in + 24);

@@ -332,8 +332,8 @@ int tern_connect(tern_ep *ep, const void *blob, size_t bytes, const tern_connopt
 	char why[CONTROL_TEXT_MAX];
 	if (!ep || !out)
 		return ERR(TERN_EINVAL, "tern_connect: ep and out must not be NULL");
-	if (api_forked(ep->ctx))
-		return ERR(TERN_EFORK, "the context was opened before fork; open one in the child");
+	if (api_fork_check(ep->ctx))
+		return -TERN_EFORK;
 	int err = api_address_read(blob, bytes, &a);
 	if (err)
 		return err;
@@ -363,6 +363,8 @@ int tern_disconnect(tern_ep *ep, tern_peer id, int drain)
 {
 	if (!ep)
 		return ERR(TERN_EINVAL, "endpoint is NULL");
+	if (api_fork_check(ep->ctx))
+		return -TERN_EFORK;
 	api_lock(ep->ctx);
 	struct api_peer *peer = api_peer_find(ep->ctx, id);
 	bool open = peer && !peer->closed;
@@ -380,6 +382,8 @@ int tern_peer_identity(tern_ep *ep, tern_peer id, char *name, size_t bytes, uint
 {
 	if (!ep)
 		return ERR(TERN_EINVAL, "endpoint is NULL");
+	if (api_fork_check(ep->ctx))
+		return -TERN_EFORK;
 	api_lock(ep->ctx);
 	struct api_peer *peer = api_peer_find(ep->ctx, id);
 	int err = !peer ? -TERN_ESTALE : peer->session.paths ? 0 : -TERN_EAGAIN;
@@ -396,6 +400,8 @@ int tern_path_limits(tern_ep *ep, tern_peer id, uint64_t *payload_bytes, uint64_
 {
 	if (!ep || !payload_bytes || !limit_bytes_per_s)
 		return ERR(TERN_EINVAL, "tern_path_limits: arguments must not be NULL");
+	if (api_fork_check(ep->ctx))
+		return -TERN_EFORK;
 	api_lock(ep->ctx);
 	struct api_peer *peer = api_peer_find(ep->ctx, id);
 	int err = !peer ? -TERN_ESTALE : peer->lp && peer->lp->peer.paths ? 0 : -TERN_EAGAIN;
