@@ -257,6 +257,7 @@ int tern_open(const tern_config *config, tern_ctx **out)
 	ctx->fork_count = api_fork_count;
 	ctx->next_id = 1;
 	list_init(&ctx->eps);
+	list_init(&ctx->revokes);
 	pthread_mutex_init(&ctx->lock, NULL);
 	pthread_mutex_init(&ctx->note_lock, NULL);
 	int err = api_open_all(ctx, config);

@@ -111,6 +111,14 @@ struct tern_mem {
 	_Atomic uint32_t uses;
 };
 
+/* A revocation that waits for operations of the peer that were under way. */
+struct api_revoke {
+	struct list link; /* in tern_ctx.revokes */
+	tern_ep *ep;
+	tern_mem *mem;
+	tern_peer peer;
+};
+
 struct tern_rmem {
 	tern_ep *ep;
 	tern_peer peer;
@@ -162,6 +170,7 @@ struct tern_ctx {
 	struct api_link *links[LOOP_LINKS_MAX];
 	size_t links_n;
 	uint32_t draining;     /* peers that wait to be closed */
+	struct list revokes;   /* struct api_revoke */
 	pthread_t thread;
 	bool has_thread;
 	_Atomic bool stop;
@@ -230,6 +239,12 @@ void api_peer_close(struct api_peer *peer, int status, int bye);
 void api_peer_changed(tern_ctx *ctx, struct loop_peer *lp);
 void api_peer_drain(tern_ctx *ctx);
 void api_peer_forget(struct api_peer *peer);
+
+/* memory.c */
+/** Ends revocations whose last operation has ended. Under the lock. */
+void api_mem_revoked(tern_ctx *ctx);
+/** A peer or an endpoint (the other is 0, NULL) goes: its exports and revocations too. */
+void api_mem_forget(tern_ctx *ctx, tern_peer peer, const tern_ep *ep);
 
 /* op.c */
 void api_command(tern_ctx *ctx, void *entry);

@@ -141,6 +141,8 @@ bool api_step(tern_ctx *ctx, uint64_t now_ns)
 	any |= api_results(ctx);
 	if (ctx->draining)
 		api_peer_drain(ctx);
+	if (!list_empty(&ctx->revokes))
+		api_mem_revoked(ctx);
 	return any || before != after;
 }
 

@@ -142,6 +142,7 @@ int tern_ep_close(tern_ep **epp)
 		api_link_close(ctx, &l->via);
 		free(l);
 	}
+	api_mem_forget(ctx, 0, ep);
 	list_remove(&ep->link);
 	api_unlock(ctx);
 	ep_unread(ep);

@@ -31,6 +31,7 @@ void api_peer_forget(struct api_peer *peer)
 	tern_ctx *ctx = peer->ep->ctx;
 	uint32_t slot = (uint32_t)peer->id - 1;
 	loop_peer_free(&peer->lp);
+	api_mem_forget(ctx, peer->id, NULL);
 	if (peer->draining || peer->closing)
 		ctx->draining--;
 	ctx->peers[slot] = NULL;
