@@ -257,7 +257,8 @@ int flow_tx_add(struct flow *f, const struct flow_item *item)
 		return -TERN_ELIMIT;
 	sent_ns = f->shared->extent[last].sent_ns + f->shared->extent[last].span_ns;
 	*e = (struct flow_extent){
-		.first = f->next_number - 1, .ref = item->ref, .offset = item->offset, .bytes = item->bytes, .kind = item->kind, .stride_bytes = item->bytes,
+		.first = f->next_number - 1, .ref = item->ref, .offset = item->offset, .bytes = item->bytes, .kind = item->kind,
+			.stride_bytes = item->bytes,
 		.frames = 1, .sent_ns = sent_ns, .delivered_64 = (uint32_t)(f->delivered_bytes / 64), .next = FLOW_NONE,
 		.flags = (uint16_t)(FLOW_EXTENT_JOINED | (f->shared->extent[last].flags & FLOW_EXTENT_APP_LIMITED)),
 	};
