@@ -138,6 +138,13 @@ static bool api_commands(tern_ctx *ctx)
 	return n > 0;
 }
 
+void api_commands_flush(tern_ctx *ctx)
+{
+	/* bounded by what the ring holds now: others may go on posting */
+	for (unsigned n = ck_ring_size(&ctx->commands), i = 0; i < n; i += API_COMMANDS_STEP)
+		api_commands(ctx);
+}
+
 static void api_notice(tern_ctx *ctx, const struct msg_notice *n)
 {
 	tern_event e = {.type = n->type, .status = n->status, .peer = n->peer, .tag = n->tag, .imm = n->imm, .bytes = n->bytes};

@@ -375,6 +375,8 @@ int tern_disconnect(tern_ep *ep, tern_peer id, int drain)
 	api_lock(ep->ctx);
 	struct api_peer *peer = api_peer_find(ep->ctx, id);
 	bool open = peer && !peer->closed;
+	if (open)
+		api_commands_flush(ep->ctx); /* what was posted before is to be drained, or canceled */
 	if (open && drain && !peer->draining && !peer->closing) {
 		peer->draining = true;
 		ep->ctx->draining++;
