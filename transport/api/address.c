@@ -1,4 +1,5 @@
 /* Text addresses and their opaque form. Called by endpoint.c and peer.c. A blob is a mark, a version and the text: it survives any store and is at most 128 bytes. */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include "api/context.h"

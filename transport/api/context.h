@@ -47,12 +47,13 @@ struct api_address {
 	bool is_private;
 };
 
-enum api_op_state { API_OP_FREE = 0, API_OP_POSTED, API_OP_TESTED };
+enum api_op_state { API_OP_FREE = 0, API_OP_POSTED, API_OP_ENDED /* its event waits */, API_OP_TESTED /* ended, tern_test may take it */ };
 
 struct api_op {
 	struct msg_op op; /* first */
 	tern_ep *ep;
 	_Atomic uint32_t gen;
+	uint32_t cancel_gen;    /* under the lock: the life that a cancel in the ring means */
 	_Atomic uint32_t state; /* enum api_op_state; release by the loop (TESTED) pairs with acquire in tern_test */
 	struct layout_range *ranges; /* of api_lists, or NULL */
 	uint8_t *inject;             /* of api_injects, or NULL */

@@ -95,6 +95,14 @@ int loop_link_add(struct loop *lp, struct link *link)
 	return 0;
 }
 
+bool loop_peer_quiet(const struct loop_peer *peer)
+{
+	for (unsigned i = 0; i < peer->peer.paths; i++)
+		if (flow_in_flight_bytes(&peer->path[i]->pp.flow))
+			return false;
+	return !msg_tx_want(peer->peer.pair);
+}
+
 void loop_activate(struct loop_path *path)
 {
 	if (path->is_active)
@@ -111,13 +119,16 @@ void loop_peer_activate(struct loop_peer *peer)
 
 void loop_post(struct loop *lp, struct msg_op *op)
 {
-	struct msg_pair *pair = op->pair;
 	msg_post(lp->msg, op);
-	if (!pair)
-		return;
-	struct loop_peer *peer = msg_pair_owner(pair);
-	if (peer)
-		loop_peer_activate(peer);
+	lp->is_posted = true;
+}
+
+/* Pairs that a post, a record or a loss gave something to send: their paths get a turn. */
+static void loop_wake(struct loop *lp)
+{
+	struct msg_pair *pair;
+	while ((pair = msg_woken(lp->msg)))
+		loop_peer_activate(msg_pair_owner(pair));
 }
 
 /* Queues the news once per change of state. */
@@ -157,16 +168,18 @@ void loop_step(struct loop *lp, uint64_t now_ns)
 {
 	lp->now_ns = now_ns;
 	lp->count.steps++;
+	lp->is_posted = false;
 	loop_reap(lp, now_ns);
 	loop_rx(lp, now_ns);
 	loop_timers(lp, now_ns);
+	loop_wake(lp);
 	loop_tx(lp, now_ns);
 }
 
 uint64_t loop_when_ns(struct loop *lp, uint64_t now_ns)
 {
 	uint64_t when = heap_min_key(&lp->timers);
-	if (!list_empty(&lp->active) || !list_empty(&lp->events) || when <= now_ns)
+	if (lp->is_posted || !list_empty(&lp->active) || !list_empty(&lp->events) || when <= now_ns)
 		return 0;
 	for (size_t i = 0; i < lp->links; i++) {
 		struct link_wait w = {.fd = -1, .deadline_ns = UINT64_MAX};

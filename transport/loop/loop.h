@@ -24,6 +24,7 @@ enum {
 	LOOP_RX_ROUNDS = 4,         /* batches of one link in one step */
 	LOOP_TX_ROUNDS = 2,         /* bursts of one path in one step: 5.9 */
 	LOOP_SCRATCH_BYTES = 66 << 10,
+	LOOP_LAST_ACKS = 2,         /* said before a goodbye: one may be lost */
 };
 
 /* A buffer that sealed frames, MIX frames and packed runs are made in; free again when the last of its frames came back. */
@@ -50,7 +51,7 @@ struct loop_peer;
 struct loop_path_params {
 	const struct tern_cc *cc;
 	struct tern_cc_init cc_init;
-	uint32_t layer_bytes; /* a datagram costs so much more on the layer that the contract's rate counts than IP and UDP headers */
+	int32_t layer_bytes; /* a datagram costs so much more on the layer that the contract's rate counts than IP and UDP headers */
 	uint32_t mtu_bytes;   /* IP packet; 0: as found */
 };
 
@@ -106,6 +107,7 @@ struct loop {
 	size_t free_frames;
 	struct loop_chunk *free_chunk;
 	struct loop_counters count;
+	bool is_posted;          /* something was posted since the last step */
 	uint64_t now_ns;
 	uint64_t peer_timeout_ns;
 	uint64_t rng;
@@ -135,6 +137,8 @@ uint32_t loop_peer_flow_id(struct loop_peer *peer);
 int loop_peer_up(struct loop_peer *peer, const struct session *session, struct link *link, const struct loop_path_params *params);
 /** The control connection went. */
 void loop_peer_lost(struct loop_peer *peer);
+/** Says what was received once more, before a goodbye: what the peer sent and is here must not look lost to it. */
+void loop_peer_flush(struct loop_peer *peer);
 /** Ends the peer: operations end with `status`, links give its memory back. loop_event tells of it, then loop_peer_free. */
 void loop_peer_end(struct loop_peer *peer, int status);
 void loop_peer_free(struct loop_peer **peer);
@@ -142,7 +146,10 @@ void loop_peer_free(struct loop_peer **peer);
 /** A peer whose state changed (peer.state is PEER_UP or PEER_GONE, peer.status says why), NULL: none. */
 struct loop_peer *loop_event(struct loop *lp);
 
-/** Posts an operation and lets its peer's paths send. */
+/** Nothing that was sent waits for its acknowledgement, nothing can be sent. */
+bool loop_peer_quiet(const struct loop_peer *peer);
+
+/** Posts an operation; it leaves with the next step. */
 void loop_post(struct loop *lp, struct msg_op *op);
 
 /* Between the files of loop/. */

@@ -115,8 +115,7 @@ static int rx_bulk(struct rx *rx)
 		struct frame_seg from = {.addr = rx->payload, .bytes = rx->bytes};
 		copy_segs(place.seg, place.segs, &from, 1, &lp->count.copied_bytes);
 	}
-	msg_rx_commit(pair, &place, &lp->count.copied_bytes);
-	return 0;
+	return msg_rx_commit(pair, &place, &lp->count.copied_bytes);
 }
 
 /* An authentic frame from elsewhere: the first one tells an acceptor where its peer is; later ones follow a NAT that rebinds, if they are the newest. */

@@ -87,8 +87,8 @@ static bool loop_offer(struct loop_path *path, uint64_t now_ns)
 	return path->waiting_n == 0;
 }
 
-/* One burst of the path. @return false: nothing to send, or nothing to send it with */
-static bool loop_burst(struct loop_path *path, uint64_t now_ns)
+/* One burst of the path, or with `last` set an acknowledgement alone. @return false: nothing to send, or nothing to send it with */
+static bool loop_burst(struct loop_path *path, bool last, uint64_t now_ns)
 {
 	struct loop *lp = path->loop;
 	struct loop_chunk *chunk = loop_chunk_get(lp);
@@ -97,7 +97,7 @@ static bool loop_burst(struct loop_path *path, uint64_t now_ns)
 	size_t room = lp->free_frames < LOOP_TRAY ? lp->free_frames : LOOP_TRAY;
 	struct frame **top = &lp->free_frame[lp->free_frames - room];
 	struct peer_tray tray = {.frame = top, .room = room, .buf = chunk->data, .buf_bytes = sizeof(chunk->data)};
-	size_t n = peer_tx(&path->pp, &tray, now_ns);
+	size_t n = last ? peer_tx_last(&path->pp, &tray, now_ns) : peer_tx(&path->pp, &tray, now_ns);
 	chunk->frames = 1; /* ours, until all are finished */
 	for (size_t i = 0; i < n; i++) {
 		loop_finish(path, top[i], chunk);
@@ -121,10 +121,21 @@ static bool loop_path_tx(struct loop_path *path, uint64_t now_ns)
 			return false;
 		if (!loop_offer(path, now_ns))
 			return true;
-		if (!loop_burst(path, now_ns))
+		if (!loop_burst(path, false, now_ns))
 			return false;
 	}
 	return !loop_offer(path, now_ns) || peer_when_ns(&path->pp, now_ns) <= now_ns;
+}
+
+void loop_peer_flush(struct loop_peer *peer)
+{
+	uint64_t now = peer->loop->now_ns;
+	for (unsigned i = 0; i < peer->peer.paths; i++)
+		for (unsigned round = 0; round < LOOP_LAST_ACKS; round++) {
+			struct loop_path *path = peer->path[i];
+			if (path->via && loop_offer(path, now) && loop_burst(path, true, now))
+				loop_offer(path, now);
+		}
 }
 
 void loop_tx(struct loop *lp, uint64_t now_ns)

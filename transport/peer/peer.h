@@ -112,6 +112,9 @@ void peer_end(struct peer *peer, int status);
  * header and tag: the loop encodes and seals. A payload that is in frame.room already lies behind the header's place. @return frames filled */
 size_t peer_tx(struct peer_path *path, struct peer_tray *tray, uint64_t now_ns);
 
+/** One frame that says what was received, whether or not that is due: for goodbyes. @return frames filled, 0 or 1 */
+size_t peer_tx_last(struct peer_path *path, struct peer_tray *tray, uint64_t now_ns);
+
 /** When the path wants peer_timers or peer_tx: 0 now, UINT64_MAX never. */
 uint64_t peer_when_ns(struct peer_path *path, uint64_t now_ns);
 

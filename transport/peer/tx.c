@@ -238,6 +238,17 @@ static void peer_tx_control(struct peer_path *path, struct peer_tray *t, uint64_
 		peer_tx_mix(path, t, path->state == PEER_PATH_UP, probe, now_ns);
 }
 
+size_t peer_tx_last(struct peer_path *path, struct peer_tray *t, uint64_t now_ns)
+{
+	struct mix m;
+	struct wire_record r = {.type = WIRE_ACK};
+	if (path->state == PEER_PATH_WAITING || !mix_open(&m, path, t) || !flow_ack_build(&path->flow, now_ns, &r.ack))
+		return 0;
+	mix_record(&m, &r, false);
+	mix_close(&m, t, now_ns);
+	return t->n;
+}
+
 size_t peer_tx(struct peer_path *path, struct peer_tray *t, uint64_t now_ns)
 {
 	struct msg_pair *pair = path->peer->pair;
