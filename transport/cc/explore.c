@@ -139,6 +139,7 @@ void explore_on_ack(struct explore *x, const struct tern_cc_ack *ev, struct tern
 {
 	uint64_t rtt = ev->flow.min_rtt_ns, bdp, hold, srtt = ev->flow.srtt_ns;
 
+	x->frame_bytes = (uint32_t)ev->flow.frame_bytes;
 	rate_note(x, ev);
 	x->round_delivered += ev->acked_bytes;
 	if (ev->round_bytes >= x->round_end_bytes)

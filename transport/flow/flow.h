@@ -71,6 +71,8 @@ size_t flow_close(struct flow *f, struct flow_report *out, size_t max);
 uint64_t flow_tx_room(struct flow *f, uint64_t now_ns, uint64_t *when_ns);
 /** Present burst: clamp(pace x 20 us, 2 frames, 64 KB), DESIGN 5.9. */
 uint64_t flow_burst_bytes(const struct flow *f);
+/** The largest frame on the wire, lower layers included, has changed. */
+void flow_frame(struct flow *f, uint32_t frame_bytes, uint64_t now_ns);
 /** A probe is due: one frame may be sent although the room is 0. */
 bool flow_probe_due(const struct flow *f, uint64_t now_ns);
 /** The number the next frame gets. */

@@ -37,7 +37,7 @@ void flow_pacer_retune(struct flow *f)
 	uint64_t pace = min_u64(f->out.pace_bytes_per_s, 1000ull * NANO), least = 2ull * f->frame_bytes;
 	uint64_t burst;
 
-	if (pace == f->pace_bytes_per_s)
+	if (pace == f->pace_bytes_per_s && f->burst_bytes >= least)
 		return;
 	f->pace_bytes_per_s = pace;
 	f->frames_ns = pace ? 8ull * NANO * f->frame_bytes / pace : 0;
@@ -52,9 +52,17 @@ void flow_cc_facts(const struct flow *f, uint64_t now_ns, struct tern_cc_flow *o
 {
 	out->now_ns = now_ns;
 	out->in_flight_bytes = f->in_flight_bytes;
+	out->frame_bytes = f->frame_bytes;
 	out->delivered_bytes = f->delivered_bytes;
 	out->srtt_ns = f->srtt_ns;
 	out->min_rtt_ns = f->min_rtt_ns;
+}
+
+void flow_frame(struct flow *f, uint32_t frame_bytes, uint64_t now_ns)
+{
+	flow_pacer_settle(f, now_ns);
+	f->frame_bytes = frame_bytes;
+	flow_pacer_retune(f);
 }
 
 int flow_init(struct flow *f, const struct flow_config *config)

@@ -26,6 +26,12 @@ void peer_init(struct peer *peer, uint64_t id, struct msg *msg, struct msg_pair 
 	peer->timeout_ns = timeout_ns;
 }
 
+static void peer_frame_size(struct peer_path *path, uint32_t frame_max, uint64_t now_ns)
+{
+	path->frame_max = frame_max;
+	flow_frame(&path->flow, frame_max + path->overhead_bytes, now_ns);
+}
+
 static void peer_search_start(struct peer_path *path, uint64_t now_ns)
 {
 	path->searching = true;
@@ -71,7 +77,7 @@ void peer_path_shrunk(struct peer_path *path, uint32_t frame_limit, uint64_t now
 {
 	path->frame_limit = frame_limit;
 	if (path->frame_max > frame_limit)
-		path->frame_max = frame_limit;
+		peer_frame_size(path, frame_limit, now_ns);
 	peer_search_start(path, now_ns);
 }
 
@@ -125,7 +131,7 @@ static void peer_pong(struct peer_path *path, const struct wire_ping *pong, uint
 	if (pong->token == 0 || pong->token > path->ping_token || pong->size_bytes > path->frame_limit)
 		return;
 	if (pong->size_bytes > path->frame_max)
-		path->frame_max = pong->size_bytes;
+		peer_frame_size(path, pong->size_bytes, now_ns);
 	if (path->state == PEER_PATH_VALIDATING || path->state == PEER_PATH_DEAD) {
 		path->state = PEER_PATH_UP;
 		if (path->peer->state == PEER_OPENING)
@@ -234,7 +240,7 @@ static void peer_ping_timer(struct peer_path *path, uint64_t now_ns)
 			peer_search_start(path, now_ns);
 	}
 	if (path->ping_unanswered >= UNANSWERED_SHRINK && path->frame_max > PEER_FRAME_MIN) {
-		path->frame_max = PEER_FRAME_MIN;
+		peer_frame_size(path, PEER_FRAME_MIN, now_ns);
 		peer_search_start(path, now_ns);
 	}
 }

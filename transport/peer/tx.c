@@ -209,6 +209,9 @@ static uint64_t peer_tx_run(struct peer_path *path, struct peer_tray *t, unsigne
 		peer_segs(path, t, f, &run);
 	}
 	f->burst_end = 1;
+	/* nobody sends on until this is acknowledged: the receiver need not wait for more */
+	if (run.last || flow_in_flight_bytes(&path->flow) >= flow_cc(&path->flow)->window_bytes)
+		f->flags |= WIRE_ACK_NOW;
 	return fr.wire_bytes;
 }
 
