@@ -281,6 +281,8 @@ static int serve_all(struct bw *b)
 		int client = serve_client(b);
 		if (client == NODE_FAILED)
 			fprintf(stderr, TOOL ": %s\n", b->node.error);
+		if (client == NODE_FAILED && b->common.verbose)
+			node_print_stats(&b->node);
 		node_part(&b->node, client != NODE_STOPPED);
 		if (client == NODE_STOPPED || b->common.one_off)
 			return client == NODE_GONE ? NODE_OK : client;

@@ -211,6 +211,8 @@ static int serve_all(struct lat *l)
 		int client = serve_client(l);
 		if (client == NODE_FAILED)
 			fprintf(stderr, TOOL ": %s\n", l->node.error);
+		if (client == NODE_FAILED && l->common.verbose)
+			node_print_stats(&l->node);
 		node_part(&l->node, client != NODE_STOPPED);
 		if (client == NODE_STOPPED || l->common.one_off)
 			return client == NODE_GONE ? NODE_OK : client;
@@ -322,6 +324,8 @@ static int run_sizes(struct lat *l)
 		print_head();
 	for (unsigned i = 0; i < sizes && !result; i++)
 		result = measure(l, size[i], size[sizes - 1]);
+	if (l->common.verbose)
+		node_print_stats(&l->node);
 	if (l->held && l->common.verbose)
 		fprintf(stderr, TOOL ": sends waited %" PRIu64 " polls for earlier ones to be acknowledged\n", l->held);
 	return result;

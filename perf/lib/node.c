@@ -226,6 +226,7 @@ int node_connect(struct node *n)
 	int err = tern_connect_text(n->ep, text, &opts, &n->peer);
 	if (err)
 		return node_fail(n, "cannot connect", err);
+	n->last = n->peer;
 	for (;;) {
 		got = 0;
 		int result = fetch(n, &event, 1, &got);
@@ -251,7 +252,7 @@ int node_accept(struct node *n)
 		if (err && err != -TERN_ETIMEDOUT && err != -TERN_EAGAIN)
 			return node_fail(n, "cannot wait for a client", err);
 		if (!err && got && event.type == TERN_EV_CONNECTED && !event.status) {
-			n->peer = event.peer;
+			n->peer = n->last = event.peer;
 			progress(n);
 			return NODE_OK;
 		}
@@ -313,4 +314,28 @@ uint64_t node_stat(struct node *n, const char *name)
 		if (!strcmp(stat[i].name, name))
 			return stat[i].value;
 	return 0;
+}
+
+static void print_scope(struct node *n, const char *scope)
+{
+	tern_stat stat[STATS_MAX];
+	size_t count = STATS_MAX;
+
+	if (tern_stats_get(n->ctx, scope, stat, &count))
+		return;
+	for (size_t i = 0; i < count && i < STATS_MAX; i++)
+		if (stat[i].value && stat[i].value != TERN_TIME_NONE)
+			fprintf(stderr, "#   %s%s%s: %llu %s\n", scope, *scope ? " " : "", stat[i].name, (unsigned long long)stat[i].value, stat[i].unit);
+}
+
+void node_print_stats(struct node *n)
+{
+	char scope[40];
+
+	if (!n->ctx)
+		return;
+	print_scope(n, "");
+	snprintf(scope, sizeof(scope), "peer/%llu", (unsigned long long)n->last);
+	if (n->last)
+		print_scope(n, scope);
 }

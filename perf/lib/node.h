@@ -20,6 +20,7 @@ struct node {
 	tern_ctx *ctx;
 	tern_ep *ep;
 	tern_peer peer; /* 0: none */
+	tern_peer last; /* the same, and after it has gone */
 	const struct options *options;
 	uint64_t progress_ns; /* when something last happened */
 	unsigned empty;       /* polls in a row that gave nothing */
@@ -60,5 +61,7 @@ int node_recv(struct node *n, void *data, uint64_t bytes, const tern_args *args,
 
 /** A counter of the context by its name; 0 if the library has none of that name. */
 uint64_t node_stat(struct node *n, const char *name);
+/** Every counter of the context and of the peer that is not 0, to standard error: what a person needs when a run failed. */
+void node_print_stats(struct node *n);
 
 #endif
