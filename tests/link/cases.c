@@ -3,6 +3,22 @@
 #include <string.h>
 #include "suite.h"
 
+static void find_in_words(void)
+{
+	const struct link_ops *none, *again;
+	char error[512] = "";
+
+	CU_ASSERT_EQUAL(link_find("nosuch", &none, error, sizeof(error)), -TERN_ESCHEME);
+	CU_ASSERT_PTR_NULL(none);
+	CU_ASSERT_PTR_NOT_NULL(strstr(error, "nosuch"));
+	CU_ASSERT_PTR_NOT_NULL(strstr(error, suite_fixture->scheme));
+	CU_ASSERT_EQUAL(link_find("../udp", &none, error, sizeof(error)), -TERN_ESCHEME);
+	CU_ASSERT_EQUAL(link_find(suite_fixture->scheme, &again, error, sizeof(error)), 0);
+	CU_ASSERT_PTR_EQUAL(again, suite_ops);
+	CU_ASSERT(again->path_open && again->path_close && again->mem_map && again->mem_unmap && again->tx && again->reap && again->rx && again->rx_free &&
+	          again->from && again->rx_post && again->rx_revoke && again->wait);
+}
+
 static void open_close(void)
 {
 	struct suite_end end[2];
@@ -436,6 +452,7 @@ static void posts_refused(void)
 }
 
 const struct suite_case suite_cases[] = {
+	{"find_in_words", find_in_words, 0},
 	{"open_close", open_close, 0},
 	{"sizes_arrive", sizes_arrive, 0},
 	{"segments_gathered", segments_gathered, 0},

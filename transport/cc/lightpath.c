@@ -4,7 +4,8 @@
  *   YIELD     below it after a queue or a wrong contract; comes back additively
  *   BLACKOUT  silence with a full window: goes on at full rate for the protection time, then probes each millisecond
  *   UNKNOWN   no contract: explore.c finds the rate
- * A step of the RTT (REBASE) is found by flow, which moves min_rtt_ns; the rate does not change. */
+ * A step of the RTT larger than the egress buffer is another route: flow moves min_rtt_ns, the rate does not change. A smaller one is a queue until one drain has failed
+ * to remove it (rebase below). */
 #include <stdbool.h>
 #include "cc/cc.h"
 #include "cc/explore.h"
@@ -32,9 +33,14 @@ struct lightpath {
 	uint64_t ceiling, least;       /* bytes/s: contract x PIN, and the floor */
 	uint64_t rate;
 	uint64_t contract_rtt_ns, protection_ns, queue_limit_ns;
+	uint64_t last_rtt_ns;
 	uint64_t heard_ns;             /* last acknowledgement */
 	uint64_t grown_ns;             /* the rate came back up to here */
 	uint64_t queue_since_ns;       /* the queue is above its limit since; 0: it is not */
+	uint64_t buffer_ns;            /* the egress buffer in time; more delay than this is no queue */
+	uint64_t shift_ns;             /* delay that no drain removed: the route's, on top of flow's lowest */
+	uint64_t drain_queue_ns, drain_rate; /* queue and rate before the last correction by queue; 0: none */
+	uint64_t round_queue_ns;       /* lowest since that correction had time to work */
 	uint64_t corrected_bytes;      /* samples of frames sent before this was delivered know nothing of the last correction */
 	double loss_ceiling;
 	/* the round: what was sent in the last one should have come in this one */
@@ -54,8 +60,11 @@ static uint64_t scaled(uint64_t rate, uint64_t ns)
 
 static uint64_t base_rtt(const struct lightpath *s, const struct tern_cc_flow *flow)
 {
-	/* on a dedicated wave the RTT is the route's; elsewhere a queue of others must not widen the window */
+	/* on a dedicated wave the RTT is the route's, and the newest sample knows of a step first; elsewhere a queue of others must not widen the window */
 	uint64_t rtt = s->dedicated ? flow->srtt_ns : flow->min_rtt_ns;
+
+	if (s->dedicated && rtt != TERN_CC_NONE && rtt < s->last_rtt_ns)
+		rtt = s->last_rtt_ns;
 
 	if (rtt == TERN_CC_NONE)
 		return s->contract_rtt_ns == TERN_CC_NONE ? RTT_UNKNOWN_NS : s->contract_rtt_ns;
@@ -93,6 +102,10 @@ static void lightpath_init(void *state, const struct tern_cc_init *ev, struct te
 	s->queue_limit_ns = ev->dedicated ? QUEUE_DEDICATED_NS : QUEUE_SHARED_NS;
 	if (s->queue_limit_ns < frames_ns)
 		s->queue_limit_ns = frames_ns;
+	s->buffer_ns = UINT64_MAX;
+	if (ev->buffer_bytes != TERN_CC_NONE)
+		s->buffer_ns = (uint64_t)((unsigned __int128)ev->buffer_bytes * SECOND / ev->contract_bytes_per_s);
+	s->round_queue_ns = UINT64_MAX;
 	s->loss_ceiling = ev->loss_ceiling > 0 ? ev->loss_ceiling : LOSS_CEILING;
 	s->heard_ns = s->grown_ns = s->round_ns = ev->now_ns;
 	out->probe_ns = 0;
@@ -127,27 +140,54 @@ static void correct(struct lightpath *s, const struct tern_cc_flow *flow, uint64
 	s->grown_ns = flow->now_ns;
 }
 
+/* The part of the delay that may be a queue. */
+static uint64_t queue_of(struct lightpath *s, const struct tern_cc_ack *ev)
+{
+	uint64_t queue = ev->queue_ns;
+
+	if (queue < s->shift_ns)
+		s->shift_ns = queue;
+	queue -= s->shift_ns;
+	if (queue < s->round_queue_ns)
+		s->round_queue_ns = queue;
+	return queue > s->buffer_ns + s->buffer_ns / 16 ? 0 : queue;
+}
+
 /* At most once an RTT, in proportion to the own rate: enough to drain the queue in about one RTT, at most a third. */
 static void queue_watch(struct lightpath *s, const struct tern_cc_ack *ev)
 {
-	uint64_t rtt = base_rtt(s, &ev->flow), lasts = QUEUE_LASTS_NS > rtt / 8 ? QUEUE_LASTS_NS : rtt / 8, cut;
+	uint64_t rtt = base_rtt(s, &ev->flow), lasts = QUEUE_LASTS_NS > rtt / 8 ? QUEUE_LASTS_NS : rtt / 8, cut, queue;
 
 	if (ev->round_bytes < s->corrected_bytes || ev->queue_ns == TERN_CC_NONE)
 		return;
-	if (!ev->ce_frames && ev->queue_ns <= s->queue_limit_ns) {
+	queue = queue_of(s, ev);
+	if (!ev->ce_frames && queue <= s->queue_limit_ns) {
 		s->queue_since_ns = 0;
 		return;
 	}
 	if (!s->queue_since_ns)
 		s->queue_since_ns = ev->flow.now_ns;
-	if (!ev->ce_frames && ev->flow.now_ns - s->queue_since_ns < lasts)
-		return;
-	cut = (uint64_t)((unsigned __int128)s->rate * ev->queue_ns / (rtt + ev->queue_ns));
+	if (s->drain_queue_ns || (!ev->ce_frames && ev->flow.now_ns - s->queue_since_ns < lasts))
+		return; /* the round that shows what the last correction did is not over */
+	cut = (uint64_t)((unsigned __int128)s->rate * queue / (rtt + queue));
 	if (cut < s->rate / 32)
 		cut = s->rate / 32;
 	if (cut > s->rate / 3)
 		cut = s->rate / 3;
+	s->drain_queue_ns = s->dedicated && !ev->ce_frames ? queue : 0;
+	s->drain_rate = s->rate;
 	correct(s, &ev->flow, s->rate - cut);
+	s->round_queue_ns = UINT64_MAX;
+}
+
+/* The corrected rate has had its time: everything sent has come, yet three quarters of the delay are still there. Nobody else is on this wave: it is the route. */
+static void rebase(struct lightpath *s, const struct tern_cc_flow *flow, bool all_came)
+{
+	if (all_came && s->round_queue_ns > s->drain_queue_ns / 4 * 3) {
+		s->shift_ns += s->round_queue_ns;
+		correct(s, flow, s->drain_rate);
+	}
+	s->drain_queue_ns = 0;
 }
 
 /* A tenth of the contract a second, the same for all who share it, whatever their RTT. */
@@ -175,6 +215,8 @@ static void round_over(struct lightpath *s, const struct tern_cc_ack *ev)
 		s->bad_rounds++;
 	else
 		s->bad_rounds = 0;
+	if (s->drain_queue_ns && s->round_queue_ns != UINT64_MAX)
+		rebase(s, &ev->flow, valid && accounted >= 0.98 * s->sent_before && lossy <= s->loss_ceiling);
 	if (s->bad_rounds >= 2 && arrived < (double)s->rate) {
 		correct(s, &ev->flow, (uint64_t)(arrived * 0.97));
 		s->bad_rounds = 0;
@@ -199,6 +241,8 @@ static void lightpath_on_ack(void *state, const struct tern_cc_ack *ev, struct t
 		s->state = s->rate < s->ceiling ? YIELD : PINNED;
 	out->probe_ns = 0;
 	s->heard_ns = ev->flow.now_ns;
+	if (ev->rtt_ns != TERN_CC_NONE)
+		s->last_rtt_ns = ev->rtt_ns;
 	s->delivered += ev->acked_bytes;
 	queue_watch(s, ev);
 	come_back(s, ev->flow.now_ns);

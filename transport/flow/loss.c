@@ -187,6 +187,27 @@ static void tail_resend(struct flow *f, uint64_t now_ns, struct flow_sink *sink)
 	lost_tell_cc(f, lost, sent_ns, now_ns);
 }
 
+/* Old probes that nobody waits for must not fill the pool while the path is dark. */
+static void probes_forget(struct flow *f, uint64_t now_ns)
+{
+	struct flow_extent *extent = f->shared->extent;
+	uint64_t age = f->srtt_ns == UINT64_MAX ? 0 : 2 * f->srtt_ns;
+	uint32_t prev = FLOW_NONE, i = f->head;
+
+	while (i != FLOW_NONE) {
+		uint32_t next = extent[i].next;
+
+		if (!extent[i].kind && extent[i].sent_ns + age <= now_ns && (next == FLOW_NONE || !(extent[next].flags & FLOW_EXTENT_JOINED))) {
+			lost_count(f, &extent[i], extent[i].frames, extent[i].wire_bytes);
+			flow_extent_unlink(f, prev, i);
+			flow_extent_put(f->shared, i);
+		} else {
+			prev = i;
+		}
+		i = next;
+	}
+}
+
 static uint64_t probe_when_ns(const struct flow *f)
 {
 	return f->owed_since_ns ? f->probe_base_ns + flow_probe_timeout_ns(f) : UINT64_MAX;
@@ -204,6 +225,8 @@ static void probe_expire(struct flow *f, uint64_t now_ns, struct flow_sink *sink
 	if (f->probes == 1 || now_ns - f->tail_resent_ns >= (f->srtt_ns == UINT64_MAX ? timeout : f->srtt_ns)) {
 		f->tail_resent_ns = now_ns;
 		tail_resend(f, now_ns, sink);
+		if (!flow_tx_spare(f))
+			probes_forget(f, now_ns);
 	}
 	flow_cc_facts(f, now_ns, &ev.flow);
 	ev.silent_ns = flow_silent_ns(f, now_ns);

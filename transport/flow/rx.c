@@ -58,13 +58,16 @@ static uint64_t ack_spaced(const struct flow *f, uint64_t now_ns)
 
 static void rx_insert(struct flow *f, uint64_t number, uint64_t now_ns)
 {
+	uint32_t most;
+
 	if (rangeset_add(&f->rx, number, number + 1) == RANGE_NO_ROOM) {
 		if (!rangeset_empty(&f->rx))
 			rx_forget_lowest(f);
 		if (rangeset_add(&f->rx, number, number + 1) == RANGE_NO_ROOM && number >= f->rx_floor)
 			f->rx_floor = number + 1; /* not one node left for this flow: it still must not be taken twice */
 	}
-	while (rangeset_count(&f->rx) > FLOW_RANGES_MAX)
+	most = f->rx.pool->used > f->rx.pool->max / 4 * 3 ? FLOW_RANGES_TIGHT : FLOW_RANGES_MAX; /* no flow may starve the others of their first range */
+	while (rangeset_count(&f->rx) > most)
 		rx_forget_lowest(f);
 	if (number >= f->rx_newest_end) {
 		f->rx_newest_end = number + 1;
@@ -80,11 +83,11 @@ __attribute__((noinline)) static void ack_count(struct flow *f, uint64_t now_ns)
 	f->rx_pending_next = f->rx_pending < FLOW_ACK_FRAMES ? FLOW_ACK_FRAMES : UINT32_MAX;
 }
 
-/* Out of order, marked, or asking for an acknowledgement. */
+/* Out of order, marked, asking for an acknowledgement, or the very first: that one is acknowledged at once, the sender has no RTT yet. */
 __attribute__((noinline)) static void rx_odd(struct flow *f, const struct flow_arrival *a, uint64_t now_ns)
 {
 	if (f->rx.pool->node[f->rx.tail].end != a->number)
-		ack_by(f, ack_spaced(f, now_ns)); /* a gap opens or is filled */
+		ack_by(f, ack_spaced(f, now_ns));
 	rx_insert(f, a->number, now_ns);
 	if (a->ecn == ECN_CE) {
 		f->rx_ce++;

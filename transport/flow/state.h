@@ -7,6 +7,7 @@
 enum {
 	FLOW_LOST_MEMORY = 64,         /* declared-lost runs that are remembered, to notice when they were not */
 	FLOW_RANGES_MAX = 1024,        /* of the received set; beyond it the lowest is given up */
+	FLOW_RANGES_TIGHT = 4,         /* ... and this many while less than a quarter of the shared pool is left */
 	FLOW_MERGE_FRAMES = 256,       /* an extent grows to this ... */
 	FLOW_MERGE_NS = 100000,        /* ... or spans this much sending */
 	FLOW_ACK_FRAMES = 16,          /* DESIGN 5.10 */

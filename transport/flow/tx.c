@@ -153,12 +153,13 @@ static bool run_continues(const struct flow_extent *e, const struct flow_run *ru
 	       e->frames + run->frames <= FLOW_MERGE_FRAMES && now_ns - e->sent_ns <= FLOW_MERGE_NS && !(e->flags & FLOW_EXTENT_JOINED);
 }
 
+/* A probe may take from the reserve: without it an empty pool would never hear of what could be given back. */
 static struct flow_extent *extent_append(struct flow *f)
 {
 	struct flow_shared *s = f->shared;
 	uint32_t i;
 
-	if (s->extents_left <= s->extent_reserve)
+	if (s->extents_left <= (f->probe_due ? 0 : s->extent_reserve))
 		return NULL;
 	i = flow_extent_get(s);
 	if (f->tail == FLOW_NONE)

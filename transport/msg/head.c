@@ -206,8 +206,9 @@ size_t msg_tx_records(struct msg_pair *pair, uint8_t *out, size_t room, struct f
 		credit_tx(&x);
 		offer_tx(&x);
 		announce_tx(&x);
-		read_tx(&x);
 		head_tx(&x);
+		if (!x.items)
+			read_tx(&x); /* in a frame of their own: one that is refused for want of replies would take with it what shares its frame */
 	}
 	*n_items = x.items;
 	return x.used;

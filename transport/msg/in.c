@@ -359,7 +359,7 @@ static int seq_check(const struct msg_pair *pair, uint64_t seq)
 		return -TERN_EPROTO;
 	if (rangeset_contains(&pair->rx_seen, seq))
 		return 0;
-	return seq != pair->rx_front && pair->m->rx_ranges.used + 2 > pair->m->rx_ranges.max ? -TERN_EAGAIN : 1;
+	return seq != pair->rx_front && pair->m->rx_ranges.used + 4 > pair->m->rx_ranges.max ? -TERN_EAGAIN : 1;
 }
 
 static struct msg_in *in_open(struct msg_pair *pair, const struct wire_head *h, uint64_t seq)
@@ -424,6 +424,9 @@ static int in_head(struct msg_pair *pair, const struct wire_head *h, uint64_t se
 		announce_unnamed(pair, in);
 		match_arrived(pair, in);
 	} else if (h->kind == WIRE_KIND_SEND) {
+		/* it need not wait for what it holds for, but a later one that holds for it must */
+		if (seq > pair->rx_front && (in->hold != WIRE_NONE32 || (in->flags & WIRE_HEAD_HOLD_ALL)))
+			rangeset_add(&pair->rx_skipped, seq, seq + 1);
 		in_named(pair, in);
 	}
 	if ((h->flags & WIRE_HEAD_INLINE) && in->gen == gen && in->state != IN_DROP)

@@ -269,14 +269,24 @@ int send_rx_grant(struct msg_pair *pair, const struct wire_grant *r)
 	return 0;
 }
 
+/* A copy of a RESULT may come when its message has been forgotten: it must not look like news. */
+static void result_keep(struct msg_pair *pair, uint32_t seq)
+{
+	pair->late[pair->late_next++ % MSG_LATE] = seq + UINT64_C(1);
+}
+
 static int result_late(struct msg_pair *pair, const struct wire_result *r)
 {
 	if (r->status != TERN_ESHAPE && r->status != TERN_ETRUNC)
 		return 0;
 	struct msg *m = pair->m;
+	for (unsigned i = 0; i < MSG_LATE; i++)
+		if (pair->late[i] == r->seq + UINT64_C(1))
+			return 0; /* the record has come before */
 	struct msg_in *in = in_get(pair);
 	if (!in)
 		return -TERN_EAGAIN;
+	result_keep(pair, r->seq);
 	in->state = IN_NOTICE;
 	in->kind = TERN_EV_MISMATCH;
 	in->status = r->status;
@@ -306,6 +316,7 @@ int send_rx_result(struct msg_pair *pair, const struct wire_result *r)
 	if (!(op->state & OP_HEAD_ACKED))
 		send_seq_acked(pair, msg_seq_near(pair->tx_next, op->seq));
 	op->bytes = op->total_bytes;
+	result_keep(pair, r->seq);
 	msg_op_end(pair->m, op, -(int)r->status);
 	return 0;
 }

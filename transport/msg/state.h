@@ -21,6 +21,7 @@ enum {
 	MSG_CLASSES = 512,            /* classes of tags, see announce.c */
 	MSG_TAGS = 64,                /* entries of the table behind hold_seq, see hold.c */
 	MSG_CHUNK_BYTES = 4096,       /* unit of unmatched memory */
+	MSG_LATE = 16,                /* late RESULTs remembered, to tell a copy */
 	MSG_SCAN_MAX = 64,            /* steps of a search that may give up */
 	MSG_RANGE_SPARE = 128,        /* nodes kept for frames between where and commit */
 };
@@ -126,13 +127,15 @@ struct msg_pair {
 	uint32_t writes, reads_due, req_next;
 	uint64_t credit_order, credit_bytes, used_bytes;
 	uint32_t credit_heads, used_heads;
+	uint64_t late[MSG_LATE]; /* the last messages whose RESULT came after their end: number + 1 */
+	uint32_t late_next;
 	uint32_t offer_next, offer_first; /* next order to take; none below is live */
 	uint32_t answers_due;
 	/* receiving */
 	struct msg_in *last;    /* the message of the last run */
 	struct list due, held, unmatched, masked;
 	uint64_t rx_front, unnamed_end; /* all HEADs below have come; the last one that went to no announced receive, + 1 */
-	struct rangeset rx_seen, rx_skipped; /* beyond the front: come; among them those that came as CANCEL and may have hidden a hold */
+	struct rangeset rx_seen, rx_skipped; /* beyond the front: come; among them those that did not wait for what they hold for */
 	uint32_t said_flying;   /* GRANT, RESULT, ANSWER, ANNOUNCE, REVOKE, CREDIT under way */
 	uint32_t grant_heads;   /* the window; what was freed and seen so far */
 	uint64_t grant_bytes, freed_bytes, said_bytes, seen_bytes, said_order;

@@ -107,6 +107,26 @@ static void outage(void)
 	}
 }
 
+/* Another route costs the time that it is longer, where the contract knows the buffer (a larger step is no queue) and the protection (flight may grow while
+ * acknowledgements are late). Without either: the bound on flight stops sending for as long again, and a drain has to fail first. */
+static void route(void)
+{
+	static const uint64_t rtts[] = {10000000, 100000000}, steps[] = {1000000, 4000000, 10000000};
+
+	for (int i = 0; i < 12; i++) {
+		struct model_config c = {.cc = "lightpath", .rate = 125000000, .bottleneck = 125000000, .queue_bytes = 125000, .rtt_ns = rtts[i % 2], .chunks = 300000,
+					 .dedicated = 1, .buffer_bytes = i < 6 ? 62500 : 0, .protection_ns = i < 6 ? 60000000 : 0};
+		uint64_t calm = run_cell(c, "no step").took_ns;
+		struct result r;
+
+		c.step_from_ns = 500000000;
+		c.step_ns = steps[i / 2 % 3];
+		r = run_cell(c, i < 6 ? "RTT step, buffer known" : "RTT step, buffer not known");
+		CU_ASSERT(r.took_ns < calm + c.step_ns + (i < 6 ? 1000000 : c.step_ns + 2 * c.rtt_ns));
+		CU_ASSERT_STRING_EQUAL(r.state, "PINNED");
+	}
+}
+
 /* The wave carries half of what the contract says: found within a few RTTs, most of the half is used, and little is thrown away. */
 static void wrong_contract(void)
 {
@@ -154,7 +174,7 @@ static void unknown(void)
 }
 
 static const struct unit_case cases[] = {
-	{"by name", names}, {"pinned", pinned}, {"pinned on short paths", short_paths}, {"outages", outage}, {"a wrong contract", wrong_contract},
+	{"by name", names}, {"pinned", pinned}, {"pinned on short paths", short_paths}, {"outages", outage}, {"another route", route}, {"a wrong contract", wrong_contract},
 	{"cubic", cubic}, {"no contract", unknown},
 };
 

@@ -67,7 +67,7 @@ static void lost_acks(void)
 	for (int i = 0; i < 4; i++) {
 		struct model_config c = {.rate = 125000000, .rtt_ns = 10000000, .ack_loss = p[i], .loss = 1e-3, .chunks = 20000, .extents = 20000, .ranges = 4096};
 
-		CU_ASSERT(run_cell(&c, 100 * ideal_ns(&c), NULL) < ideal_ns(&c) + ideal_ns(&c) / 20 + 8 * c.rtt_ns);
+		CU_ASSERT(run_cell(&c, 100 * ideal_ns(&c), NULL) < ideal_ns(&c) + ideal_ns(&c) / 20 + 16 * c.rtt_ns);
 	}
 }
 

@@ -17,6 +17,7 @@ struct model_config {
 	double loss, ack_loss, repeat;
 	uint64_t jitter_ns;         /* each frame's delay varies by up to this: reordering */
 	uint64_t dark_from_ns, dark_ns;
+	uint64_t step_from_ns, step_ns; /* another route: frames to the receiver take this much longer */
 	uint32_t chunks;
 	uint32_t extents, ranges;
 	const char *cc;
@@ -131,6 +132,8 @@ static inline void model_carry(struct model *m, struct model_frame *frame, uint6
 		at_ns = m->queue_free_ns;
 	}
 	frame->when_ns = at_ns + c->rtt_ns / 2 + (c->jitter_ns ? model_random(m) % c->jitter_ns : 0);
+	if (c->step_ns && !frame->to_sender && at_ns >= c->step_from_ns)
+		frame->when_ns += c->step_ns;
 	model_push(m, frame);
 	if (c->repeat > 0 && model_chance(m) < c->repeat) {
 		frame->repeated = true;
