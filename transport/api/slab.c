@@ -28,7 +28,7 @@ int api_slab_open(struct api_slab *s, size_t bytes, uint32_t n)
 	if (!s->slots)
 		return -TERN_ENOMEM;
 	for (uint32_t i = 0; i < n; i++)
-		ck_ring_enqueue_spsc(&s->ring, s->slots, s->memory + s->bytes * i);
+		ck_ring_enqueue_mpmc(&s->ring, s->slots, s->memory + s->bytes * i); /* mpmc as in api_slab_put: the kinds keep different heads */
 	return 0;
 }
 
