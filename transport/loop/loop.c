@@ -42,6 +42,7 @@ static void loop_open_pools(struct loop *lp, void *heap)
 	}
 	list_init(&lp->active);
 	list_init(&lp->events);
+	list_init(&lp->expect);
 }
 
 int loop_open(const struct loop_config *config, struct loop **out)
@@ -60,6 +61,7 @@ int loop_open(const struct loop_config *config, struct loop **out)
 	lp->frame = loop_keep(lp, 0, LOOP_FRAMES * sizeof(struct frame), &failed);
 	lp->chunks = loop_keep(lp, 1, LOOP_CHUNKS * sizeof(struct loop_chunk), &failed);
 	lp->scratch = loop_keep(lp, 2, LOOP_SCRATCH_BYTES, &failed);
+	lp->stash = loop_keep(lp, 7, LOOP_STASH_BYTES, &failed);
 	void *heap = loop_keep(lp, 3, heap_bytes(lp->max_paths), &failed);
 	void *flows = loop_keep(lp, 4, flow_shared_bytes(config->extents, config->ranges), &failed);
 	if (failed || !lp->exports || !lp->path || loop_open_msg(lp, config, &failed)) {

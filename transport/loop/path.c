@@ -49,6 +49,7 @@ static struct loop_path *loop_path_new(struct loop_peer *peer)
 		return NULL;
 	memset(path, 0, sizeof(*path));
 	list_init(&path->active);
+	list_init(&path->expect);
 	path->loop = lp;
 	path->peer = peer;
 	path->slot = slot;
@@ -169,6 +170,8 @@ static void loop_path_close(struct loop_path *path)
 	if (path->link)
 		loop_reap(lp, lp->now_ns);
 	list_remove(&path->active);
+	list_remove(&path->expect);
+	path->is_expecting = path->is_posted = false;
 	path->is_active = false;
 	heap_remove(&lp->timers, path->slot);
 	lp->path[path->slot] = NULL;

@@ -219,6 +219,8 @@ void match_pair(struct msg *m, struct msg_in *in, struct msg_op *op)
 	op->in = in;
 	in->addr = op->layout.kind == LAYOUT_FLAT ? op->layout.addr : NULL;
 	in->state = IN_FILLING;
+	if (!in->pair->last)
+		in->pair->last = in; /* its bytes come next: a receive can be posted for them */
 	if ((in->flags & WIRE_HEAD_CLAIM) && (in->limit || !in->bytes))
 		in_say(in, IN_GRANT, 0);
 	if ((in->flags & WIRE_HEAD_WANT_RESULT) && in->limit == in->bytes)

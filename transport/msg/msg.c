@@ -158,6 +158,7 @@ int msg_pair_open(struct msg *m, struct msg_ep *ep, uint64_t peer, struct msg_pa
 	uint32_t gen = pair->gen + 1;
 	memset(pair, 0, sizeof(*pair));
 	pair->gen = gen;
+	pair->quantum_bytes = MSG_SMALL_BYTES;
 	pair->m = m;
 	pair->ep = ep;
 	pair->peer = peer;

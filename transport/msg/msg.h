@@ -93,7 +93,9 @@ struct msg_run {
 	bool last;          /* nothing more of this class waits */
 	struct flow_item item;
 };
-/** Takes the next run of bytes: resends first, then messages in turn (round robin, one run each). It must be committed, or given back by msg_lost(item).
+/** Bytes of one bulk message before the next has its turn; 64 KiB to begin with. */
+void msg_pair_quantum(struct msg_pair *pair, uint32_t bytes);
+/** Takes the next run of bytes: resends first, then messages in turn (round robin, a quantum each). It must be committed, or given back by msg_lost(item).
  * @return false: nothing (all waits for credit, grants or a HEAD to be sent first) */
 bool msg_tx_run(struct msg_pair *pair, unsigned want, uint32_t max_bytes, struct msg_run *out);
 

@@ -43,5 +43,6 @@ struct msg_op {
 	uint64_t order;        /* receive: when it was posted */
 	uint64_t head_bytes;   /* sending: bytes sent since the last HEAD */
 	uint32_t slot, hold, heads;
+	uint32_t turn_bytes;   /* sending: of the present turn */
 };
 #endif

@@ -52,6 +52,11 @@ void send_post(struct msg *m, struct msg_op *op)
 	msg_wake(pair);
 }
 
+void msg_pair_quantum(struct msg_pair *pair, uint32_t bytes)
+{
+	pair->quantum_bytes = bytes;
+}
+
 unsigned msg_tx_want(const struct msg_pair *pair)
 {
 	if (!pair->is_up)
@@ -76,9 +81,14 @@ bool msg_tx_run(struct msg_pair *pair, unsigned want, uint32_t max_bytes, struct
 		op->sent_bytes += bytes;
 	}
 	op->head_bytes += bytes;
-	if (op->head_bytes >= MSG_HEAD_EVERY_BYTES && !(op->state & OP_HEAD_ACKED) && op->heads < MSG_HEADS_MAX)
+	op->turn_bytes += (uint32_t)bytes;
+	bool turn_over = op->turn_bytes >= pair->quantum_bytes;
+	/* said again after 64 KiB, then after four times as much each: what is refused for want of it stays a part of what was sent */
+	if (op->head_bytes >= (uint64_t)MSG_HEAD_EVERY_BYTES << (2 * (op->heads ? op->heads - 1 : 0)) && !(op->state & OP_HEAD_ACKED) && op->heads < MSG_HEADS_MAX)
 		op->state |= OP_HEAD_DUE;
-	if (queue->next != queue->prev || (op->state & OP_HEAD_DUE) || (op->sent_bytes == op->total_bytes && rangeset_empty(&op->ranges)))
+	if (turn_over)
+		op->turn_bytes = 0;
+	if ((turn_over && queue->next != queue->prev) || (op->state & OP_HEAD_DUE) || (op->sent_bytes == op->total_bytes && rangeset_empty(&op->ranges)))
 		send_queue(op);
 	out->op = op;
 	out->offset = offset;

@@ -115,6 +115,7 @@ struct msg_pair {
 	void *owner;
 	uint64_t peer;
 	uint32_t gen, ops;
+	uint32_t quantum_bytes; /* of a bulk message's turn */
 	bool is_up, is_awake, announce_check, credit_due;
 	struct list link, wake;
 	/* sending */

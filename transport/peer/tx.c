@@ -215,6 +215,16 @@ static uint64_t peer_tx_run(struct peer_path *path, struct peer_tray *t, unsigne
 	return fr.wire_bytes;
 }
 
+/* A turn of bulk is half a millisecond of the path, at most 1 MiB: messages share fairly on the scale anyone notices, and what follows each other on the wire follows each
+ * other in memory, so that the receiver's guess where it belongs holds. */
+static void peer_quantum(struct peer_path *path)
+{
+	uint64_t pace = flow_cc(&path->flow)->pace_bytes_per_s;
+	uint64_t bytes = pace / 2000;
+	bytes = bytes < PEER_QUANTUM_MIN ? PEER_QUANTUM_MIN : bytes > PEER_QUANTUM_MAX ? PEER_QUANTUM_MAX : bytes;
+	msg_pair_quantum(path->peer->pair, (uint32_t)bytes);
+}
+
 /* Small messages go first, but when bulk waits they may take a quarter: each byte costs 3 of debt that bulk pays back. */
 static unsigned peer_turn(struct peer_path *path, unsigned want)
 {
@@ -261,6 +271,7 @@ size_t peer_tx(struct peer_path *path, struct peer_tray *t, uint64_t now_ns)
 	peer_tx_control(path, t, now_ns);
 	if (path->state != PEER_PATH_UP)
 		return t->n;
+	peer_quantum(path);
 	while (t->n < t->room && (room = flow_tx_room(&path->flow, now_ns, &when))) {
 		unsigned want = msg_tx_want(pair);
 		uint64_t sent = 0;
