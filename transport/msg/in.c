@@ -56,27 +56,6 @@ static void in_try_put(struct msg *m, struct msg_in *in)
 		in_put(m, in);
 }
 
-/* Its HEAD has come, or never will. @return 0, -TERN_EAGAIN: no node free */
-static int seq_seen(struct msg_pair *pair, uint64_t seq)
-{
-	if (seq != pair->rx_front) {
-		return seq > pair->rx_front && rangeset_add(&pair->rx_seen, seq, seq + 1) == RANGE_NO_ROOM ? -TERN_EAGAIN : 0;
-	}
-	pair->rx_front++;
-	pair->announce_check = true;
-	uint32_t i = rangeset_first(&pair->rx_seen);
-	if (i && rangeset_at(&pair->rx_seen, i)->first == pair->rx_front) {
-		uint64_t first;
-		pair->rx_front = rangeset_at(&pair->rx_seen, i)->end;
-		rangeset_pop_front(&pair->rx_seen, UINT64_MAX, &first);
-	}
-	while ((i = rangeset_first(&pair->rx_skipped)) && rangeset_at(&pair->rx_skipped, i)->first < pair->rx_front) {
-		uint64_t first, left = pair->rx_front - rangeset_at(&pair->rx_skipped, i)->first;
-		rangeset_pop_front(&pair->rx_skipped, left, &first);
-	}
-	return 0;
-}
-
 /* ---- what is said back ---- */
 
 void in_say(struct msg_in *in, uint8_t what, int status)
@@ -96,14 +75,7 @@ void in_said(struct msg *m, struct msg_in *in, uint8_t what, bool acked)
 	bool has_come = what == IN_GRANT && (in->front || !rangeset_empty(&in->ranges));
 	if (!acked && !has_come)
 		in_say(in, what, -(int)in->status);
-	if (acked && in->state == IN_REFUSED && seq_seen(in->pair, in->seq)) {
-		in_say(in, IN_RESULT, -(int)in->status); /* no node to remember it by: the number must not stay a hole */
-		return;
-	}
-	struct msg_pair *pair = in->pair;
 	in_try_put(m, in);
-	if (!list_empty(&pair->held))
-		match_release(pair);
 }
 
 static bool in_tx_one(struct msg_mix *x, struct msg_in *in, uint8_t what)
@@ -362,6 +334,27 @@ static int seq_check(const struct msg_pair *pair, uint64_t seq)
 	return seq != pair->rx_front && pair->m->rx_ranges.used + 4 > pair->m->rx_ranges.max ? -TERN_EAGAIN : 1;
 }
 
+/* Its HEAD has come, or never will; seq_check has seen to it that there is a node. */
+static void seq_seen(struct msg_pair *pair, uint64_t seq)
+{
+	if (seq != pair->rx_front) {
+		rangeset_add(&pair->rx_seen, seq, seq + 1);
+		return;
+	}
+	pair->rx_front++;
+	pair->announce_check = true;
+	uint32_t i = rangeset_first(&pair->rx_seen);
+	if (i && rangeset_at(&pair->rx_seen, i)->first == pair->rx_front) {
+		uint64_t first;
+		pair->rx_front = rangeset_at(&pair->rx_seen, i)->end;
+		rangeset_pop_front(&pair->rx_seen, UINT64_MAX, &first);
+	}
+	while ((i = rangeset_first(&pair->rx_skipped)) && rangeset_at(&pair->rx_skipped, i)->first < pair->rx_front) {
+		uint64_t first, left = pair->rx_front - rangeset_at(&pair->rx_skipped, i)->first;
+		rangeset_pop_front(&pair->rx_skipped, left, &first);
+	}
+}
+
 static struct msg_in *in_open(struct msg_pair *pair, const struct wire_head *h, uint64_t seq)
 {
 	struct msg *m = pair->m;
@@ -409,13 +402,10 @@ static int in_head(struct msg_pair *pair, const struct wire_head *h, uint64_t se
 		in_put(m, in);
 		return -TERN_EPROTO;
 	}
-	if (h->kind == WIRE_KIND_WRITE) {
-		write_rx(pair, in, h);
-		if (in->state == IN_REFUSED)
-			return -TERN_EAGAIN; /* its HEAD stays unacknowledged, or the sender would take the write for done */
-	}
 	seq_seen(pair, seq);
 	uint32_t gen = in->gen;
+	if (h->kind == WIRE_KIND_WRITE)
+		write_rx(pair, in, h);
 	if (h->kind == WIRE_KIND_READ_REPLY) {
 		int err = read_rx_reply(pair, in);
 		if (err)
@@ -429,26 +419,28 @@ static int in_head(struct msg_pair *pair, const struct wire_head *h, uint64_t se
 			rangeset_add(&pair->rx_skipped, seq, seq + 1);
 		in_named(pair, in);
 	}
-	if ((h->flags & WIRE_HEAD_INLINE) && in->gen == gen && in->state != IN_DROP)
+	bool refused = in->gen == gen && in->state == IN_REFUSED;
+	if ((h->flags & WIRE_HEAD_INLINE) && in->gen == gen && in->state != IN_DROP && !refused)
 		in_fill(m, in, 0, h->data, h->bytes, &m->copied_bytes);
 	else if (in->gen == gen && in->state == IN_FILLING && in->front >= in->limit)
 		in_end(m, in);
 	if (!list_empty(&pair->held))
 		match_release(pair);
-	return 0;
+	return refused ? -TERN_EAGAIN : 0; /* its HEAD stays unacknowledged, or the sender would take the write for done */
 }
 
 int in_rx_head(struct msg_pair *pair, const struct wire_head *h)
 {
 	uint64_t seq = msg_seq_near(pair->rx_front, h->seq);
 	int err = seq_check(pair, seq);
+	if (err == 0 && h->kind == WIRE_KIND_WRITE) {
+		const struct msg_in *in = in_find(pair, seq);
+		return in && in->state == IN_REFUSED ? -TERN_EAGAIN : 0;
+	}
 	if (err <= 0)
 		return err;
 	if ((h->kind != WIRE_KIND_SEND && (h->flags & WIRE_HEAD_CLAIM)) || (h->kind == WIRE_KIND_READ_REPLY && h->recv_id == WIRE_NONE32))
 		return -TERN_EPROTO;
-	struct msg_in *in = in_find(pair, seq);
-	if (in) /* a refused write */
-		return -TERN_EAGAIN;
 	return in_head(pair, h, seq);
 }
 
