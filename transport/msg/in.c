@@ -1,5 +1,5 @@
-/* Messages that arrive: their HEADs, where their runs belong, what is said back about them, their end. Called by loop/ (runs) and record.c. Knows no flow; which receive
- * a message meets is match.c's. */
+/* Messages that arrive: their HEADs, where their runs belong, what is said back about them, their end. Called by loop/ (runs) and record.c. Knows no
+ * flow; which receive a message meets is match.c's. */
 #include "msg/state.h"
 
 struct msg_in *in_find(struct msg_pair *pair, uint64_t seq)
@@ -251,7 +251,7 @@ static int in_where(struct msg_pair *pair, struct msg_in *in, const struct msg_a
 	return 0;
 }
 
-static int where_slow(struct msg_pair *pair, const struct msg_arrival *a, struct msg_place *out)
+static __attribute__((noinline)) int where_slow(struct msg_pair *pair, const struct msg_arrival *a, struct msg_place *out)
 {
 	uint64_t seq = msg_seq_near(pair->rx_front, a->seq);
 	if (a->channel || !a->bytes)
@@ -290,6 +290,15 @@ int msg_rx_where(struct msg_pair *pair, const struct msg_arrival *a, struct msg_
 	return where_slow(pair, a, out);
 }
 
+/* Anything but the next bytes of a message that does not end with them. */
+static __attribute__((noinline)) void commit_slow(struct msg_pair *pair, const struct msg_place *place, uint64_t *copied)
+{
+	if (place->flags & MSG_PLACE_BOUNCE)
+		in_fill(pair->m, place->target, place->offset, place->bounce, place->bytes, copied);
+	else
+		in_count(pair->m, place->target, place->offset, place->bytes);
+}
+
 int msg_rx_commit(struct msg_pair *pair, const struct msg_place *place, uint64_t *copied)
 {
 	struct msg_in *in = place->target;
@@ -302,10 +311,7 @@ int msg_rx_commit(struct msg_pair *pair, const struct msg_place *place, uint64_t
 		in->front = end;
 		return 0;
 	}
-	if (place->flags & MSG_PLACE_BOUNCE)
-		in_fill(pair->m, in, place->offset, place->bounce, place->bytes, copied);
-	else
-		in_count(pair->m, in, place->offset, place->bytes);
+	commit_slow(pair, place, copied);
 	return 0;
 }
 
@@ -454,7 +460,7 @@ int in_rx_cancel(struct msg_pair *pair, const struct wire_cancel *r)
 		return err;
 	struct msg_in *in = in_find(pair, seq);
 	bool hides = err == 1 || (in && in->state == IN_HELD);
-	/* later messages that hold for this one must not be freed by it while earlier ones are missing: it hides what it would have held for itself */
+	/* later messages that hold for this one must not be freed by it while earlier ones are missing */
 	if (hides && seq != pair->rx_front && rangeset_add(&pair->rx_skipped, seq, seq + 1) == RANGE_NO_ROOM)
 		return -TERN_EAGAIN;
 	if (err == 1)
