@@ -195,7 +195,8 @@ static bool announce_say(struct msg_mix *x, uint32_t order)
 	struct wire_record r = {.type = WIRE_REVOKE, .revoke = {.order = order, .recv_id = order & MSG_RECV_ID_MASK}};
 	if (!revoke) {
 		r = (struct wire_record){.type = WIRE_ANNOUNCE, .announce = {.order = order, .recv_id = order & MSG_RECV_ID_MASK,
-			.matched_seq = op->seq, .tag = op->tag, .bytes = layout_bytes(&op->layout), .dtype = op->dtype, .dims = op->dtype == TERN_RAW ? 0 : op->dims}};
+			.matched_seq = op->seq, .tag = op->tag, .bytes = layout_bytes(&op->layout), .dtype = op->dtype,
+			.dims = op->dtype == TERN_RAW ? 0 : op->dims}};
 		memcpy(r.announce.shape, op->shape, sizeof(r.announce.shape));
 	}
 	if (!msg_mix_put(x, &r, &item))

@@ -40,7 +40,7 @@ void in_put(struct msg *m, struct msg_in *in)
 	if (in->pair->last == in)
 		in->pair->last = NULL;
 	if (in->state != IN_NOTICE)
-		in->pair->said_flying -= (uint32_t)__builtin_popcount(in->said);
+		in->pair->said_flying -= (in->said & IN_GRANT ? 1 : 0) + (in->said & IN_RESULT ? 1 : 0);
 	rangeset_clear(&in->ranges);
 	list_remove(&in->hash);
 	list_remove(&in->due);

@@ -109,7 +109,7 @@ int msg_rx_record(struct msg_pair *pair, const struct wire_record *r, uint64_t n
 
 enum msg_place_flags {
 	MSG_PLACE_DROP = 1,   /* nobody wants these bytes (truncated, cancelled, duplicate): verify, acknowledge, drop */
-	/* open into a scratch buffer of the loop, msg_rx_commit copies from there: one-sided targets when sealed, partly received runs, tiny strides */
+	/* open into a scratch buffer of the loop, msg_rx_commit copies from there: sealed one-sided targets, partly received runs, tiny strides */
 	MSG_PLACE_BOUNCE = 2,
 };
 struct msg_place {
