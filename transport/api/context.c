@@ -166,7 +166,7 @@ static int api_open_control(tern_ctx *ctx, const uint8_t *key)
 static int api_open_pools(tern_ctx *ctx)
 {
 	const tern_config *c = &ctx->config;
-	struct loop_config lc = {.max_peers = c->max_peers, .max_paths = c->max_peers, .max_inbound = INBOUND, .unmatched_bytes = c->unmatched_bytes,
+	struct loop_config lc = {.max_peers = c->max_peers, .max_paths = c->max_peers, .max_inbound = INBOUND, .max_ops = c->max_ops, .unmatched_bytes = c->unmatched_bytes,
 		.extents = EXTENTS, .ranges = RANGES, .peer_timeout_ns = c->peer_timeout_ns, .seed = ctx->epoch ^ 0x7465726e, .now_ns = clock_now_ns()};
 	if (api_slab_open(&ctx->ops, sizeof(struct api_op), c->max_ops) ||
 	    api_slab_open(&ctx->lists, LAYOUT_RANGES_MAX * sizeof(struct layout_range), API_LIST_SLOTS) ||

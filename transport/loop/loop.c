@@ -19,6 +19,7 @@ static int loop_open_msg(struct loop *lp, const struct loop_config *config, bool
 	struct msg_config mc = {
 		.max_pairs = config->max_peers,
 		.max_replies = 256,
+		.max_ops = config->max_ops,
 		.max_inbound = config->max_inbound,
 		.unmatched_bytes = config->unmatched_bytes,
 		.ranges = config->ranges,

@@ -90,6 +90,7 @@ struct loop_peer {
 
 struct loop_config {
 	uint32_t max_peers, max_paths;
+	uint32_t max_ops;         /* posted at once; 0: msg's default */
 	uint32_t max_inbound;     /* unmatched messages and incoming writes */
 	uint64_t unmatched_bytes;
 	uint32_t extents, ranges; /* flow's pools and msg's */

@@ -1,4 +1,5 @@
-/* An operation: filled by api/, owned by msg/ from msg_post until it comes out of msg_done. One pool of them a context; nothing else is allocated for an operation. */
+/* An operation: filled by api/, owned by msg/ from msg_post until it comes out of msg_done. One pool of them a context; nothing
+ * else is allocated for an operation. */
 #ifndef MSG_OP_H
 #define MSG_OP_H
 #include <stdint.h>

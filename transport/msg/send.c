@@ -1,5 +1,5 @@
-/* Sends, writes and replies on their way: queues, runs of bytes, reports, cancel. Called by msg.c for posting and by peer/ through msg.h. Knows no format of records:
- * head.c says them. */
+/* Sends, writes and replies on their way: queues, runs of bytes, reports, cancel. Called by msg.c for posting and by peer/ through msg.h. Knows no
+ * format of records: head.c says them. */
 #include "msg/state.h"
 
 static struct list *number_bucket(struct msg_pair *pair, uint32_t seq)
@@ -333,8 +333,9 @@ int send_rx_result(struct msg_pair *pair, const struct wire_result *r)
 
 /* ---- cancel ---- */
 
-/* Three cases. Nothing has left: it ends now, and its number is filled by a CANCEL so that later messages do not wait for it. A HEAD is on its way: it must arrive (credit
- * was spent on it, both ends count it), then CANCEL says that no more comes. All bytes were acknowledged meanwhile: it ends as it would have. */
+/* Three cases. Nothing has left: it ends now, and its number is filled by a CANCEL so that later messages do not wait for it. A HEAD is on its way:
+ * it must arrive (credit was spent on it, both ends count it), then CANCEL says that no more comes. All bytes were acknowledged meanwhile: it ends as
+ * it would have. */
 void send_cancel(struct msg *m, struct msg_op *op)
 {
 	struct msg_pair *pair = op->pair;

@@ -211,7 +211,7 @@ static void channel_record_encode(const struct wire_record *r, uint8_t *out)
 	case WIRE_RESULT:
 		wire_put32(out + 4, r->result.channel | (uint32_t)r->result.status << 16);
 		wire_put32(out + 8, r->result.seq);
-		wire_put64(out + 12, r->result.bytes);
+		wire_put64(out + 12, r->result.tag);
 		break;
 	case WIRE_REVOKE:
 		wire_put32(out + 4, r->revoke.channel | (uint32_t)r->revoke.answer << 16 | (uint32_t)r->revoke.taken << 24);
