@@ -1,4 +1,5 @@
 /* Text addresses and their opaque form. Called by endpoint.c and peer.c. A blob is a mark, a version and the text: it survives any store and is at most 128 bytes. */
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,6 +14,14 @@ static int option_string(const char *name, const char *value, char *out, size_t 
 		return ERR(TERN_EINVAL, "option %s=%s: empty or longer than %zu bytes", name, value, bytes - 1);
 	strcpy(out, value);
 	return 0;
+}
+
+/* Digits only: strtoul alone takes blanks and signs as well. @return UINT32_MAX: no number, or a larger one */
+static uint32_t address_number(const char *text)
+{
+	char *end;
+	unsigned long n = *text >= '0' && *text <= '9' ? strtoul(text, &end, 10) : ULONG_MAX;
+	return n < UINT32_MAX && !*end ? (uint32_t)n : UINT32_MAX;
 }
 
 static int address_option(struct api_address *a, const char *name, const char *value)
@@ -30,11 +39,9 @@ static int address_option(struct api_address *a, const char *name, const char *v
 	if (!strcmp(name, "contract"))
 		return option_string(name, value, a->contract, sizeof(a->contract));
 	if (!strcmp(name, "mtu")) {
-		char *end;
-		unsigned long mtu = strtoul(value, &end, 10);
-		if (*end || mtu < 1280 || mtu > 65535)
+		a->mtu_bytes = address_number(value);
+		if (a->mtu_bytes < 1280 || a->mtu_bytes > 65535)
 			return ERR(TERN_EINVAL, "option mtu=%s: must be 1280 to 65535 bytes", value);
-		a->mtu_bytes = (uint32_t)mtu;
 		return 0;
 	}
 	if (!strcmp(name, "engine")) {
@@ -61,9 +68,8 @@ static int address_query(struct api_address *a, char *query)
 
 static int address_port(struct api_address *a, const char *text, const char *whole)
 {
-	char *end;
-	unsigned long port = strtoul(text, &end, 10);
-	if (!*text || *end || *text == '-' || port > 65535)
+	uint32_t port = address_number(text);
+	if (port > 65535)
 		return ERR(TERN_EADDR, "address %s: port \"%s\" is not a number from 0 to 65535", whole, text);
 	a->port = (uint16_t)port;
 	return 0;

@@ -96,6 +96,7 @@ struct api_peer {
 	struct contract contract;
 	bool has_contract;
 	bool accepted, connected, draining, closing, closed;
+	int bye_status;      /* of the peer's goodbye */
 	uint64_t closing_ns; /* the peer said goodbye: what it still acknowledges counts until then */
 	void *user;
 	int status;
@@ -211,6 +212,8 @@ ck_ring_buffer_t *api_ring_open(ck_ring_t *ring, uint32_t least);
 /* drive.c */
 /** One step and everything it brought, under the lock. @return true: something happened */
 bool api_step(tern_ctx *ctx, uint64_t now_ns);
+/** Takes what was posted until now, for calls whose meaning depends on it. Under the lock. */
+void api_commands_flush(tern_ctx *ctx);
 /** A caller polls: a step if nobody else is at it. */
 void api_drive(tern_ctx *ctx);
 /** When nothing is left to do now: the links' descriptors are armed. @return when to come back, 0: at once */

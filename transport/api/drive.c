@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <sched.h>
 #include <signal.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/prctl.h>
@@ -50,11 +51,51 @@ void api_op_free(struct api_op *op)
 	api_slab_put(&ctx->ops, op);
 }
 
+/* "bf16 [4, 128]" */
+static void api_op_shape(const struct msg_op *op, char *out, size_t bytes)
+{
+	size_t n = (size_t)snprintf(out, bytes, "%s [", tern_dtype_name(op->dtype));
+	for (unsigned i = 0; i < op->dims && n < bytes; i++)
+		n += (size_t)snprintf(out + n, bytes - n, "%s%llu", i ? ", " : "", (unsigned long long)op->shape[i]);
+	if (n < bytes)
+		snprintf(out + n, bytes - n, "]");
+}
+
+/* Why an operation failed, with what this end knows. Ends of peers and cancels are told by the peer or the caller, and come by the thousand: not here. */
+static void api_op_words(struct api_op *op)
+{
+	const struct msg_op *m = &op->op;
+	bool receiving = m->type == MSG_OP_RECV;
+	unsigned long long bytes = m->bytes, own = layout_bytes(&m->layout), tag = m->tag;
+	char text[CONTROL_TEXT_MAX], shape[256];
+	switch (-m->status) {
+	case TERN_ETRUNC:
+		if (receiving)
+			snprintf(text, sizeof(text), "the message of %llu bytes (tag 0x%llx) met a receive of %llu bytes; post a larger one", bytes, tag, own);
+		else
+			snprintf(text, sizeof(text), "the message of %llu bytes (tag 0x%llx) met a smaller receive; let the peer post a larger one", own, tag);
+		break;
+	case TERN_ESHAPE:
+		api_op_shape(m, shape, sizeof(shape));
+		snprintf(text, sizeof(text), "%s %s (tag 0x%llx) met another dtype or shape; both ends must describe the same tensor", receiving ? "the receive of" : "the tensor",
+			 shape, tag);
+		break;
+	case TERN_EAUTH:
+		snprintf(text, sizeof(text), "%s %llu bytes at offset %llu of the peer's memory: no right, or it was revoked; let the peer export it with %s",
+			 m->type == MSG_OP_READ ? "reading" : "writing", own, (unsigned long long)m->remote_offset, m->type == MSG_OP_READ ? "TERN_REMOTE_READ" : "TERN_REMOTE_WRITE");
+		break;
+	default:
+		return;
+	}
+	api_note(op->ep->ctx, m->id, m->status, text);
+	LOG(op->ep->ctx, TERN_LOG_DEBUG, "operation %llx: %s", (unsigned long long)m->id, text);
+}
+
 static void api_op_done(struct api_op *op)
 {
 	op->time_ns = op->ep->ctx->now_ns;
-	if (op->op.status && op->op.pair)
-		LOG(op->ep->ctx, TERN_LOG_DEBUG, "operation %llx ended: %s", (unsigned long long)op->op.id, tern_error_text(op->op.status));
+	if (op->op.status)
+		api_op_words(op);
 	if (op->ep->is_closing || ((op->op.flags & TERN_QUIET) && !op->op.status)) {
 		api_op_free(op);
 	} else if (op->op.flags & TERN_TESTED) {
@@ -95,6 +136,13 @@ static bool api_commands(tern_ctx *ctx)
 		n++;
 	}
 	return n > 0;
+}
+
+void api_commands_flush(tern_ctx *ctx)
+{
+	/* bounded by what the ring holds now: others may go on posting */
+	for (unsigned n = ck_ring_size(&ctx->commands), i = 0; i < n; i += API_COMMANDS_STEP)
+		api_commands(ctx);
 }
 
 static void api_notice(tern_ctx *ctx, const struct msg_notice *n)

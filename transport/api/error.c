@@ -33,11 +33,9 @@ static const char *const error_text[TERN_ERR_END] = {
 
 const char *tern_error_text(int err)
 {
-	if (err < 0)
-		err = -err;
-	if (err < 0 || err >= TERN_ERR_END)
+	if (err <= -TERN_ERR_END || err >= TERN_ERR_END)
 		return "unknown error";
-	return error_text[err];
+	return error_text[err < 0 ? -err : err];
 }
 
 const char *tern_version(void)

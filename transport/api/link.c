@@ -93,10 +93,11 @@ int api_contract_load(tern_ctx *ctx, const struct api_address *a, struct contrac
 		return 0;
 	}
 	int err = contract_read(file, out, &why);
-	if (!err)
-		err = contract_valid(out, time(NULL), &why);
 	if (err)
 		return ERR(err, "%s", why.text);
+	err = contract_valid(out, time(NULL), &why);
+	if (err)
+		return ERR(err, "%s: %s", file, why.text);
 	*has = true;
 	return 0;
 }

@@ -138,7 +138,7 @@ void api_peer_changed(tern_ctx *ctx, struct loop_peer *lp)
 	if (!peer->connected && (!peer->accepted || by_us))
 		peer_event(peer, TERN_EV_CONNECTED, peer->status ? peer->status : -TERN_ECANCELED);
 	else if (peer->connected)
-		peer_event(peer, by_us ? TERN_EV_PEER_CLOSED : TERN_EV_PEER_DEAD, by_us ? 0 : status);
+		peer_event(peer, by_us && !peer->bye_status ? TERN_EV_PEER_CLOSED : TERN_EV_PEER_DEAD, by_us ? peer->bye_status : status);
 }
 
 /* Peers that leave when they are done: ours on tern_disconnect(drain), theirs after their goodbye. */
@@ -149,7 +149,7 @@ void api_peer_drain(tern_ctx *ctx)
 		if (!peer || peer->closed || (!peer->draining && !peer->closing))
 			continue;
 		if (peer->closing ? loop_peer_quiet(peer->lp) || ctx->now_ns >= peer->closing_ns : msg_pair_idle(peer->lp->peer.pair))
-			api_peer_close(peer, peer->closing ? -TERN_EPEER : -TERN_ECANCELED, 0);
+			api_peer_close(peer, !peer->closing ? -TERN_ECANCELED : peer->bye_status ? peer->bye_status : -TERN_EPEER, 0);
 	}
 }
 
@@ -261,8 +261,14 @@ static void peer_closed(void *arg, uint64_t id, int status)
 		uint64_t rtt = peer->lp->peer.paths ? flow_srtt_ns(&peer->lp->path[0]->pp.flow) : UINT64_MAX;
 		uint64_t grace = rtt == UINT64_MAX ? CLOSING_MIN_NS : rtt * CLOSING_RTTS + CLOSING_MIN_NS;
 		peer->control_id = 0;
-		snprintf(peer->text, sizeof(peer->text), "the peer closed: %s", tern_error_text(status));
-		api_note(ctx, peer->id, -TERN_EPEER, peer->text);
+		peer->bye_status = status;
+		if (status == -TERN_EBLOCKED) /* it waited for our datagrams as we did for its */
+			peer_words(peer, status);
+		else if (status)
+			snprintf(peer->text, sizeof(peer->text), "the peer gave the connection up: %s", tern_error_text(status));
+		else
+			snprintf(peer->text, sizeof(peer->text), "the peer closed");
+		api_note(ctx, peer->id, status ? status : -TERN_EPEER, peer->text);
 		/* what it has acknowledged may still be on the way, the goodbye overtook it */
 		if (!peer->draining && !peer->closing)
 			ctx->draining++;
@@ -369,6 +375,8 @@ int tern_disconnect(tern_ep *ep, tern_peer id, int drain)
 	api_lock(ep->ctx);
 	struct api_peer *peer = api_peer_find(ep->ctx, id);
 	bool open = peer && !peer->closed;
+	if (open)
+		api_commands_flush(ep->ctx); /* what was posted before is to be drained, or canceled */
 	if (open && drain && !peer->draining && !peer->closing) {
 		peer->draining = true;
 		ep->ctx->draining++;

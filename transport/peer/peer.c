@@ -113,7 +113,8 @@ void peer_end(struct peer *peer, int status)
 	peer->status = status;
 	for (unsigned i = 0; i < peer->paths; i++)
 		peer_path_close(peer->path[i]);
-	msg_pair_close(peer->msg, peer->pair, status);
+	/* why is the peer's to say; its operations only know that it is gone, or that we ended them */
+	msg_pair_close(peer->msg, peer->pair, status == -TERN_ECANCELED ? status : -TERN_EPEER);
 }
 
 void peer_heard(struct peer_path *path, uint64_t now_ns)
