@@ -74,7 +74,8 @@ int main(int argc, char **argv)
 	const struct tern_cc *cc = cc_find(argc > 1 ? argv[1] : "lightpath");
 	struct flow_config config = {
 		.cc = cc, .shared = flow_shared_init(memory, 4096, 4096), .now_ns = now, .peer_ack_delay_ns = 500000,
-		.cc_init = {.contract_bytes_per_s = 12500000000, .contract_rtt_ns = 100000, .frame_bytes = WIRE, .buffer_bytes = UINT64_MAX, .dedicated = 1},
+		.cc_init = {.contract_bytes_per_s = 12500000000, .contract_rtt_ns = 100000, .frame_bytes = WIRE, .buffer_bytes = UINT64_MAX,
+			.dedicated = 1},
 	};
 	struct timespec from, to;
 
@@ -84,7 +85,8 @@ int main(int argc, char **argv)
 	pass();
 	clock_gettime(CLOCK_MONOTONIC, &to);
 	printf("%d frames, %.1f ns a frame, %llu reports, %llu bytes acknowledged\n", FRAMES,
-	       (double)((to.tv_sec - from.tv_sec) * 1000000000 + to.tv_nsec - from.tv_nsec) / FRAMES, (unsigned long long)reports, (unsigned long long)acked);
+	       (double)((to.tv_sec - from.tv_sec) * 1000000000 + to.tv_nsec - from.tv_nsec) / FRAMES, (unsigned long long)reports,
+		(unsigned long long)acked);
 	free(memory);
 	return acked ? 0 : 1;
 }

@@ -225,7 +225,7 @@ static void impossible(void)
 	refused(tern_send(p.a.ep, p.ab, &(tern_buf){.tensor = &t}, NULL, NULL), "dim");
 	t = good;
 	t.data = NULL;
-	refused(tern_send(p.a.ep, p.ab, &(tern_buf){.tensor = &t}, NULL, NULL), "NULL");
+	refused(tern_send(p.a.ep, p.ab, &(tern_buf){.tensor = &t}, NULL, NULL), "no address");
 	t = good;
 	t.shape[0] = 1ull << 40;
 	t.shape[1] = 1ull << 40;
@@ -235,7 +235,7 @@ static void impossible(void)
 	CHECK_EQ(tern_send(p.a.ep, p.ab, &(tern_buf){.tensor = &t}, NULL, NULL), 0);
 	refused(tern_recv(p.a.ep, p.ab, &(tern_buf){.tensor = &t}, NULL, NULL), "overlap");
 	tern_iov iov = {.addr = NULL, .bytes = 5};
-	refused(tern_send(p.a.ep, p.ab, &(tern_buf){.iov = &iov, .n = 1}, NULL, NULL), "NULL");
+	refused(tern_send(p.a.ep, p.ab, &(tern_buf){.iov = &iov, .n = 1}, NULL, NULL), "no address");
 	iov = (tern_iov){.addr = x, .bytes = 16};
 	refused(tern_send(p.a.ep, p.ab, &(tern_buf){.iov = &iov, .n = 1, .tensor = &good}, NULL, NULL), "");
 	tern_args args = {.size_bytes = 3};

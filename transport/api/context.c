@@ -23,6 +23,11 @@ static void api_after_fork(void)
 	api_fork_count++;
 }
 
+int api_fork_check(const tern_ctx *ctx)
+{
+	return api_forked(ctx) ? ERR(TERN_EFORK, "the context was opened before fork; open one in the child") : 0;
+}
+
 __attribute__((constructor)) static void api_watch_forks(void)
 {
 	pthread_atfork(NULL, NULL, api_after_fork);
@@ -170,7 +175,8 @@ static int api_open_pools(tern_ctx *ctx)
 	ctx->command_slots = api_ring_open(&ctx->commands, c->max_ops * 2);
 	ctx->peers = calloc(c->max_peers, sizeof(*ctx->peers));
 	ctx->peer_gen = calloc(c->max_peers, sizeof(*ctx->peer_gen));
-	if (!ctx->command_slots || !ctx->peers || !ctx->peer_gen || loop_open(&lc, &ctx->loop))
+	ctx->peer_ep = calloc(c->max_peers, sizeof(*ctx->peer_ep));
+	if (!ctx->command_slots || !ctx->peers || !ctx->peer_gen || !ctx->peer_ep || loop_open(&lc, &ctx->loop))
 		return ERR(TERN_ENOMEM, "no memory for %u peers and %llu bytes of unmatched messages", c->max_peers, (unsigned long long)c->unmatched_bytes);
 	return 0;
 }
@@ -229,6 +235,7 @@ static void api_free(tern_ctx *ctx)
 	free(ctx->command_slots);
 	free(ctx->peers);
 	free(ctx->peer_gen);
+	free(ctx->peer_ep);
 	const int fds[] = {ctx->wake_fd, ctx->timer_fd, ctx->epoll_fd};
 	for (size_t i = 0; i < 3; i++)
 		if (fds[i] >= 0)
@@ -250,6 +257,7 @@ int tern_open(const tern_config *config, tern_ctx **out)
 	ctx->fork_count = api_fork_count;
 	ctx->next_id = 1;
 	list_init(&ctx->eps);
+	list_init(&ctx->revokes);
 	pthread_mutex_init(&ctx->lock, NULL);
 	pthread_mutex_init(&ctx->note_lock, NULL);
 	int err = api_open_all(ctx, config);

@@ -53,7 +53,7 @@ struct api_op {
 	struct msg_op op; /* first */
 	tern_ep *ep;
 	_Atomic uint32_t gen;
-	uint32_t cancel_gen;    /* under the lock: the life that a cancel in the ring means */
+	uint32_t cancel_gen;    /* under the lock: the life, plus 1, that a cancel in the ring means */
 	_Atomic uint32_t state; /* enum api_op_state; release by the loop (TESTED) pairs with acquire in tern_test */
 	struct layout_range *ranges; /* of api_lists, or NULL */
 	uint8_t *inject;             /* of api_injects, or NULL */
@@ -111,6 +111,14 @@ struct tern_mem {
 	_Atomic uint32_t uses;
 };
 
+/* A revocation that waits for operations of the peer that were under way. */
+struct api_revoke {
+	struct list link; /* in tern_ctx.revokes */
+	tern_ep *ep;
+	tern_mem *mem;
+	tern_peer peer;
+};
+
 struct tern_rmem {
 	tern_ep *ep;
 	tern_peer peer;
@@ -157,10 +165,12 @@ struct tern_ctx {
 	struct list eps;
 	struct api_peer **peers; /* by slot */
 	uint32_t *peer_gen;
+	tern_ep **peer_ep;     /* whose the slot is, NULL: nobody's; read without the lock by those who post */
 	uint64_t next_id;      /* listeners and connections */
 	struct api_link *links[LOOP_LINKS_MAX];
 	size_t links_n;
 	uint32_t draining;     /* peers that wait to be closed */
+	struct list revokes;   /* struct api_revoke */
 	pthread_t thread;
 	bool has_thread;
 	_Atomic bool stop;
@@ -178,6 +188,8 @@ static inline bool api_forked(const tern_ctx *ctx)
 {
 	return ctx->fork_count != api_fork_count;
 }
+/** Before the lock: in a forked child it may be held by a thread that is not there. @return 0, -TERN_EFORK in words */
+int api_fork_check(const tern_ctx *ctx);
 void api_lock(tern_ctx *ctx);
 void api_unlock(tern_ctx *ctx);
 void api_wake(tern_ctx *ctx);
@@ -227,6 +239,12 @@ void api_peer_close(struct api_peer *peer, int status, int bye);
 void api_peer_changed(tern_ctx *ctx, struct loop_peer *lp);
 void api_peer_drain(tern_ctx *ctx);
 void api_peer_forget(struct api_peer *peer);
+
+/* memory.c */
+/** Ends revocations whose last operation has ended. Under the lock. */
+void api_mem_revoked(tern_ctx *ctx);
+/** A peer or an endpoint (the other is 0, NULL) goes: its exports and revocations too. */
+void api_mem_forget(tern_ctx *ctx, tern_peer peer, const tern_ep *ep);
 
 /* op.c */
 void api_command(tern_ctx *ctx, void *entry);

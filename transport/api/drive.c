@@ -69,7 +69,7 @@ static void api_run_command(tern_ctx *ctx, uintptr_t entry)
 {
 	struct api_op *op = (struct api_op *)(entry & ~(uintptr_t)1);
 	if (entry & 1) {
-		if (atomic_load(&op->state) == API_OP_POSTED && atomic_load(&op->gen) == op->cancel_gen)
+		if (atomic_load(&op->state) == API_OP_POSTED && atomic_load(&op->gen) + 1 == op->cancel_gen)
 			msg_cancel(ctx->loop->msg, &op->op);
 		return;
 	}
@@ -141,6 +141,8 @@ bool api_step(tern_ctx *ctx, uint64_t now_ns)
 	any |= api_results(ctx);
 	if (ctx->draining)
 		api_peer_drain(ctx);
+	if (!list_empty(&ctx->revokes))
+		api_mem_revoked(ctx);
 	return any || before != after;
 }
 

@@ -46,8 +46,8 @@ int tern_ep_open(tern_ctx *ctx, tern_ep **out)
 	if (!ctx || !out)
 		return ERR(TERN_EINVAL, "tern_ep_open: ctx and out must not be NULL");
 	*out = NULL;
-	if (api_forked(ctx))
-		return ERR(TERN_EFORK, "the context was opened before fork; open one in the child");
+	if (api_fork_check(ctx))
+		return -TERN_EFORK;
 	tern_ep *ep = calloc(1, sizeof(*ep));
 	if (!ep)
 		return ERR(TERN_ENOMEM, "no memory for an endpoint");
@@ -73,6 +73,17 @@ int tern_ep_open(tern_ctx *ctx, tern_ep **out)
 	return 0;
 }
 
+/* Operations that ended and wait for a tern_test that will not come. Under the lock; is_closing keeps more from waiting. */
+static void ep_tested(tern_ep *ep)
+{
+	struct api_slab *ops = &ep->ctx->ops;
+	for (uint32_t i = 0; i < ops->n; i++) {
+		struct api_op *op = (struct api_op *)(ops->memory + ops->bytes * i);
+		if (op->ep == ep && atomic_load(&op->state) == API_OP_TESTED)
+			api_op_free(op);
+	}
+}
+
 /* Runs the loop until every operation of the endpoint has come back; without a thread this call drives. Bounded by what path_close promises. */
 static void ep_quiesce(tern_ep *ep)
 {
@@ -85,6 +96,15 @@ static void ep_quiesce(tern_ep *ep)
 	}
 }
 
+/* Events nobody will read go back to their slab. */
+static void ep_unread(tern_ep *ep)
+{
+	tern_event e[64];
+	size_t got = 1;
+	while (got && !tern_poll(ep, e, 64, &got))
+		;
+}
+
 int tern_ep_close(tern_ep **epp)
 {
 	if (!epp || !*epp)
@@ -95,15 +115,14 @@ int tern_ep_close(tern_ep **epp)
 	if (api_forked(ctx))
 		return -TERN_EFORK;
 	api_lock(ctx);
+	ep->is_closing = true; /* from here on nobody is accepted */
+	ep_tested(ep);
+	api_unlock(ctx);
 	struct list *at;
-	while ((at = list_pop_front(&ep->listeners))) {
-		struct api_listener *l = list_entry(at, struct api_listener, link);
-		control_unlisten(ctx->control, l->id);
-		for (uint32_t i = 0; i < ctx->config.max_peers; i++)
-			if (ctx->peers[i] && ctx->peers[i]->listener == l)
-				ctx->peers[i]->listener = NULL;
-		free(l);
-	}
+	/* without the lock: it waits for the control thread, which may be waiting for the lock in a callback */
+	for (at = list_first(&ep->listeners); at; at = list_next(&ep->listeners, at))
+		control_unlisten(ctx->control, list_entry(at, struct api_listener, link)->id);
+	api_lock(ctx);
 	for (uint32_t i = 0; i < ctx->config.max_peers; i++)
 		if (ctx->peers[i] && ctx->peers[i]->ep == ep)
 			api_peer_close(ctx->peers[i], -TERN_ECANCELED, 0);
@@ -118,32 +137,54 @@ int tern_ep_close(tern_ep **epp)
 	for (uint32_t i = 0; i < ctx->config.max_peers; i++)
 		if (ctx->peers[i] && ctx->peers[i]->ep == ep)
 			api_peer_forget(ctx->peers[i]);
+	while ((at = list_pop_front(&ep->listeners))) {
+		struct api_listener *l = list_entry(at, struct api_listener, link);
+		api_link_close(ctx, &l->via);
+		free(l);
+	}
+	api_mem_forget(ctx, 0, ep);
 	list_remove(&ep->link);
 	api_unlock(ctx);
+	ep_unread(ep);
 	ep_free(ep);
 	return 0;
 }
 
-/* TCP first, it decides the port; UDP must then get the same number. With port 0 another one is tried when UDP's is taken. */
-static int listen_bind(tern_ctx *ctx, struct api_listener *l)
+/* One port: TCP, then UDP with the same number. Under the lock, so that nobody is accepted before both are there. *tcp: TCP is bound and must be given back. */
+static int listen_try(tern_ctx *ctx, struct api_listener *l, bool *tcp)
 {
 	struct control_error why;
+	uint16_t port = l->address.port;
+	struct control_listen cl = {.host = l->address.host, .port = port, .is_private = l->address.is_private, .id = l->id};
+	int err = control_listen(ctx->control, &cl, &port, &why);
+	*tcp = !err;
+	if (err)
+		return ERR(err, "%s", why.text);
+	err = api_link_open(ctx, &l->address, API_LINK_LISTEN, port, &l->via);
+	if (err)
+		return err;
+	l->address.port = port;
+	l->via->listener = l->id;
+	list_push_back(&l->ep->listeners, &l->link);
+	return 0;
+}
+
+/* TCP decides the port; with port 0 another one is tried when UDP's is taken. */
+static int listen_bind(tern_ctx *ctx, struct api_listener *l)
+{
 	int err = 0;
 	for (unsigned i = 0; i < PORT_TRIES; i++) {
-		uint16_t port = l->address.port;
-		struct control_listen cl = {.host = l->address.host, .port = port, .is_private = l->address.is_private, .id = l->id};
-		err = control_listen(ctx->control, &cl, &port, &why);
-		if (err)
-			return ERR(err, "%s", why.text);
-		err = api_link_open(ctx, &l->address, API_LINK_LISTEN, port, &l->via);
-		if (!err) {
-			l->address.port = port;
-			l->via->listener = l->id;
+		bool tcp;
+		api_lock(ctx);
+		l->id = ctx->next_id++;
+		err = listen_try(ctx, l, &tcp);
+		api_unlock(ctx);
+		if (!err)
 			return 0;
-		}
-		control_unlisten(ctx->control, l->id);
-		if (l->address.port || err != -TERN_EADDR)
-			return err;
+		if (tcp) /* without the lock: it waits for the control thread, which may be waiting for the lock in a callback */
+			control_unlisten(ctx->control, l->id);
+		if (!tcp || l->address.port || err != -TERN_EADDR)
+			break;
 	}
 	return err;
 }
@@ -152,6 +193,8 @@ int tern_listen(tern_ep *ep, const char *text)
 {
 	if (!ep)
 		return ERR(TERN_EINVAL, "endpoint is NULL");
+	if (api_fork_check(ep->ctx))
+		return -TERN_EFORK;
 	tern_ctx *ctx = ep->ctx;
 	struct api_listener *l = calloc(1, sizeof(*l));
 	if (!l)
@@ -171,15 +214,10 @@ int tern_listen(tern_ep *ep, const char *text)
 		free(l);
 		return err;
 	}
-	api_lock(ctx);
 	l->ep = ep;
-	l->id = ctx->next_id++;
 	err = listen_bind(ctx, l);
 	if (err)
 		free(l);
-	else
-		list_push_back(&ep->listeners, &l->link);
-	api_unlock(ctx);
 	return err;
 }
 
@@ -205,6 +243,8 @@ int tern_ep_address(tern_ep *ep, void *blob, size_t *bytes)
 {
 	if (!ep || !blob || !bytes)
 		return ERR(TERN_EINVAL, "tern_ep_address: arguments must not be NULL");
+	if (api_fork_check(ep->ctx))
+		return -TERN_EFORK;
 	api_lock(ep->ctx);
 	struct list *first = list_first(&ep->listeners);
 	struct api_address a;

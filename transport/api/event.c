@@ -32,8 +32,8 @@ int tern_poll(tern_ep *ep, tern_event *events, size_t n, size_t *got)
 	if (!ep || !events || !got)
 		return ERR(TERN_EINVAL, "tern_poll: ep, events and got must not be NULL");
 	*got = 0;
-	if (api_forked(ep->ctx))
-		return ERR(TERN_EFORK, "the context was opened before fork; open one in the child");
+	if (api_fork_check(ep->ctx))
+		return -TERN_EFORK;
 	if (!ep->ctx->has_thread)
 		api_drive(ep->ctx);
 	*got = event_take(ep, events, n);
@@ -78,6 +78,8 @@ int tern_arm(tern_ep *ep)
 {
 	if (!ep)
 		return ERR(TERN_EINVAL, "endpoint is NULL");
+	if (api_fork_check(ep->ctx))
+		return -TERN_EFORK;
 	event_drain(ep->event_fd);
 	atomic_store(&ep->armed, true); /* A1 */
 	if (!ep->ctx->has_thread) {

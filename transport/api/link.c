@@ -69,6 +69,19 @@ int api_link_open(tern_ctx *ctx, const struct api_address *a, uint8_t use, uint1
 	return 0;
 }
 
+void api_link_close(tern_ctx *ctx, struct api_link **link)
+{
+	size_t i = 0;
+	while (i < ctx->links_n && ctx->links[i] != *link)
+		i++;
+	if (i == ctx->links_n)
+		return;
+	ctx->links[i] = ctx->links[--ctx->links_n];
+	loop_link_remove(ctx->loop, (*link)->link); /* closes the descriptor: epoll forgets it */
+	free(*link);
+	*link = NULL;
+}
+
 int api_contract_load(tern_ctx *ctx, const struct api_address *a, struct contract *out, bool *has)
 {
 	const char *file = a && *a->contract ? a->contract : a ? NULL : ctx->config.contract_file;

@@ -44,23 +44,26 @@ int tern_mem_register(tern_ctx *ctx, void *addr, uint64_t bytes, tern_mem **out)
 	return mem_new(ctx, addr, bytes, false, out);
 }
 
-/* Exports of the registration. @return how many are in use by a peer's operation right now; those that are not are removed if asked */
-static unsigned mem_exports(tern_mem *m, tern_peer only, bool remove, unsigned *found)
+/* Exports of the registration to a peer, or to all. Those that no operation uses are removed if asked; the others lose their rights: what is under way ends, nothing
+ * new begins. *found: all of them. @return how many are in use */
+static unsigned mem_exports(const tern_mem *m, tern_peer only, bool remove, unsigned *found)
 {
 	struct mem_table *t = m->ctx->loop->exports;
 	uint64_t keys[64];
-	unsigned busy = 0, n;
+	unsigned busy, n;
 	*found = 0;
 	do { /* removal moves entries: collect keys first, a batch at a time */
-		n = 0;
+		busy = n = 0;
 		for (uint32_t i = 0; i < MEM_EXPORTS_MAX * 2 && n < 64; i++) {
-			const struct mem_export *e = &t->slot[i];
+			struct mem_export *e = &t->slot[i];
 			if (!e->key || e->addr != m->addr || e->bytes != m->bytes || (only != TERN_ANY_PEER && e->peer != only))
 				continue;
 			if (e->uses)
 				busy++;
 			else
 				keys[n++] = e->key;
+			if (remove)
+				e->rights = 0;
 		}
 		*found += n;
 		for (unsigned i = 0; remove && i < n; i++)
@@ -70,17 +73,61 @@ static unsigned mem_exports(tern_mem *m, tern_peer only, bool remove, unsigned *
 	return busy;
 }
 
+static void mem_revoked(tern_ep *ep, tern_mem *mem, tern_peer peer)
+{
+	tern_event e = {.type = TERN_EV_REVOKED, .user = mem, .peer = peer};
+	api_event(ep, &e);
+}
+
+void api_mem_revoked(tern_ctx *ctx)
+{
+	unsigned found;
+	for (struct list *at = list_first(&ctx->revokes), *next; at; at = next) {
+		struct api_revoke *r = list_entry(at, struct api_revoke, link);
+		next = list_next(&ctx->revokes, at);
+		if (mem_exports(r->mem, r->peer, true, &found))
+			continue;
+		list_remove(&r->link);
+		mem_revoked(r->ep, r->mem, r->peer);
+		free(r);
+	}
+}
+
+void api_mem_forget(tern_ctx *ctx, tern_peer peer, const tern_ep *ep)
+{
+	struct mem_table *t = ctx->loop->exports;
+	for (struct list *at = list_first(&ctx->revokes), *next; at; at = next) {
+		struct api_revoke *r = list_entry(at, struct api_revoke, link);
+		next = list_next(&ctx->revokes, at);
+		if (r->ep == ep) {
+			list_remove(&r->link);
+			free(r);
+		}
+	}
+	for (uint32_t i = 0; peer && t->used && i < MEM_EXPORTS_MAX * 2;) {
+		if (t->slot[i].key && t->slot[i].peer == peer && !t->slot[i].uses)
+			mem_table_remove(t, t->slot[i].key); /* another may have moved here: look again */
+		else
+			i++;
+	}
+}
+
 int tern_mem_release(tern_mem **mp)
 {
 	unsigned found;
 	if (!mp || !*mp)
 		return ERR(TERN_EINVAL, "memory is NULL");
 	tern_mem *m = *mp;
+	if (api_fork_check(m->ctx))
+		return -TERN_EFORK;
 	api_lock(m->ctx);
-	bool busy = atomic_load(&m->uses) || mem_exports(m, TERN_ANY_PEER, true, &found);
+	api_mem_revoked(m->ctx); /* those that are left have an operation under way: busy */
+	bool busy = atomic_load(&m->uses) || mem_exports(m, TERN_ANY_PEER, false, &found);
+	if (!busy)
+		mem_exports(m, TERN_ANY_PEER, true, &found);
 	api_unlock(m->ctx);
 	if (busy)
-		return ERR(TERN_EBUSY, "%u operations use the memory still; wait for their events, or revoke", atomic_load(&m->uses));
+		return ERR(TERN_EBUSY, "operations use the memory still (%u of ours; the others are a peer's reads and writes); wait for their events, or revoke and wait", atomic_load(&m->uses));
 	if (m->owned)
 		munmap(m->addr, m->bytes);
 	free(m);
@@ -94,6 +141,8 @@ int tern_mem_export(tern_ep *ep, tern_mem *mem, tern_peer only, uint32_t rights,
 		return ERR(TERN_EINVAL, "tern_mem_export: rights must be TERN_REMOTE_READ, TERN_REMOTE_WRITE or both (they are %u), the rest not NULL", rights);
 	if (*bytes < HANDLE_BYTES)
 		return ERR(TERN_EINVAL, "a handle needs %d bytes, there is room for %zu", HANDLE_BYTES, *bytes);
+	if (api_fork_check(ep->ctx))
+		return -TERN_EFORK;
 	struct mem_export e = {.peer = only, .addr = mem->addr, .bytes = mem->bytes, .rights = rights};
 	while (!e.key)
 		if (getrandom(&e.key, sizeof(e.key), 0) < 0)
@@ -121,20 +170,26 @@ int tern_mem_revoke(tern_ep *ep, tern_mem *mem, tern_peer only)
 	unsigned found;
 	if (!ep || !mem)
 		return ERR(TERN_EINVAL, "tern_mem_revoke: ep and mem must not be NULL");
+	if (api_fork_check(ep->ctx))
+		return -TERN_EFORK;
+	struct api_revoke *later = malloc(sizeof(*later)); /* before anything is done that could not be undone */
+	if (!later)
+		return ERR(TERN_ENOMEM, "no memory for a revocation");
+	*later = (struct api_revoke){.ep = ep, .mem = mem, .peer = only};
 	api_lock(ep->ctx);
 	struct api_peer *peer = api_peer_find(ep->ctx, only);
 	int err = peer ? 0 : -TERN_ESTALE;
 	unsigned busy = err ? 0 : mem_exports(mem, only, true, &found);
 	if (!err && !found)
 		err = -TERN_ENOENT;
-	if (!err && !busy) {
-		/* placement looks a key up for every run: from here on nothing finds it */
-		tern_event e = {.type = TERN_EV_REVOKED, .user = mem, .peer = only};
-		api_event(ep, &e);
+	if (busy) {
+		list_push_back(&ep->ctx->revokes, &later->link);
+		later = NULL;
+	} else if (!err) {
+		mem_revoked(ep, mem, only);
 	}
 	api_unlock(ep->ctx);
-	if (busy)
-		return ERR(TERN_EBUSY, "%u operations of the peer are under way in that memory; revoke again when they have ended", busy);
+	free(later);
 	return err ? ERR(err, "peer %llx has no export of that memory", (unsigned long long)only) : 0;
 }
 
@@ -143,6 +198,8 @@ int tern_mem_import(tern_ep *ep, tern_peer id, const void *blob, size_t bytes, t
 	const uint8_t *in = blob;
 	if (!ep || !blob || !out || bytes != HANDLE_BYTES || in[0] != HANDLE_MARK || in[1] != HANDLE_VERSION)
 		return ERR(TERN_EINVAL, "not a memory handle made by tern_mem_export (%zu bytes)", bytes);
+	if (api_fork_check(ep->ctx))
+		return -TERN_EFORK;
 	api_lock(ep->ctx);
 	struct api_peer *peer = api_peer_find(ep->ctx, id);
 	bool known = peer && !peer->closed, ours = known && peer->session.paths && peer->session.peer_epoch == wire_get64(in + 24);

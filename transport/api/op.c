@@ -103,8 +103,8 @@ static int op_post(tern_ep *ep, const struct op_request *r, tern_op *out)
 	if (!ep)
 		return ERR(TERN_EINVAL, "endpoint is NULL");
 	tern_ctx *ctx = ep->ctx;
-	if (api_forked(ctx))
-		return ERR(TERN_EFORK, "the context was opened before fork; open one in the child");
+	if (api_fork_check(ctx))
+		return -TERN_EFORK;
 	const tern_args *args = r->args ? r->args : &no_args;
 	if (r->args && args->size_bytes < offsetof(tern_args, imm))
 		return ERR(TERN_EINVAL, "args.size_bytes is %zu; set it to sizeof(tern_args)", args->size_bytes);
@@ -125,14 +125,15 @@ static int op_post(tern_ep *ep, const struct op_request *r, tern_op *out)
 	return 0;
 }
 
-/* A look without the lock: says whether the number could be a living peer; the loop looks again. */
+/* A look without the lock: says whether the number could be a living peer of the endpoint; the loop looks again. */
 static int op_peer_check(tern_ep *ep, tern_peer peer)
 {
 	if (!ep)
 		return ERR(TERN_EINVAL, "endpoint is NULL");
 	uint32_t slot = (uint32_t)peer - 1;
-	if (slot >= ep->ctx->config.max_peers || __atomic_load_n(&ep->ctx->peer_gen[slot], __ATOMIC_ACQUIRE) != (uint32_t)(peer >> 32))
-		return ERR(TERN_ESTALE, "peer %llx: no such peer now", (unsigned long long)peer);
+	if (slot >= ep->ctx->config.max_peers || __atomic_load_n(&ep->ctx->peer_gen[slot], __ATOMIC_ACQUIRE) != (uint32_t)(peer >> 32) ||
+	    __atomic_load_n(&ep->ctx->peer_ep[slot], __ATOMIC_ACQUIRE) != ep)
+		return ERR(TERN_ESTALE, "peer %llx: this endpoint has no such peer now; use the number of its TERN_EV_CONNECTED", (unsigned long long)peer);
 	return 0;
 }
 
@@ -185,12 +186,14 @@ int tern_cancel(tern_ep *ep, tern_op id)
 {
 	if (!ep)
 		return ERR(TERN_EINVAL, "endpoint is NULL");
+	if (api_fork_check(ep->ctx))
+		return -TERN_EFORK;
 	api_lock(ep->ctx);
 	/* under the lock nothing ends */
 	struct api_op *op = op_find(ep, id);
 	bool open = op && atomic_load(&op->state) == API_OP_POSTED;
-	if (open) {
-		op->cancel_gen = atomic_load(&op->gen);
+	if (open && op->cancel_gen != atomic_load(&op->gen) + 1) { /* once is enough, and keeps the ring's bound */
+		op->cancel_gen = atomic_load(&op->gen) + 1;
 		api_command(ep->ctx, (void *)((uintptr_t)op | 1));
 	}
 	api_unlock(ep->ctx);
@@ -209,6 +212,8 @@ int tern_test(tern_ep *ep, tern_op id, tern_event *event)
 	struct api_op *op = ep && event ? op_find(ep, id) : NULL;
 	if (!op)
 		return ERR(TERN_ESTALE, "operation %llx has ended", (unsigned long long)id);
+	if (api_fork_check(ep->ctx))
+		return -TERN_EFORK;
 	if (!ep->ctx->has_thread)
 		api_drive(ep->ctx);
 	if (atomic_load_explicit(&op->state, memory_order_acquire) != API_OP_TESTED)

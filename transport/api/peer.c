@@ -31,9 +31,11 @@ void api_peer_forget(struct api_peer *peer)
 	tern_ctx *ctx = peer->ep->ctx;
 	uint32_t slot = (uint32_t)peer->id - 1;
 	loop_peer_free(&peer->lp);
+	api_mem_forget(ctx, peer->id, NULL);
 	if (peer->draining || peer->closing)
 		ctx->draining--;
 	ctx->peers[slot] = NULL;
+	__atomic_store_n(&ctx->peer_ep[slot], NULL, __ATOMIC_RELEASE);
 	__atomic_store_n(&ctx->peer_gen[slot], (ctx->peer_gen[slot] + 1) & 0x7fffffff, __ATOMIC_RELEASE);
 	free(peer);
 }
@@ -70,6 +72,7 @@ int api_peer_new(tern_ep *ep, struct api_peer **out)
 		return ERR(err, "no room for another peer");
 	}
 	ctx->peers[slot] = peer;
+	__atomic_store_n(&ctx->peer_ep[slot], ep, __ATOMIC_RELEASE);
 	*out = peer;
 	return 0;
 }
@@ -168,7 +171,7 @@ static struct api_listener *peer_listener(tern_ctx *ctx, uint64_t id)
 static int peer_accept(tern_ctx *ctx, const struct control_ask *ask, struct api_peer **out)
 {
 	struct api_listener *l = peer_listener(ctx, ask->listener);
-	if (!l)
+	if (!l || l->ep->is_closing)
 		return -TERN_ECANCELED;
 	int err = api_peer_new(l->ep, out);
 	if (err)
@@ -330,8 +333,8 @@ int tern_connect(tern_ep *ep, const void *blob, size_t bytes, const tern_connopt
 	char why[CONTROL_TEXT_MAX];
 	if (!ep || !out)
 		return ERR(TERN_EINVAL, "tern_connect: ep and out must not be NULL");
-	if (api_forked(ep->ctx))
-		return ERR(TERN_EFORK, "the context was opened before fork; open one in the child");
+	if (api_fork_check(ep->ctx))
+		return -TERN_EFORK;
 	int err = api_address_read(blob, bytes, &a);
 	if (err)
 		return err;
@@ -361,6 +364,8 @@ int tern_disconnect(tern_ep *ep, tern_peer id, int drain)
 {
 	if (!ep)
 		return ERR(TERN_EINVAL, "endpoint is NULL");
+	if (api_fork_check(ep->ctx))
+		return -TERN_EFORK;
 	api_lock(ep->ctx);
 	struct api_peer *peer = api_peer_find(ep->ctx, id);
 	bool open = peer && !peer->closed;
@@ -378,6 +383,8 @@ int tern_peer_identity(tern_ep *ep, tern_peer id, char *name, size_t bytes, uint
 {
 	if (!ep)
 		return ERR(TERN_EINVAL, "endpoint is NULL");
+	if (api_fork_check(ep->ctx))
+		return -TERN_EFORK;
 	api_lock(ep->ctx);
 	struct api_peer *peer = api_peer_find(ep->ctx, id);
 	int err = !peer ? -TERN_ESTALE : peer->session.paths ? 0 : -TERN_EAGAIN;
@@ -394,6 +401,8 @@ int tern_path_limits(tern_ep *ep, tern_peer id, uint64_t *payload_bytes, uint64_
 {
 	if (!ep || !payload_bytes || !limit_bytes_per_s)
 		return ERR(TERN_EINVAL, "tern_path_limits: arguments must not be NULL");
+	if (api_fork_check(ep->ctx))
+		return -TERN_EFORK;
 	api_lock(ep->ctx);
 	struct api_peer *peer = api_peer_find(ep->ctx, id);
 	int err = !peer ? -TERN_ESTALE : peer->lp && peer->lp->peer.paths ? 0 : -TERN_EAGAIN;

@@ -28,7 +28,7 @@ int api_slab_open(struct api_slab *s, size_t bytes, uint32_t n)
 	if (!s->slots)
 		return -TERN_ENOMEM;
 	for (uint32_t i = 0; i < n; i++)
-		ck_ring_enqueue_mpmc(&s->ring, s->slots, s->memory + s->bytes * i); /* mpmc as in api_slab_put: the kinds keep different heads */
+		ck_ring_enqueue_mpmc(&s->ring, s->slots, s->memory + s->bytes * i); /* not spsc: that leaves the other producers' head behind, and every put fails */
 	return 0;
 }
 
@@ -49,5 +49,7 @@ void *api_slab_get(struct api_slab *s)
 
 void api_slab_put(struct api_slab *s, void *object)
 {
-	ck_ring_enqueue_mpmc(&s->ring, s->slots, object);
+	/* there is room for every object there is; it can only be full to a taker who has not said so yet */
+	while (!ck_ring_enqueue_mpmc(&s->ring, s->slots, object))
+		ck_pr_stall();
 }

@@ -86,6 +86,8 @@ int tern_stats_get(tern_ctx *ctx, const char *scope, tern_stat *out, size_t *n)
 {
 	if (!ctx || !n || (*n && !out))
 		return ERR(TERN_EINVAL, "tern_stats_get: ctx and n must not be NULL");
+	if (api_fork_check(ctx))
+		return -TERN_EFORK;
 	struct stats_out o = {.out = out, .room = *n};
 	int err = 0;
 	api_lock(ctx);

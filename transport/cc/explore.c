@@ -68,7 +68,8 @@ static void round_rates(struct explore *x, bool limited)
 /* Loss above the floor lowers the bound on flight to a little below what arrived in a round; quiet rounds raise it by an eighth. */
 static void round_loss(struct explore *x, uint64_t in_flight)
 {
-	bool heavy = x->best && x->round_lost >= LOSS_FRAMES_MIN * x->frame_bytes && x->round_lost * LOSS_FLOOR_INV > x->round_delivered + x->round_lost;
+	bool heavy = x->best && x->round_lost >= LOSS_FRAMES_MIN * x->frame_bytes &&
+		x->round_lost * LOSS_FLOOR_INV > x->round_delivered + x->round_lost;
 
 	if (heavy) {
 		uint64_t base = x->round_delivered < in_flight ? most(x->round_delivered, in_flight / 2) : in_flight;

@@ -19,12 +19,15 @@ enum {
 	QUEUE_DEDICATED_NS = 50000,
 	QUEUE_SHARED_NS = 200000,
 	QUEUE_LASTS_NS = 1000000,
+	DEDICATED_LASTS_NS = 20000000,
+	QUICK_AGAIN_NS = 1000000000,   /* corrections closer together than this are not a host's, ... */
 	ROUND_MIN_NS = 5000000,        /* shorter rounds are noise of the hosts */
 	SILENCE_NS = 1500000,          /* with a full window: no acknowledgement for this long is an outage */
 	PROBE_NS = 1000000,
 	LEAST_SHARE = 20,              /* never below 1/20 of the share */
 };
 #define LOSS_CEILING 0.05
+#define DISTRUST_NS 30000000000ull     /* ... and for so long none is taken for one */
 
 enum lightpath_state { PINNED, YIELD, BLACKOUT, UNKNOWN };
 static const char *const state_names[] = {"PINNED", "YIELD", "BLACKOUT", "UNKNOWN"};
@@ -36,6 +39,9 @@ struct lightpath {
 	uint64_t last_rtt_ns;
 	uint64_t heard_ns;             /* last acknowledgement */
 	uint64_t grown_ns;             /* the rate came back up to here */
+	uint64_t round_least_ns;       /* lowest queue of the round */
+	uint64_t queue_cut_ns;         /* the last correction for a queue */
+	uint64_t distrust_ns;          /* until then no correction is undone quickly */
 	uint64_t queue_since_ns;       /* the queue is above its limit since; 0: it is not */
 	uint64_t buffer_ns;            /* the egress buffer in time; more delay than this is no queue */
 	uint64_t shift_ns;             /* delay that no drain removed: the route's, on top of flow's lowest */
@@ -50,6 +56,7 @@ struct lightpath {
 	uint32_t state;
 	bool dedicated, app_limited, broken; /* broken: an outage lies in this round, nothing follows from it */
 	bool broken_before;
+	bool quick;                    /* the last correction is undone quickly */
 	struct explore explore;
 };
 
@@ -153,14 +160,25 @@ static uint64_t queue_of(struct lightpath *s, const struct tern_cc_ack *ev)
 	return queue > s->buffer_ns + s->buffer_ns / 16 ? 0 : queue;
 }
 
+/* How long a queue must stand before it means anything. Where nobody else is on the path only a wrong contract makes one, and that shows in every sample of a round trip;
+ * a host that was late for some milliseconds shows in a few, and what it held back drains at 1.5 % of the rate. */
+static uint64_t queue_lasts(const struct lightpath *s, uint64_t rtt)
+{
+	if (s->dedicated)
+		return rtt > DEDICATED_LASTS_NS ? rtt : DEDICATED_LASTS_NS;
+	return QUEUE_LASTS_NS > rtt / 8 ? QUEUE_LASTS_NS : rtt / 8;
+}
+
 /* At most once an RTT, in proportion to the own rate: enough to drain the queue in about one RTT, at most a third. */
 static void queue_watch(struct lightpath *s, const struct tern_cc_ack *ev)
 {
-	uint64_t rtt = base_rtt(s, &ev->flow), lasts = QUEUE_LASTS_NS > rtt / 8 ? QUEUE_LASTS_NS : rtt / 8, cut, queue;
+	uint64_t rtt = base_rtt(s, &ev->flow), lasts = queue_lasts(s, rtt), cut, queue;
 
 	if (ev->round_bytes < s->corrected_bytes || ev->queue_ns == TERN_CC_NONE)
 		return;
 	queue = queue_of(s, ev);
+	if (queue < s->round_least_ns)
+		s->round_least_ns = queue;
 	if (!ev->ce_frames && queue <= s->queue_limit_ns) {
 		s->queue_since_ns = 0;
 		return;
@@ -178,6 +196,10 @@ static void queue_watch(struct lightpath *s, const struct tern_cc_ack *ev)
 	s->drain_rate = s->rate;
 	correct(s, &ev->flow, s->rate - cut);
 	s->round_queue_ns = UINT64_MAX;
+	if (s->queue_cut_ns && ev->flow.now_ns - s->queue_cut_ns < QUICK_AGAIN_NS)
+		s->distrust_ns = ev->flow.now_ns + DISTRUST_NS;
+	s->quick = s->dedicated && ev->flow.now_ns >= s->distrust_ns;
+	s->queue_cut_ns = ev->flow.now_ns;
 }
 
 /* The corrected rate has had its time: everything sent has come, yet three quarters of the delay are still there. Nobody else is on this wave: it is the route. */
@@ -190,11 +212,12 @@ static void rebase(struct lightpath *s, const struct tern_cc_flow *flow, bool al
 	s->drain_queue_ns = 0;
 }
 
-/* A tenth of the contract a second, the same for all who share it, whatever their RTT. */
+/* A tenth of the contract a second, the same for all who share it, whatever their RTT. On a dedicated path a correction that stays the only one for a while was a late
+ * host, and nobody is there to be fair to: the rate is back after a tenth of a second. */
 static void come_back(struct lightpath *s, uint64_t now_ns)
 {
 	if (s->rate < s->ceiling && !s->queue_since_ns) {
-		s->rate += scaled(s->ceiling / 10, now_ns - s->grown_ns);
+		s->rate += scaled(s->quick ? s->ceiling * 10 : s->ceiling / 10, now_ns - s->grown_ns);
 		if (s->rate >= s->ceiling) {
 			s->rate = s->ceiling;
 			s->state = PINNED;
@@ -211,7 +234,10 @@ static void round_over(struct lightpath *s, const struct tern_cc_ack *ev)
 	bool valid = !s->app_limited && !s->broken && !s->broken_before && s->sent_before > 0;
 	bool held = s->limited_sent > s->sent / 2 && accounted < 0.98 * (double)s->rate;
 
-	if (valid && (lossy > s->loss_ceiling || held || accounted < 0.98 * s->sent_before))
+	/* what was sent and neither came nor was lost stands in a queue: if that was empty once in the round, a host was late and nothing is wrong with the path */
+	bool stands = s->round_least_ns > s->queue_limit_ns || !s->dedicated;
+
+	if (valid && (lossy > s->loss_ceiling || (stands && (held || accounted < 0.98 * s->sent_before))))
 		s->bad_rounds++;
 	else
 		s->bad_rounds = 0;
@@ -219,12 +245,15 @@ static void round_over(struct lightpath *s, const struct tern_cc_ack *ev)
 		rebase(s, &ev->flow, valid && accounted >= 0.98 * s->sent_before && lossy <= s->loss_ceiling);
 	if (s->bad_rounds >= 2 && arrived < (double)s->rate) {
 		correct(s, &ev->flow, (uint64_t)(arrived * 0.97));
+		s->distrust_ns = ev->flow.now_ns + DISTRUST_NS;
+		s->quick = false;
 		s->bad_rounds = 0;
 	}
 	s->sent_before = s->app_limited ? 0 : (double)s->sent / seconds;
 	s->broken_before = s->broken;
 	s->app_limited = s->broken = false;
 	s->sent = s->lost = s->delivered = s->limited_sent = 0;
+	s->round_least_ns = UINT64_MAX;
 	s->round_ns = ev->flow.now_ns;
 	s->round_end_bytes = ev->flow.delivered_bytes;
 }

@@ -5,9 +5,9 @@
  *   numbers: every number is committed once, in order, and never again.
  *   window:  a run is committed only while in_flight_bytes < cc window, so in_flight_bytes <= cc window + one burst when it is; probes excepted. (A control that lowers
  *            its window does not take back what is on its way.)
- *   pacer:   over any interval [t0, t1] the wire bytes committed are <= pace x (t1 - t0) + burst_bytes, also across changes of pace (each priced when it held); probes and
- *            acknowledgements do not wait but are charged. A caller that comes later than *when_ns said gets pace x its lateness on top (at most 100 us and 1 MiB of it),
- *            or every late wake-up would be rate lost for good; for a punctual caller, as in virtual time, there is no exception.
+ *   pacer:   over any interval [t0, t1] the wire bytes committed are <= pace x (t1 - t0) + burst_bytes, also across changes of pace (each priced
+ *            when it held); probes and acknowledgements do not wait but are charged. A caller that comes later than *when_ns said gets pace x its
+ *            lateness on top (at most 100 us and 1 MiB), or every late wake-up would be rate lost for good. A punctual caller: no exception.
  *   items:   each committed item is reported exactly once per byte: acked or lost, or handed out by flow_close.
  */
 #ifndef FLOW_FLOW_H
@@ -110,7 +110,8 @@ int flow_rx_check(struct flow *f, uint64_t number);
 struct flow_arrival { uint64_t number; uint32_t wire_bytes; uint8_t ecn; bool ack_eliciting; bool ack_now; };
 /** The frame verified and its bytes were taken. */
 void flow_rx_commit(struct flow *f, const struct flow_arrival *a, uint64_t now_ns);
-/** When an acknowledgement should leave: DESIGN 5.10 (16 frames or 50 us, whichever is later, at least each 500 us while data flows, gaps after 50 us at most). UINT64_MAX: nothing to say */
+/** When an acknowledgement should leave: DESIGN 5.10 (16 frames or 50 us, whichever is later, at least each 500 us while data flows, gaps after
+ * 50 us at most; the very first frame at once). UINT64_MAX: nothing to say */
 uint64_t flow_ack_when_ns(const struct flow *f);
 /** Fills the record and takes it as said. @return false: nothing was ever received */
 bool flow_ack_build(struct flow *f, uint64_t now_ns, struct wire_ack *out);

@@ -146,7 +146,8 @@ static uint32_t ranges_rotate(struct flow *f, struct wire_ack *out)
 		below = f->ack_cursor;
 	i = rangeset_prev(&f->rx, rangeset_seek(&f->rx, below));
 	n = ranges_down(f, i, n, WIRE_ACK_RANGES_MAX, out);
-	f->ack_cursor = n < WIRE_ACK_RANGES_MAX || out->range[n - 1].first <= rangeset_at(&f->rx, rangeset_first(&f->rx))->first ? 0 : out->range[n - 1].first;
+	f->ack_cursor = n < WIRE_ACK_RANGES_MAX || out->range[n - 1].first <= rangeset_at(&f->rx, rangeset_first(&f->rx))->first ?
+		0 : out->range[n - 1].first;
 	return n;
 }
 

@@ -15,7 +15,8 @@ enum {
 	FLOW_ACK_HOLD_NS = 500000,
 	FLOW_BURST_NS = 20000,
 	FLOW_BURST_MAX = 65536,
-	FLOW_LATE_NS = 100000,         /* a caller that comes later than the pacer asked is made up for this much time ... */
+	FLOW_LATE_NS = 100000,         /* a caller that comes later than the pacer asked is made up for this much time, or for half the egress buffer if it is known ... */
+	FLOW_LATE_MOST_NS = 5000000,
 	FLOW_LATE_MAX_BYTES = 1 << 20, /* ... and this much data */
 	FLOW_REBASE_SAMPLES = 8,
 	FLOW_QUIET_FRAMES = 512,       /* acknowledgements sent until the floor is worth saying although nothing was lost for certain */
@@ -96,7 +97,7 @@ struct flow {
 	uint32_t rx_ce;
 
 	struct flow_counters count;
-	uint64_t peer_ack_delay_ns, contract_rtt_ns, buffer_ns;
+	uint64_t peer_ack_delay_ns, contract_rtt_ns, buffer_ns, late_ns;
 	uint32_t frame_bytes;
 	uint8_t path_id;
 	uint32_t lost_at, losts;     /* ring of remembered losses, ascending numbers; losts entries end before lost_at */

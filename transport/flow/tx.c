@@ -21,7 +21,7 @@ void flow_pacer_settle(struct flow *f, uint64_t now_ns)
 	gain = (unsigned __int128)f->pace_bytes_per_s * (now_ns - f->tokens_ns);
 	f->tokens_ns = now_ns;
 	if (f->pace_due_ns && now_ns > f->pace_due_ns) {
-		unsigned __int128 late = (unsigned __int128)f->pace_bytes_per_s * min_u64(now_ns - f->pace_due_ns, FLOW_LATE_NS);
+		unsigned __int128 late = (unsigned __int128)f->pace_bytes_per_s * min_u64(now_ns - f->pace_due_ns, f->late_ns);
 
 		depth += late > (uint64_t)FLOW_LATE_MAX_BYTES * NANO ? (int64_t)FLOW_LATE_MAX_BYTES * NANO : (int64_t)late;
 	}
@@ -80,6 +80,7 @@ int flow_init(struct flow *f, const struct flow_config *config)
 	};
 	if (in->buffer_bytes != TERN_CC_NONE && in->contract_bytes_per_s != TERN_CC_NONE && in->contract_bytes_per_s)
 		f->buffer_ns = (uint64_t)((unsigned __int128)in->buffer_bytes * NANO / in->contract_bytes_per_s);
+	f->late_ns = f->buffer_ns / 2 > FLOW_LATE_NS ? min_u64(f->buffer_ns / 2, FLOW_LATE_MOST_NS) : FLOW_LATE_NS;
 	rangeset_init(&f->rx, &config->shared->ranges);
 	init.now_ns = config->now_ns;
 	f->cc->init(f->cc_state, &init, &f->out);
@@ -257,7 +258,8 @@ int flow_tx_add(struct flow *f, const struct flow_item *item)
 		return -TERN_ELIMIT;
 	sent_ns = f->shared->extent[last].sent_ns + f->shared->extent[last].span_ns;
 	*e = (struct flow_extent){
-		.first = f->next_number - 1, .ref = item->ref, .offset = item->offset, .bytes = item->bytes, .kind = item->kind, .stride_bytes = item->bytes,
+		.first = f->next_number - 1, .ref = item->ref, .offset = item->offset, .bytes = item->bytes, .kind = item->kind,
+			.stride_bytes = item->bytes,
 		.frames = 1, .sent_ns = sent_ns, .delivered_64 = (uint32_t)(f->delivered_bytes / 64), .next = FLOW_NONE,
 		.flags = (uint16_t)(FLOW_EXTENT_JOINED | (f->shared->extent[last].flags & FLOW_EXTENT_APP_LIMITED)),
 	};

@@ -95,6 +95,18 @@ int loop_link_add(struct loop *lp, struct link *link)
 	return 0;
 }
 
+void loop_link_remove(struct loop *lp, struct link *link)
+{
+	size_t i = 0;
+	while (i < lp->links && lp->link[i] != link)
+		i++;
+	if (i == lp->links)
+		return;
+	loop_reap(lp, lp->now_ns);
+	lp->link[i] = lp->link[--lp->links];
+	link->ops->close(&link);
+}
+
 bool loop_peer_quiet(const struct loop_peer *peer)
 {
 	for (unsigned i = 0; i < peer->peer.paths; i++)

@@ -128,6 +128,8 @@ uint64_t loop_when_ns(struct loop *lp, uint64_t now_ns);
 
 /** Takes a link over. @return 0, -TERN_ELIMIT */
 int loop_link_add(struct loop *lp, struct link *link);
+/** Closes a link that no path uses any more and lets it go. */
+void loop_link_remove(struct loop *lp, struct link *link);
 
 /** A peer without paths; operations may be posted to it (peer->peer.pair). @return 0, -TERN_ELIMIT, -TERN_ENOMEM */
 int loop_peer_open(struct loop *lp, struct msg_ep *ep, uint64_t id, void *owner, struct loop_peer **out);

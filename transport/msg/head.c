@@ -107,7 +107,7 @@ static void heads_tx(struct msg_mix *x)
 			r = (struct wire_record){.type = WIRE_CANCEL, .cancel = {.seq = op->seq}};
 			if (!msg_mix_put(x, &r, &item))
 				return;
-			op->state &= ~(uint32_t)OP_CANCEL_DUE;
+			op->state = (op->state & ~(uint32_t)OP_CANCEL_DUE) | OP_CANCEL_SENT;
 			send_queue(op);
 			continue;
 		}

@@ -101,8 +101,8 @@ void send_try_end(struct msg *m, struct msg_op *op)
 		return;
 	if (send_wants_result(op) && !(op->state & OP_RESULT))
 		return;
-	if (op->state & OP_CANCEL_DUE)
-		return; /* the answer to CANCEL ends it */
+	if (op->state & OP_CANCEL_SENT)
+		return; /* bytes may have been acknowledged and dropped: only the answer to CANCEL ends it */
 	op->bytes = op->total_bytes;
 	msg_op_end(m, op, 0);
 }

@@ -59,6 +59,7 @@ enum msg_op_state {
 	OP_POSTED = 2048,     /* receive: among those that match */
 	OP_ANNOUNCED = 4096,  /* receive: recv_id is its announcement */
 	OP_VOID = 8192,       /* receive: its announcement will not be used */
+	OP_CANCEL_SENT = 1 << 15,
 	OP_ENDED = 1 << 14,   /* waits for frames in links, or is in the done list */
 };
 

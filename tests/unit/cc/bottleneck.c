@@ -61,7 +61,8 @@ static void pinned(void)
 	static const double losses[] = {0, 1e-3};
 
 	for (int i = 0; i < 6; i++) {
-		struct model_config c = {.cc = "lightpath", .rate = rates[i % 3], .bottleneck = rates[i % 3], .queue_bytes = 10000000, .rtt_ns = 100000000,
+		struct model_config c = {.cc = "lightpath", .rate = rates[i % 3], .bottleneck = rates[i % 3], .queue_bytes = 10000000,
+			.rtt_ns = 100000000,
 					 .chunks = 767000, .loss = losses[i / 3], .dedicated = 1};
 		struct result r = run_cell(c, losses[i / 3] > 0 ? "pinned, loss 1e-3" : "pinned");
 		uint64_t pin = rates[i % 3] / 1000 * 985, bound = above(ideal_ns(&c, pin) - c.rtt_ns, 1 / 0.98) + c.rtt_ns;
@@ -78,7 +79,8 @@ static void short_paths(void)
 	static const uint64_t rtts[] = {100000, 500000, 5000000};
 
 	for (int i = 0; i < 3; i++) {
-		struct model_config c = {.cc = "lightpath", .rate = 1250000000, .bottleneck = 1250000000, .queue_bytes = 1000000, .rtt_ns = rtts[i], .chunks = 100000,
+		struct model_config c = {.cc = "lightpath", .rate = 1250000000, .bottleneck = 1250000000, .queue_bytes = 1000000,
+			.rtt_ns = rtts[i], .chunks = 100000,
 					 .loss = 1e-3, .dedicated = 1};
 		struct result r = run_cell(c, "pinned, short, loss 1e-3");
 
@@ -93,7 +95,8 @@ static void outage(void)
 	static const uint64_t rtts[] = {1000000, 10000000, 100000000};
 
 	for (int i = 0; i < 3; i++) {
-		struct model_config c = {.cc = "lightpath", .rate = 125000000, .bottleneck = 125000000, .queue_bytes = 1000000, .rtt_ns = rtts[i], .chunks = 100000,
+		struct model_config c = {.cc = "lightpath", .rate = 125000000, .bottleneck = 125000000, .queue_bytes = 1000000, .rtt_ns = rtts[i],
+			.chunks = 100000,
 					 .dedicated = 1, .protection_ns = 60000000};
 		uint64_t calm = run_cell(c, "no outage").took_ns, dark;
 
@@ -114,7 +117,8 @@ static void route(void)
 	static const uint64_t rtts[] = {10000000, 100000000}, steps[] = {1000000, 4000000, 10000000};
 
 	for (int i = 0; i < 12; i++) {
-		struct model_config c = {.cc = "lightpath", .rate = 125000000, .bottleneck = 125000000, .queue_bytes = 125000, .rtt_ns = rtts[i % 2], .chunks = 300000,
+		struct model_config c = {.cc = "lightpath", .rate = 125000000, .bottleneck = 125000000, .queue_bytes = 125000,
+			.rtt_ns = rtts[i % 2], .chunks = 300000,
 					 .dedicated = 1, .buffer_bytes = i < 6 ? 62500 : 0, .protection_ns = i < 6 ? 60000000 : 0};
 		uint64_t calm = run_cell(c, "no step").took_ns;
 		struct result r;
@@ -133,7 +137,8 @@ static void wrong_contract(void)
 	static const uint64_t rtts[] = {1000000, 20000000, 100000000};
 
 	for (int i = 0; i < 3; i++) {
-		struct model_config c = {.cc = "lightpath", .rate = 125000000, .bottleneck = 62500000, .queue_bytes = 625000, .rtt_ns = rtts[i], .chunks = 400000,
+		struct model_config c = {.cc = "lightpath", .rate = 125000000, .bottleneck = 62500000, .queue_bytes = 625000, .rtt_ns = rtts[i],
+			.chunks = 400000,
 					 .dedicated = 1};
 		struct result r = run_cell(c, "contract twice too high");
 
@@ -145,7 +150,8 @@ static void wrong_contract(void)
 
 static void cubic(void)
 {
-	struct model_config c = {.cc = "cubic", .rate = 125000000, .bottleneck = 125000000, .queue_bytes = 2500000, .rtt_ns = 20000000, .chunks = 400000};
+	struct model_config c = {.cc = "cubic", .rate = 125000000, .bottleneck = 125000000, .queue_bytes = 2500000, .rtt_ns = 20000000,
+		.chunks = 400000};
 	struct result r = run_cell(c, "cubic"), lossy;
 
 	CU_ASSERT(r.took_ns < above(ideal_ns(&c, c.bottleneck), 1.15));
@@ -174,7 +180,8 @@ static void unknown(void)
 }
 
 static const struct unit_case cases[] = {
-	{"by name", names}, {"pinned", pinned}, {"pinned on short paths", short_paths}, {"outages", outage}, {"another route", route}, {"a wrong contract", wrong_contract},
+	{"by name", names}, {"pinned", pinned}, {"pinned on short paths", short_paths}, {"outages", outage}, {"another route", route},
+		{"a wrong contract", wrong_contract},
 	{"cubic", cubic}, {"no contract", unknown},
 };
 

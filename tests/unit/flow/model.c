@@ -49,7 +49,8 @@ static void losses(void)
 
 	for (int i = 0; i < 15; i++) {
 		static const uint64_t rtts[] = {200000, 10000000, 100000000};
-		struct model_config c = {.rate = 125000000, .rtt_ns = rtts[i / 5], .loss = p[i % 5], .chunks = 20000, .extents = 20000, .ranges = 4096};
+		struct model_config c = {.rate = 125000000, .rtt_ns = rtts[i / 5], .loss = p[i % 5], .chunks = 20000, .extents = 20000,
+			.ranges = 4096};
 		struct flow_counters n;
 		uint64_t took = run_cell(&c, 100 * ideal_ns(&c), &n);
 
@@ -65,7 +66,8 @@ static void lost_acks(void)
 	static const double p[] = {0.01, 0.1, 0.3, 0.5};
 
 	for (int i = 0; i < 4; i++) {
-		struct model_config c = {.rate = 125000000, .rtt_ns = 10000000, .ack_loss = p[i], .loss = 1e-3, .chunks = 20000, .extents = 20000, .ranges = 4096};
+		struct model_config c = {.rate = 125000000, .rtt_ns = 10000000, .ack_loss = p[i], .loss = 1e-3, .chunks = 20000, .extents = 20000,
+			.ranges = 4096};
 
 		CU_ASSERT(run_cell(&c, 100 * ideal_ns(&c), NULL) < ideal_ns(&c) + ideal_ns(&c) / 20 + 16 * c.rtt_ns);
 	}
@@ -74,7 +76,8 @@ static void lost_acks(void)
 /* Frames overtake each other by more than the first reordering window: it is learnt, so that few frames are sent twice. */
 static void reordering(void)
 {
-	struct model_config c = {.rate = 125000000, .rtt_ns = 20000000, .jitter_ns = 4000000, .repeat = 0.01, .chunks = 50000, .extents = 50000, .ranges = 4096};
+	struct model_config c = {.rate = 125000000, .rtt_ns = 20000000, .jitter_ns = 4000000, .repeat = 0.01, .chunks = 50000, .extents = 50000,
+		.ranges = 4096};
 	struct flow_counters n;
 
 	run_cell(&c, 10 * ideal_ns(&c), &n);
@@ -87,7 +90,8 @@ static void reordering(void)
 /* Two seconds of nothing: nothing but a probe's frame is given up, and after the first acknowledgement it goes on at full rate. */
 static void darkness(void)
 {
-	struct model_config c = {.rate = 125000000, .rtt_ns = 20000000, .chunks = 40000, .extents = 40000, .ranges = 4096, .dark_from_ns = 100000000, .dark_ns = 2000000000};
+	struct model_config c = {.rate = 125000000, .rtt_ns = 20000000, .chunks = 40000, .extents = 40000, .ranges = 4096,
+		.dark_from_ns = 100000000, .dark_ns = 2000000000};
 	struct flow_counters n;
 	uint64_t took = run_cell(&c, 20000000000ull, &n);
 
@@ -119,7 +123,8 @@ static void mixtures(void)
 
 	for (int i = 0; i < 60; i++) {
 		struct model dice = {.seed = base + 7919u * (unsigned)i + 1};
-		struct model_config c = {.rate = 1000000ull << (model_random(&dice) % 11), .rtt_ns = 100000ull << (model_random(&dice) % 11), .chunks = 2000};
+		struct model_config c = {.rate = 1000000ull << (model_random(&dice) % 11), .rtt_ns = 100000ull << (model_random(&dice) % 11),
+			.chunks = 2000};
 		uint64_t kind = model_random(&dice);
 
 		c.loss = kind & 1 ? model_chance(&dice) * 0.2 : 0;

@@ -148,7 +148,8 @@ static inline void model_open(struct model *m, const struct model_config *cfg, u
 	struct flow_config fc = {
 		.path_id = 3, .cc = cc_find(cfg->cc ? cfg->cc : "fixed"), .peer_ack_delay_ns = FLOW_ACK_HOLD_NS, .now_ns = 1000000,
 		.cc_init = {.contract_bytes_per_s = contract, .contract_rtt_ns = contract == UINT64_MAX ? UINT64_MAX : cfg->rtt_ns,
-			    .buffer_bytes = cfg->buffer_bytes ? cfg->buffer_bytes : UINT64_MAX, .frame_bytes = MODEL_WIRE, .dedicated = cfg->dedicated,
+			    .buffer_bytes = cfg->buffer_bytes ? cfg->buffer_bytes : UINT64_MAX, .frame_bytes = MODEL_WIRE,
+				.dedicated = cfg->dedicated,
 			    .protection_ns = cfg->protection_ns},
 	};
 
@@ -337,7 +338,8 @@ static inline uint64_t model_sender(struct model *m)
 
 static inline void model_receive(struct model *m, const struct model_frame *frame)
 {
-	struct flow_arrival a = {.number = frame->number, .wire_bytes = MODEL_WIRE, .ecn = frame->ecn, .ack_eliciting = frame->elicits, .ack_now = frame->now};
+	struct flow_arrival a = {.number = frame->number, .wire_bytes = MODEL_WIRE, .ecn = frame->ecn, .ack_eliciting = frame->elicits,
+		.ack_now = frame->now};
 
 	if (frame->number >= m->taken_room) {
 		size_t room = frame->number * 2;

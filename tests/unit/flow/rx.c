@@ -13,7 +13,8 @@ static const uint64_t start_ns = 5000000;
 static void fresh(struct flow *f, uint32_t ranges)
 {
 	struct flow_config c = {.cc = &cc_fixed, .now_ns = start_ns, .peer_ack_delay_ns = 500000,
-				.cc_init = {.contract_bytes_per_s = 125000000, .contract_rtt_ns = 1000000, .frame_bytes = 1500, .buffer_bytes = UINT64_MAX}};
+				.cc_init = {.contract_bytes_per_s = 125000000, .contract_rtt_ns = 1000000, .frame_bytes = 1500,
+					.buffer_bytes = UINT64_MAX}};
 
 	CU_ASSERT_FATAL(flow_shared_bytes(64, ranges) <= sizeof(memory));
 	shared = c.shared = flow_shared_init(memory, 64, ranges);
@@ -162,7 +163,8 @@ static void bad_acks(void)
 }
 
 static const struct unit_case cases[] = {
-	{"replay", replay}, {"bounded memory", bounded}, {"when to acknowledge", ack_times}, {"every range is said", all_said}, {"bad acknowledgements", bad_acks},
+	{"replay", replay}, {"bounded memory", bounded}, {"when to acknowledge", ack_times}, {"every range is said", all_said},
+		{"bad acknowledgements", bad_acks},
 };
 
 int main(void)

@@ -385,6 +385,23 @@ static bool wind_down(void)
 	return rests;
 }
 
+/* Numbers that wrap around soon, as after years. */
+static void age(void)
+{
+	struct net *n = &model.net;
+	for (int a = 0; a < n->nodes; a++)
+		for (int b = 0; b < n->nodes; b++) {
+			if (a == b)
+				continue;
+			struct msg_pair *tx = n->node[a].pair[b], *rx = n->node[b].pair[a];
+			tx->tx_next = tx->tx_front = rx->rx_front = (UINT64_C(1) << 32) - net_below(n, 60);
+			for (unsigned i = 0; i < MSG_CLASSES; i++)
+				tx->unnamed[i] = (uint32_t)tx->tx_next;
+			tx->offer_next = tx->offer_first = rx->ann_base = rx->ann_next = 0u - (uint32_t)net_below(n, 20);
+			tx->req_next = rx->read_next = 0u - 2 - (uint32_t)net_below(n, 10);
+		}
+}
+
 static void one_seed(uint64_t seed)
 {
 	struct net *n = &model.net;
@@ -406,6 +423,8 @@ static void one_seed(uint64_t seed)
 	unsigned tags = 1 + (unsigned)net_below(n, 6), masked = (unsigned)net_below(n, 3) * 15, any = (unsigned)net_below(n, 3) * 15;
 	unsigned cancel = (unsigned)net_below(n, 2) * 14, events = 20 + (unsigned)net_below(n, 200), stir = 1 + (unsigned)net_below(n, 12);
 	bool up = net_chance(n, 80);
+	if (net_chance(n, 30))
+		age();
 	if (up)
 		net_up_all(n);
 	for (unsigned i = 0; i < events; i++) {

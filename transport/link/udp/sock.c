@@ -32,9 +32,9 @@ static socklen_t sock_length(const struct sockaddr_storage *a)
 	return a->ss_family == AF_INET6 ? sizeof(struct sockaddr_in6) : sizeof(struct sockaddr_in);
 }
 
-static uint16_t *sock_port(struct sockaddr_storage *a)
+static uint16_t *sock_port(const struct sockaddr_storage *a)
 {
-	return a->ss_family == AF_INET6 ? &((struct sockaddr_in6 *)a)->sin6_port : &((struct sockaddr_in *)a)->sin_port;
+	return a->ss_family == AF_INET6 ? &((struct sockaddr_in6 *)(uintptr_t)a)->sin6_port : &((struct sockaddr_in *)(uintptr_t)a)->sin_port;
 }
 
 /* FORCE goes past rmem_max and wmem_max, for root only. */
@@ -182,7 +182,8 @@ static int sock_bind_connect(int fd, const struct sockaddr_storage *local, const
 	struct sock_filter none = BPF_STMT(BPF_RET | BPF_K, 0);
 	struct sock_fprog filter = {.len = 1, .filter = &none};
 
-	sock_set(fd, SOL_SOCKET, SO_REUSEADDR, 1);
+	if (*sock_port(local)) /* only to share the listening port: with it, a port the kernel chooses could be another path's */
+		sock_set(fd, SOL_SOCKET, SO_REUSEADDR, 1);
 	if (setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, &filter, sizeof(filter)) || bind(fd, (const struct sockaddr *)local, sock_length(local)) ||
 	    connect(fd, (const struct sockaddr *)remote, sock_length(remote)))
 		return -errno;
