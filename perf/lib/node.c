@@ -140,8 +140,10 @@ static int silence(struct node *n)
 	if (!n->options->events && ++n->empty % CLOCK_EACH)
 		return NODE_OK;
 	uint64_t now = clock_ns();
-	if (!n->progress_ns)
+	if (!n->progress_ns) {
 		n->progress_ns = now;
+		n->frames = node_stat(n, "rx_frames");
+	}
 	if (now - n->progress_ns < n->options->timeout_ns)
 		return NODE_OK;
 	/* one message may take longer than the timeout on a slow link: frames are progress too, but not for ever */
