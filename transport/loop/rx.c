@@ -130,7 +130,8 @@ static int rx_bulk(struct rx *rx)
 {
 	struct loop *lp = rx->lp;
 	struct msg_pair *pair = rx->path->peer->peer.pair;
-	struct msg_arrival a = {.seq = rx->h.seq, .channel = rx->h.channel, .sealed = rx->path->rx_seal != NULL, .offset = rx->h.offset, .bytes = rx->bytes};
+	struct msg_arrival a = {
+	    .seq = rx->h.seq, .channel = rx->h.channel, .sealed = rx->path->rx_seal != NULL, .offset = rx->h.offset, .bytes = rx->bytes};
 	struct msg_place place;
 	int err = msg_rx_where(pair, &a, &place);
 	if (err)
