@@ -21,7 +21,7 @@ struct tern_cc_init {
 	uint64_t buffer_bytes;         /* egress buffer B; TERN_CC_NONE if not known */
 	uint64_t protection_ns;        /* how long a protection switch may take; 0: none */
 	double loss_ceiling;           /* loss ratio above which loss is a sign of something else; 0: plug-in's default */
-	uint32_t frame_bytes;          /* largest frame on the wire */
+	uint32_t frame_bytes;          /* largest frame on the wire, to begin with */
 	uint32_t dedicated;            /* 1: nobody else is on the path */
 };
 
@@ -29,6 +29,7 @@ struct tern_cc_init {
 struct tern_cc_flow {
 	uint64_t now_ns;
 	uint64_t in_flight_bytes;  /* after the event */
+	uint64_t frame_bytes;      /* largest frame on the wire now: the path MTU search raises it */
 	uint64_t delivered_bytes;  /* acknowledged since the flow began, monotonic */
 	uint64_t srtt_ns;          /* TERN_CC_NONE before the first sample */
 	uint64_t min_rtt_ns;       /* over the path's life since the last rebase; TERN_CC_NONE before the first sample */

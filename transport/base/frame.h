@@ -22,7 +22,9 @@ struct frame_seg {
 /* A frame to send. The engine's until link tx takes it, the link's until reap gives it back; what its segments point to must not change or go away meanwhile. */
 struct frame {
 	struct link_path *path; /* where it leaves */
-	void *chunk;            /* loop's: buffer the sealed bytes live in, or NULL */
+	void *chunk;            /* loop's: the buffer that `room` is part of, or NULL */
+	uint8_t *room;          /* contiguous place for header, payload and tag: MIX, packed and sealed frames; NULL: segments are sent from where they are */
+	void *owner;            /* the operation whose memory segments point into, or NULL: it is held until reap */
 	uint64_t number;        /* flow's number, never reused */
 	uint64_t offset;        /* BULK: byte offset in the message */
 	uint64_t depart_ns;     /* for links that PACE: not before this; 0: now */

@@ -3,8 +3,11 @@
  *
  * Invariants (tests/unit/flow holds them):
  *   numbers: every number is committed once, in order, and never again.
- *   window:  in_flight_bytes <= cc window + one burst, at every instant; probes excepted.
- *   pacer:   over any interval [t0, t1] the wire bytes committed are <= pace x (t1 - t0) + burst_bytes, also across changes of pace (each priced when it held).
+ *   window:  a run is committed only while in_flight_bytes < cc window, so in_flight_bytes <= cc window + one burst when it is; probes excepted. (A control that lowers
+ *            its window does not take back what is on its way.)
+ *   pacer:   over any interval [t0, t1] the wire bytes committed are <= pace x (t1 - t0) + burst_bytes, also across changes of pace (each priced
+ *            when it held); probes and acknowledgements do not wait but are charged. A caller that comes later than *when_ns said gets pace x its
+ *            lateness on top (at most 100 us and 1 MiB), or every late wake-up would be rate lost for good. A punctual caller: no exception.
  *   items:   each committed item is reported exactly once per byte: acked or lost, or handed out by flow_close.
  */
 #ifndef FLOW_FLOW_H
@@ -67,10 +70,13 @@ size_t flow_close(struct flow *f, struct flow_report *out, size_t max);
 
 /* ---- sending ---- */
 
-/** Wire bytes that may leave now: at most a burst, 0 if window or pacer are shut. *when_ns: the time to ask again (UINT64_MAX: only an ack opens it). */
+/** Wire bytes that may leave now: at most a burst, 0 if window or pacer are shut. *when_ns: the time to ask again (UINT64_MAX: only an ack opens it). The pacer opens
+ * when half a burst has gathered. Ask only with something to send. */
 uint64_t flow_tx_room(struct flow *f, uint64_t now_ns, uint64_t *when_ns);
 /** Present burst: clamp(pace x 20 us, 2 frames, 64 KB), DESIGN 5.9. */
 uint64_t flow_burst_bytes(const struct flow *f);
+/** The largest frame on the wire, lower layers included, has changed. */
+void flow_frame(struct flow *f, uint32_t frame_bytes, uint64_t now_ns);
 /** A probe is due: one frame may be sent although the room is 0. */
 bool flow_probe_due(const struct flow *f, uint64_t now_ns);
 /** The number the next frame gets. */
@@ -104,7 +110,8 @@ int flow_rx_check(struct flow *f, uint64_t number);
 struct flow_arrival { uint64_t number; uint32_t wire_bytes; uint8_t ecn; bool ack_eliciting; bool ack_now; };
 /** The frame verified and its bytes were taken. */
 void flow_rx_commit(struct flow *f, const struct flow_arrival *a, uint64_t now_ns);
-/** When an acknowledgement should leave: DESIGN 5.10 (16 frames or 50 us, whichever is later, at least each 500 us while data flows, gaps after 50 us at most). UINT64_MAX: nothing to say */
+/** When an acknowledgement should leave: DESIGN 5.10 (16 frames or 50 us, whichever is later, at least each 500 us while data flows, gaps after
+ * 50 us at most; the very first frame at once). UINT64_MAX: nothing to say */
 uint64_t flow_ack_when_ns(const struct flow *f);
 /** Fills the record and takes it as said. @return false: nothing was ever received */
 bool flow_ack_build(struct flow *f, uint64_t now_ns, struct wire_ack *out);

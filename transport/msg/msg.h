@@ -25,13 +25,14 @@ struct msg_pair; /* one a peer of an endpoint; msg/state.h defines all three */
 
 struct msg_config {
 	uint32_t max_pairs, max_replies;  /* peers' READs answered at once */
+	uint32_t max_ops;             /* operations posted at once, all endpoints; 0: 16384. Past it an operation ends with TERN_ELIMIT */
 	uint32_t max_inbound;             /* unmatched messages and incoming writes, all pairs */
 	uint64_t unmatched_bytes;         /* all pairs */
 	uint32_t ranges;                  /* nodes for holes, all operations */
 	const struct mem_table *exports;  /* what peers may read and write */
 };
 
-/** Memory that msg_init needs; unmatched_bytes are asked for separately (msg_unmatched_bytes), so that they may be lazily mapped pages. */
+/** Memory that msg_init needs, aligned to 64; the unmatched_bytes are given separately, so that they may be lazily mapped pages. */
 size_t msg_bytes(const struct msg_config *config);
 int msg_init(struct msg **out, const struct msg_config *config, void *memory, void *unmatched);
 
@@ -48,6 +49,13 @@ void msg_pair_up(struct msg_pair *pair, const struct msg_limits *peer);
 /** Every operation with it ends with `status` (also any-peer receives it had begun to fill); its memory is free once the done list is taken. */
 void msg_pair_close(struct msg *m, struct msg_pair *pair, int status);
 bool msg_pair_idle(const struct msg_pair *pair); /* nothing posted, nothing unacknowledged */
+/** The loop's own pointer, kept in the pair. */
+void msg_pair_own(struct msg_pair *pair, void *owner);
+void *msg_pair_owner(const struct msg_pair *pair);
+/** The next pair that has come to have something to send since this was last asked (a receive just posted may owe a GRANT to any peer). NULL: none */
+struct msg_pair *msg_woken(struct msg *m);
+/** Bytes copied outside msg_tx_records and msg_rx_commit: small and unmatched messages into their receives. */
+uint64_t msg_copied_bytes(const struct msg *m);
 
 /* ---- operations ---- */
 
@@ -108,13 +116,18 @@ struct msg_place {
 	uint64_t offset;
 	uint32_t bytes;
 	void *target;        /* msg's own */
+	uint32_t epoch;      /* msg's own */
 	const uint8_t *bounce; /* with BOUNCE the caller sets it before msg_rx_commit */
 };
 struct msg_arrival { uint32_t seq; uint16_t channel; bool sealed; uint64_t offset; uint32_t bytes; };
 /** Where a BULK payload belongs. @return 0; -TERN_EAGAIN: refused, its HEAD is not here (do not acknowledge); -TERN_EPROTO: past the message's end */
 int msg_rx_where(struct msg_pair *pair, const struct msg_arrival *a, struct msg_place *out);
-/** The bytes are there. `copied` counts what BOUNCE copies. */
-void msg_rx_commit(struct msg_pair *pair, const struct msg_place *place, uint64_t *copied);
+/**
+ * The bytes are there. `copied` counts what BOUNCE copies.
+ * @return 0; -TERN_EAGAIN: since msg_rx_where the message was matched, cancelled or ended: they are nowhere, do not acknowledge.
+ *         With at most 64 places uncommitted at a time, holes always find a node.
+ */
+int msg_rx_commit(struct msg_pair *pair, const struct msg_place *place, uint64_t *copied);
 /** A guess for scattered receives: memory where the next bytes of this pair will belong if they come in order. @return false: none worth posting */
 bool msg_rx_expect(struct msg_pair *pair, uint8_t **addr, uint64_t *bytes, struct msg_op **op);
 

@@ -8,6 +8,7 @@
 
 struct msg_pair;
 struct msg_ep;
+struct msg_in;
 
 enum msg_op_type { MSG_OP_SEND = 1, MSG_OP_RECV, MSG_OP_WRITE, MSG_OP_READ, MSG_OP_REPLY /* msg's own: answers a peer's READ */ };
 
@@ -37,6 +38,10 @@ struct msg_op {
 	uint64_t done_bytes;   /* acknowledged (sending), placed (receiving) */
 	struct rangeset ranges; /* sending: lost, to be sent again. Receiving: placed beyond the contiguous front */
 	uint64_t total_bytes;  /* of the message as it travels */
-	uint64_t spare[4];
+	struct list hash;      /* second queue: a send by its tag or number, a receive that waits to be announced */
+	struct msg_in *in;     /* receive, read: the message that fills it */
+	uint64_t order;        /* receive: when it was posted */
+	uint64_t head_bytes;   /* sending: bytes sent since the last HEAD */
+	uint32_t slot, hold, heads;
 };
 #endif

@@ -1,6 +1,6 @@
 /* Sealing of frames with AES-256-GCM: four functions over a cipher library (libipsec-mb, else OpenSSL's EVP). The only place that knows a cipher.
- * Called by loop/. A key belongs to one path, direction and phase; the nonce is the key's 12-byte IV xor the frame's number (last 8 bytes, big-endian), so a
- * (key, number) must be sealed once (DESIGN 5.4); that is the caller's to keep. */
+ * Called by loop/. A key belongs to one path, direction and phase; the nonce is the key's 12-byte IV xor the frame's number (last 8 bytes,
+ * big-endian), so a (key, number) must be sealed once (DESIGN 5.4); that is the caller's to keep. One thread at a time uses one seal. */
 #ifndef SEAL_SEAL_H
 #define SEAL_SEAL_H
 #include <stddef.h>
@@ -23,11 +23,11 @@ void seal_close(struct seal **seal);
 void seal_frame(struct seal *seal, uint64_t number, const uint8_t *aad, size_t aad_bytes, const struct frame_seg *seg, size_t n, uint8_t *out);
 /**
  * Opens `bytes` of ciphertext (tag excluded) into the destination segments, one pass.
- * @return 0; -TERN_EAUTH: forged or damaged, then the destination's contents are undefined
+ * @return 0; -TERN_EAUTH: forged, damaged, or the segments are not exactly `bytes` long; then the destination's contents are undefined
  */
 int seal_unseal(struct seal *seal, uint64_t number, const uint8_t *aad, size_t aad_bytes, const uint8_t *in, size_t bytes, const uint8_t *tag,
                 const struct frame_seg *dest, size_t n);
-/** Which library does the work: "ipsec-mb" or "evp"; TERN_SEAL=evp in the environment forces the fallback. */
+/** Which library the next seal_open takes: "ipsec-mb" or "evp"; TERN_SEAL=evp in the environment forces the fallback. */
 const char *seal_library(void);
 
 #endif

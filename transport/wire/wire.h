@@ -1,5 +1,5 @@
-/* Every byte of a datagram, encode and decode; docs/wire.md says the same in tables. Called by flow, msg, peer and loop. Pure: no state, no clock, no allocation;
- * decoding never reads outside the bytes given, whatever is in them. All integers little-endian.
+/* Every byte of a datagram, encode and decode; docs/wire.md says the same in tables. Called by flow, msg, peer and loop. Pure: no state, no
+ * clock, no allocation; decoding never reads outside the bytes given, whatever is in them. All integers little-endian.
  *
  * A datagram is one frame: a 16-byte header in clear (authenticated), for BULK 16 bytes more, then the payload, then a 16-byte tag when sealed.
  *   MIX   payload: records one after another (acknowledgements, message heads with small messages inside, announcements ...)
@@ -44,10 +44,15 @@ struct wire_header {
 };
 
 /** Writes the header. @return its length: 16, or 32 for BULK */
-size_t wire_header_encode(const struct wire_header *h, uint8_t *out);
+static inline size_t wire_header_encode(const struct wire_header *h, uint8_t *out);
 
-/** @return the header's length, or 0: too short, unknown version or type, reserved bits set */
-size_t wire_header_decode(const uint8_t *in, size_t bytes, struct wire_header *out);
+/**
+ * Fields of BULK are 0 after any other type. PARITY is refused: nobody may send it yet.
+ * @return the header's length, or 0: too short, unknown version or type, reserved bits set
+ */
+static inline size_t wire_header_decode(const uint8_t *in, size_t bytes, struct wire_header *out);
+
+#include "wire/header.h"
 
 enum wire_record_type {
 	WIRE_PAD = 0,      /* a single zero byte, no record header; to the end of the payload */
@@ -96,6 +101,7 @@ enum wire_head_flags {
 	WIRE_HEAD_CLAIM = 8,    /* no credit: the bytes come after a GRANT */
 	WIRE_HEAD_HOLD_ALL = 16, /* hold: every earlier message, not only those up to hold_seq with the same tag */
 	WIRE_HEAD_WANT_RESULT = 32, /* DONE_MATCHED: a RESULT is wanted when matched */
+	WIRE_HEAD_FLAGS_ALL = 63,
 };
 /* A message begins. Repeated with later bursts until acknowledged. */
 struct wire_head {
@@ -113,7 +119,8 @@ struct wire_head {
 	uint64_t shape[TERN_DIMS_MAX];
 	const uint8_t *data;    /* with INLINE: `bytes` bytes, inside the decoded frame */
 };
-/* A receive is waiting; order numbers the announcements of a channel, so that the sender takes them in posting order. */
+/* A receive is waiting. dtype TERN_RAW with dims 0: bytes without a shape. order numbers the announcements of a channel, so that the sender takes
+ * them in posting order. */
 struct wire_announce {
 	uint16_t channel;
 	uint8_t dtype, dims;
@@ -123,9 +130,11 @@ struct wire_announce {
 	uint64_t shape[TERN_DIMS_MAX];
 };
 struct wire_grant { uint16_t channel; uint32_t seq, recv_id; }; /* a claim has met its receive: send the bytes */
-/* How a message ended at the receiver, where that is not plain success by acknowledgement. status 0: matched (WANT_RESULT); otherwise TERN_E, positive. */
+/* How a message ended at the receiver, where that is not plain success by acknowledgement. status 0: matched (WANT_RESULT); otherwise TERN_E,
+ * positive. */
 struct wire_result { uint16_t channel; uint8_t status; uint32_t seq; uint64_t bytes; };
-struct wire_revoke { uint16_t channel; uint8_t answer; uint8_t taken; uint32_t order, recv_id; }; /* an announcement is taken back; answer 1: reply, taken 1: too late, a message uses it */
+/* An announcement is taken back; answer 1: reply, taken 1: too late, a message uses it (only in an answer). */
+struct wire_revoke { uint16_t channel; uint8_t answer; uint8_t taken; uint32_t order, recv_id; };
 struct wire_read { uint16_t channel; uint32_t req_id; uint64_t key, remote_offset, bytes; };
 struct wire_cancel { uint16_t channel; uint32_t seq; }; /* the sender gives a message up */
 struct wire_bye { uint8_t status; }; /* the peer closes; TERN_E, positive, or 0 */
@@ -152,15 +161,18 @@ struct wire_record {
 size_t wire_record_bytes(const struct wire_record *r);
 
 /**
- * Appends a record. HEAD with INLINE copies `data`, unless data is NULL: then the bytes are left for the caller to fill in.
+ * Appends a record. HEAD with INLINE copies `data`, unless data is NULL: then the bytes are left for the caller to fill in. The caller vouches for
+ * the fields: a range count, dims or inline length beyond its limit is an assert.
  * @return bytes written; 0 if it does not fit in `room` (nothing was written)
  */
 size_t wire_record_encode(const struct wire_record *r, uint8_t *out, size_t room);
 
 /**
- * Takes the next record from a MIX payload.
- * @return bytes used (> 0), 0 at the end (out->type is WIRE_PAD), or -TERN_EPROTO: malformed (lengths, unknown and not optional, ranges not descending,
- *         dims > 8, shape times dtype overflowing or not `bytes`, INLINE longer than the record)
+ * Takes the next record from a MIX payload, past optional ones of an unknown type. In a HEAD, fields its kind and flags do not ask for come out 0;
+ * shape entries from dims on are not written.
+ * @return bytes used (> 0), 0 at the end (out->type is WIRE_PAD), or -TERN_EPROTO and *out undefined: malformed (lengths, unknown and not optional,
+ *         ranges not descending, dims > 8, shape times dtype overflowing or not `bytes`, INLINE longer than the record, reserved bits set, a remote
+ *         range past 2^64; docs/wire.md has them all)
  */
 long wire_record_decode(const uint8_t *in, size_t bytes, struct wire_record *out);
 

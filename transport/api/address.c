@@ -1,0 +1,168 @@
+/* Text addresses and their opaque form. Called by endpoint.c and peer.c. A blob is a mark, a version and the text: it survives any store and is at most 128 bytes. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include "api/context.h"
+#include "base/err.h"
+
+enum { BLOB_MARK = 'T', BLOB_VERSION = 1, BLOB_HEAD = 2 };
+
+static int option_string(const char *name, const char *value, char *out, size_t bytes)
+{
+	if (!*value || strlen(value) >= bytes)
+		return ERR(TERN_EINVAL, "option %s=%s: empty or longer than %zu bytes", name, value, bytes - 1);
+	strcpy(out, value);
+	return 0;
+}
+
+static int address_option(struct api_address *a, const char *name, const char *value)
+{
+	if (!strcmp(name, "private")) {
+		if (strcmp(value, "1") && strcmp(value, "0"))
+			return ERR(TERN_EINVAL, "option private=%s: must be 0 or 1", value);
+		a->is_private = *value == '1';
+		return 0;
+	}
+	if (!strcmp(name, "emu"))
+		return option_string(name, value, a->emu, sizeof(a->emu));
+	if (!strcmp(name, "cc"))
+		return option_string(name, value, a->cc, sizeof(a->cc));
+	if (!strcmp(name, "contract"))
+		return option_string(name, value, a->contract, sizeof(a->contract));
+	if (!strcmp(name, "mtu")) {
+		char *end;
+		unsigned long mtu = strtoul(value, &end, 10);
+		if (*end || mtu < 1280 || mtu > 65535)
+			return ERR(TERN_EINVAL, "option mtu=%s: must be 1280 to 65535 bytes", value);
+		a->mtu_bytes = (uint32_t)mtu;
+		return 0;
+	}
+	if (!strcmp(name, "engine")) {
+		int n = snprintf(a->options, sizeof(a->options), "engine=%s", value);
+		return n < (int)sizeof(a->options) ? 0 : ERR(TERN_EINVAL, "option engine=%s: too long", value);
+	}
+	return ERR(TERN_EINVAL, "option %s: unknown; there are private, emu, cc, contract, mtu and engine", name);
+}
+
+static int address_query(struct api_address *a, char *query)
+{
+	char *save = NULL;
+	for (char *item = strtok_r(query, "&", &save); item; item = strtok_r(NULL, "&", &save)) {
+		char *value = strchr(item, '=');
+		if (!value)
+			return ERR(TERN_EINVAL, "option %s: needs a value, as in %s=1", item, item);
+		*value++ = 0;
+		int err = address_option(a, item, value);
+		if (err)
+			return err;
+	}
+	return 0;
+}
+
+static int address_port(struct api_address *a, const char *text, const char *whole)
+{
+	char *end;
+	unsigned long port = strtoul(text, &end, 10);
+	if (!*text || *end || *text == '-' || port > 65535)
+		return ERR(TERN_EADDR, "address %s: port \"%s\" is not a number from 0 to 65535", whole, text);
+	a->port = (uint16_t)port;
+	return 0;
+}
+
+static int address_host(struct api_address *a, char *rest, const char *whole)
+{
+	char *host = rest, *port;
+	if (*rest == '[') {
+		char *close = strchr(rest, ']');
+		if (!close || close[1] != ':')
+			return ERR(TERN_EADDR, "address %s: an IPv6 address is written [address]:port", whole);
+		*close = 0;
+		host = rest + 1;
+		port = close + 2;
+	} else {
+		port = strrchr(rest, ':');
+		if (!port)
+			return ERR(TERN_EADDR, "address %s: the port is missing, as in udp://host:7400", whole);
+		*port++ = 0;
+		if (strchr(host, ':'))
+			return ERR(TERN_EADDR, "address %s: an IPv6 address is written [address]:port", whole);
+	}
+	if (strlen(host) >= sizeof(a->host))
+		return ERR(TERN_EADDR, "address %s: host name longer than %zu bytes", whole, sizeof(a->host) - 1);
+	strcpy(a->host, host);
+	return address_port(a, port, whole);
+}
+
+int api_address_parse(const char *text, struct api_address *out)
+{
+	char copy[CONTROL_PATH_MAX];
+	memset(out, 0, sizeof(*out));
+	if (!text || strlen(text) >= sizeof(copy))
+		return ERR(TERN_EADDR, "address is %s", text ? "longer than 4095 bytes" : "NULL");
+	strcpy(copy, text);
+	char *rest = strstr(copy, "://");
+	if (!rest || rest == copy || (size_t)(rest - copy) >= sizeof(out->scheme))
+		return ERR(TERN_EADDR, "address %s: must begin with a scheme, as in udp://host:7400", text);
+	*rest = 0;
+	rest += 3;
+	strcpy(out->scheme, strcmp(copy, "tern") ? copy : "udp");
+	char *query = strchr(rest, '?');
+	if (query) {
+		*query++ = 0;
+		int err = address_query(out, query);
+		if (err)
+			return err;
+	}
+	return address_host(out, rest, text);
+}
+
+int api_address_write(const struct api_address *a, void *blob, size_t *bytes)
+{
+	char text[TERN_ADDR_MAX];
+	int n = snprintf(text, sizeof(text), strchr(a->host, ':') ? "%s://[%s]:%u%s" : "%s://%s:%u%s", a->scheme, a->host, a->port, a->is_private ? "?private=1" : "");
+	const struct { const char *name, *value; } option[] = {{"emu", a->emu}, {"cc", a->cc}, {"contract", a->contract}};
+	for (size_t i = 0; i < 3; i++)
+		if (*option[i].value && n < (int)sizeof(text))
+			n += snprintf(text + n, sizeof(text) - (size_t)n, "%c%s=%s", strchr(text, '?') ? '&' : '?', option[i].name, option[i].value);
+	if (a->mtu_bytes && n < (int)sizeof(text))
+		n += snprintf(text + n, sizeof(text) - (size_t)n, "%cmtu=%u", strchr(text, '?') ? '&' : '?', a->mtu_bytes);
+	if (n + BLOB_HEAD > TERN_ADDR_MAX)
+		return ERR(TERN_EADDR, "address %.100s... does not fit into %d bytes; use a shorter host or file name", text, TERN_ADDR_MAX);
+	if (*bytes < (size_t)n + BLOB_HEAD)
+		return ERR(TERN_EINVAL, "address needs %d bytes, there is room for %zu", n + BLOB_HEAD, *bytes);
+	uint8_t *out = blob;
+	out[0] = BLOB_MARK;
+	out[1] = BLOB_VERSION;
+	memcpy(out + BLOB_HEAD, text, (size_t)n);
+	*bytes = (size_t)n + BLOB_HEAD;
+	return 0;
+}
+
+int api_address_read(const void *blob, size_t bytes, struct api_address *out)
+{
+	const uint8_t *in = blob;
+	char text[TERN_ADDR_MAX];
+	if (!blob || bytes <= BLOB_HEAD || bytes > TERN_ADDR_MAX || in[0] != BLOB_MARK || memchr(in, 0, bytes))
+		return ERR(TERN_EADDR, "not an address made by tern_ep_address or tern_resolve (%zu bytes)", bytes);
+	if (in[1] != BLOB_VERSION)
+		return ERR(TERN_EVERSION, "address of version %u; this library knows version %d", in[1], BLOB_VERSION);
+	memcpy(text, in + BLOB_HEAD, bytes - BLOB_HEAD);
+	text[bytes - BLOB_HEAD] = 0;
+	return api_address_parse(text, out);
+}
+
+int tern_resolve(tern_ctx *ctx, const char *text, void *blob, size_t *bytes)
+{
+	struct api_address a;
+	char why[CONTROL_TEXT_MAX];
+	const struct link_ops *ops;
+	if (!ctx || !blob || !bytes)
+		return ERR(TERN_EINVAL, "tern_resolve: ctx, blob and bytes must not be NULL");
+	int err = api_address_parse(text, &a);
+	if (err)
+		return err;
+	err = link_find(a.scheme, &ops, why, sizeof(why));
+	if (err)
+		return ERR(err, "address %s: %s", text, why);
+	return api_address_write(&a, blob, bytes);
+}

@@ -1,0 +1,234 @@
+/* Inside of the public API: the context, its endpoints, peers, operations. Included by api/ only. What api adds to loop/: handles with generations, rings between
+ * threads, addresses, files, the control plane's callbacks.
+ *
+ * Threads: everything under `lock` belongs to whoever holds it: the loop thread or a polling caller during a step, the control thread in its callbacks, callers of
+ * control-plane functions. Operations go past the lock: slab -> command ring -> loop -> event ring -> poller. */
+#ifndef API_CONTEXT_H
+#define API_CONTEXT_H
+#include <ck_ring.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include "base/list.h"
+#include "control/contract.h"
+#include "control/control.h"
+#include "loop/loop.h"
+#include "tern/tern.h"
+
+enum {
+	API_LIST_SLOTS = 256,      /* operations with more than one range at a time */
+	API_INJECT_SLOTS = 256,
+	API_INJECT_BYTES = 4096,
+	API_NODES = 4096,          /* events that belong to no operation, waiting to be polled */
+	API_NOTES = 64,            /* remembered failures with their texts */
+	API_COMMANDS_STEP = 512,
+	API_OPTIONS_MAX = 256,
+	API_SPIN_NS = 30000,       /* the loop's own thread looks around this long before it sleeps */
+	API_SLEEP_MIN_NS = 70000,  /* shorter naps are not worth their wake-up: spin */
+};
+
+/* Indices handed out to any thread without a lock. */
+struct api_slab {
+	uint8_t *memory;
+	size_t bytes; /* of one */
+	uint32_t n;
+	ck_ring_t ring;
+	ck_ring_buffer_t *slots;
+};
+
+struct api_address {
+	char scheme[16];
+	char host[CONTROL_HOST_MAX];
+	char cc[TERN_CC_NAME_MAX];
+	char emu[CONTROL_PATH_MAX / 4], contract[CONTROL_PATH_MAX / 4];
+	char options[API_OPTIONS_MAX]; /* what the link reads itself */
+	uint32_t mtu_bytes;
+	uint16_t port;
+	bool is_private;
+};
+
+enum api_op_state { API_OP_FREE = 0, API_OP_POSTED, API_OP_ENDED /* its event waits */, API_OP_TESTED /* ended, tern_test may take it */ };
+
+struct api_op {
+	struct msg_op op; /* first */
+	tern_ep *ep;
+	_Atomic uint32_t gen;
+	uint32_t cancel_gen;    /* under the lock: the life that a cancel in the ring means */
+	_Atomic uint32_t state; /* enum api_op_state; release by the loop (TESTED) pairs with acquire in tern_test */
+	struct layout_range *ranges; /* of api_lists, or NULL */
+	uint8_t *inject;             /* of api_injects, or NULL */
+	tern_mem *mem;
+	uint64_t time_ns;
+};
+
+/* An event without an operation. */
+struct api_node {
+	tern_event event;
+};
+
+enum api_link_use { API_LINK_LISTEN = 1, API_LINK_DIAL = 2 };
+/* An open link of the context, found again by what it was asked for. */
+struct api_link {
+	struct link *link;
+	uint8_t use;
+	uint64_t listener;
+	struct api_address address;
+};
+
+struct api_listener {
+	struct list link; /* in tern_ep.listeners */
+	tern_ep *ep;
+	struct api_link *via;
+	uint64_t id;
+	struct api_address address;
+	struct contract contract;
+	bool has_contract;
+};
+
+struct api_peer {
+	struct loop_peer *lp; /* NULL: ended, waits for its slot to be used again */
+	tern_ep *ep;
+	uint64_t id;         /* tern_peer */
+	uint64_t control_id;
+	struct api_link *via;
+	struct api_listener *listener; /* accepted ones */
+	struct api_address address;
+	struct contract contract;
+	bool has_contract;
+	bool accepted, connected, draining, closing, closed;
+	uint64_t closing_ns; /* the peer said goodbye: what it still acknowledges counts until then */
+	void *user;
+	int status;
+	char text[CONTROL_TEXT_MAX];
+	struct session session; /* without secrets, after the paths stand */
+};
+
+struct tern_mem {
+	tern_ctx *ctx;
+	uint8_t *addr;
+	uint64_t bytes;
+	bool owned;
+	_Atomic uint32_t uses;
+};
+
+struct tern_rmem {
+	tern_ep *ep;
+	tern_peer peer;
+	uint64_t key, bytes;
+	uint32_t rights;
+};
+
+struct tern_ep {
+	tern_ctx *ctx;
+	struct list link;      /* in tern_ctx.eps */
+	struct msg_ep *msg;
+	struct list listeners;
+	ck_ring_t events;      /* one producer: the loop; one consumer: the poller. Entries: struct api_op *, or struct api_node * with bit 0 set */
+	ck_ring_buffer_t *slots;
+	int event_fd, poll_fd; /* poll_fd: what tern_fd returns */
+	_Atomic bool armed;    /* A1: set by tern_arm, then the ring is looked at; R1: the loop fills the ring, then looks here. Both seq_cst */
+	_Atomic uint32_t open_ops;
+	bool is_closing;
+};
+
+struct api_note_text {
+	uint64_t what;
+	int err;
+	char text[CONTROL_TEXT_MAX];
+};
+
+struct tern_ctx {
+	tern_config config;
+	char key_file[CONTROL_PATH_MAX], contract_file[CONTROL_PATH_MAX];
+	struct contract contract;
+	bool has_contract, has_key;
+	char key_trouble[CONTROL_TEXT_MAX]; /* why there is no key */
+	const struct tern_cc *cc;
+	unsigned fork_count;
+	pthread_mutex_t lock;
+	_Atomic int waiters;   /* callers that want the lock: the loop's thread lets them in */
+	struct loop *loop;
+	struct control *control;
+	uint8_t node_id[WIRE_NODE_ID_BYTES];
+	uint64_t epoch;
+	struct api_slab ops, lists, injects, nodes;
+	ck_ring_t commands;    /* many producers, consumer: the loop. Entries: struct api_op *, with bit 0 set: cancel it */
+	ck_ring_buffer_t *command_slots;
+	struct list eps;
+	struct api_peer **peers; /* by slot */
+	uint32_t *peer_gen;
+	uint64_t next_id;      /* listeners and connections */
+	struct api_link *links[LOOP_LINKS_MAX];
+	size_t links_n;
+	uint32_t draining;     /* peers that wait to be closed */
+	pthread_t thread;
+	bool has_thread;
+	_Atomic bool stop;
+	_Atomic bool sleeping; /* A2: set, then the command ring is looked at; R2: a command is put in, then this is looked at. Both seq_cst */
+	int wake_fd, timer_fd, epoll_fd;
+	uint64_t now_ns;
+	struct api_note_text note[API_NOTES];
+	uint32_t notes;
+	pthread_mutex_t note_lock;
+};
+
+/* context.c */
+extern unsigned api_fork_count;
+static inline bool api_forked(const tern_ctx *ctx)
+{
+	return ctx->fork_count != api_fork_count;
+}
+void api_lock(tern_ctx *ctx);
+void api_unlock(tern_ctx *ctx);
+void api_wake(tern_ctx *ctx);
+void api_log(tern_ctx *ctx, int level, const char *file, int line, const char *fmt, ...) __attribute__((format(printf, 5, 6)));
+void api_note(tern_ctx *ctx, uint64_t what, int err, const char *text);
+#define LOG(ctx, level, ...) api_log(ctx, level, __FILE__, __LINE__, __VA_ARGS__)
+
+/* slab.c */
+int api_slab_open(struct api_slab *s, size_t bytes, uint32_t n);
+void api_slab_close(struct api_slab *s);
+void *api_slab_get(struct api_slab *s);
+void api_slab_put(struct api_slab *s, void *object);
+static inline uint32_t api_slab_index(const struct api_slab *s, const void *object)
+{
+	return (uint32_t)((size_t)((const uint8_t *)object - s->memory) / s->bytes);
+}
+ck_ring_buffer_t *api_ring_open(ck_ring_t *ring, uint32_t least);
+
+/* drive.c */
+/** One step and everything it brought, under the lock. @return true: something happened */
+bool api_step(tern_ctx *ctx, uint64_t now_ns);
+/** A caller polls: a step if nobody else is at it. */
+void api_drive(tern_ctx *ctx);
+/** When nothing is left to do now: the links' descriptors are armed. @return when to come back, 0: at once */
+uint64_t api_arm_links(tern_ctx *ctx);
+void *api_thread(void *arg);
+void api_event(tern_ep *ep, const tern_event *event);
+void api_op_free(struct api_op *op);
+void api_op_event(struct api_op *op, tern_event *out);
+
+/* address.c */
+int api_address_parse(const char *text, struct api_address *out);
+int api_address_write(const struct api_address *a, void *blob, size_t *bytes);
+int api_address_read(const void *blob, size_t bytes, struct api_address *out);
+
+/* link.c */
+int api_link_open(tern_ctx *ctx, const struct api_address *a, uint8_t use, uint16_t port, struct api_link **out);
+void api_link_close(tern_ctx *ctx, struct api_link **link);
+int api_contract_load(tern_ctx *ctx, const struct api_address *a, struct contract *out, bool *has);
+void api_path_params(tern_ctx *ctx, const struct api_peer *peer, struct loop_path_params *out);
+
+/* peer.c */
+extern const struct control_events api_control_events;
+struct api_peer *api_peer_find(tern_ctx *ctx, tern_peer peer);
+int api_peer_new(tern_ep *ep, struct api_peer **out);
+void api_peer_close(struct api_peer *peer, int status, int bye);
+void api_peer_changed(tern_ctx *ctx, struct loop_peer *lp);
+void api_peer_drain(tern_ctx *ctx);
+void api_peer_forget(struct api_peer *peer);
+
+/* op.c */
+void api_command(tern_ctx *ctx, void *entry);
+
+#endif

@@ -1,0 +1,222 @@
+/* Driving the loop: commands in, a step, events out; by the library's own thread or by whoever polls. Called by context.c and event.c. */
+#include <errno.h>
+#include <sched.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/prctl.h>
+#include <unistd.h>
+#include "api/context.h"
+#include "base/clock.h"
+
+/* Entries of an endpoint's ring are op pointers, or node pointers marked by bit 0. */
+static void api_ring_put(tern_ep *ep, void *entry)
+{
+	/* sized for every operation and every node there can be: it never overflows */
+	ck_ring_enqueue_spsc(&ep->events, ep->slots, entry);
+	atomic_thread_fence(memory_order_seq_cst);
+	if (atomic_load_explicit(&ep->armed, memory_order_relaxed) && atomic_exchange(&ep->armed, false)) {
+		uint64_t one = 1;
+		if (write(ep->event_fd, &one, sizeof(one)) < 0)
+			LOG(ep->ctx, TERN_LOG_DEBUG, "eventfd: %s", strerror(errno));
+	}
+}
+
+void api_event(tern_ep *ep, const tern_event *event)
+{
+	struct api_node *node = api_slab_get(&ep->ctx->nodes);
+	if (!node) {
+		LOG(ep->ctx, TERN_LOG_ERROR, "more than %d events wait to be polled: event %u of peer %llx is lost", API_NODES, event->type,
+		    (unsigned long long)event->peer);
+		return;
+	}
+	node->event = *event;
+	node->event.time_ns = ep->ctx->now_ns;
+	api_ring_put(ep, (void *)((uintptr_t)node | 1));
+}
+
+void api_op_free(struct api_op *op)
+{
+	tern_ctx *ctx = op->ep->ctx;
+	if (op->ranges)
+		api_slab_put(&ctx->lists, op->ranges);
+	if (op->inject)
+		api_slab_put(&ctx->injects, op->inject);
+	if (op->mem)
+		atomic_fetch_sub(&op->mem->uses, 1);
+	atomic_fetch_sub(&op->ep->open_ops, 1);
+	atomic_store(&op->state, API_OP_FREE);
+	atomic_fetch_add(&op->gen, 1);
+	api_slab_put(&ctx->ops, op);
+}
+
+static void api_op_done(struct api_op *op)
+{
+	op->time_ns = op->ep->ctx->now_ns;
+	if (op->op.status && op->op.pair)
+		LOG(op->ep->ctx, TERN_LOG_DEBUG, "operation %llx ended: %s", (unsigned long long)op->op.id, tern_error_text(op->op.status));
+	if (op->ep->is_closing || ((op->op.flags & TERN_QUIET) && !op->op.status)) {
+		api_op_free(op);
+	} else if (op->op.flags & TERN_TESTED) {
+		atomic_store_explicit(&op->state, API_OP_TESTED, memory_order_release);
+	} else {
+		atomic_store(&op->state, API_OP_ENDED);
+		api_ring_put(op->ep, op);
+	}
+}
+
+static void api_run_command(tern_ctx *ctx, uintptr_t entry)
+{
+	struct api_op *op = (struct api_op *)(entry & ~(uintptr_t)1);
+	if (entry & 1) {
+		if (atomic_load(&op->state) == API_OP_POSTED && atomic_load(&op->gen) == op->cancel_gen)
+			msg_cancel(ctx->loop->msg, &op->op);
+		return;
+	}
+	if (op->op.peer != TERN_ANY_PEER) {
+		struct api_peer *peer = api_peer_find(ctx, op->op.peer);
+		if (!peer || !peer->lp || peer->lp->peer.state == PEER_GONE) {
+			op->op.status = peer ? -TERN_EPEER : -TERN_ESTALE;
+			api_op_done(op);
+			return;
+		}
+		op->op.pair = peer->lp->peer.pair;
+	}
+	op->op.ep = op->ep->msg;
+	loop_post(ctx->loop, &op->op);
+}
+
+static bool api_commands(tern_ctx *ctx)
+{
+	void *entry;
+	unsigned n = 0;
+	while (n < API_COMMANDS_STEP && ck_ring_dequeue_mpsc(&ctx->commands, ctx->command_slots, &entry)) {
+		api_run_command(ctx, (uintptr_t)entry);
+		n++;
+	}
+	return n > 0;
+}
+
+static void api_notice(tern_ctx *ctx, const struct msg_notice *n)
+{
+	tern_event e = {.type = n->type, .status = n->status, .peer = n->peer, .tag = n->tag, .imm = n->imm, .bytes = n->bytes};
+	for (struct list *at = list_first(&ctx->eps); at; at = list_next(&ctx->eps, at)) {
+		tern_ep *ep = list_entry(at, tern_ep, link);
+		if (ep->msg == n->ep)
+			api_event(ep, &e);
+	}
+}
+
+static bool api_results(tern_ctx *ctx)
+{
+	struct msg_op *op;
+	struct msg_notice notice;
+	struct loop_peer *lp;
+	bool any = false;
+	while ((op = msg_done(ctx->loop->msg))) {
+		api_op_done((struct api_op *)op);
+		any = true;
+	}
+	while (msg_notice_pop(ctx->loop->msg, &notice)) {
+		api_notice(ctx, &notice);
+		any = true;
+	}
+	while ((lp = loop_event(ctx->loop))) {
+		api_peer_changed(ctx, lp);
+		any = true;
+	}
+	return any;
+}
+
+bool api_step(tern_ctx *ctx, uint64_t now_ns)
+{
+	ctx->now_ns = now_ns;
+	bool any = api_commands(ctx);
+	uint64_t before = 0, after = 0;
+	for (size_t i = 0; i < ctx->loop->links; i++)
+		before += ctx->loop->link[i]->rx_frames + ctx->loop->link[i]->tx_frames;
+	loop_step(ctx->loop, now_ns);
+	for (size_t i = 0; i < ctx->loop->links; i++)
+		after += ctx->loop->link[i]->rx_frames + ctx->loop->link[i]->tx_frames;
+	any |= api_results(ctx);
+	if (ctx->draining)
+		api_peer_drain(ctx);
+	return any || before != after;
+}
+
+void api_drive(tern_ctx *ctx)
+{
+	if (pthread_mutex_trylock(&ctx->lock))
+		return;
+	api_step(ctx, clock_now_ns());
+	pthread_mutex_unlock(&ctx->lock);
+}
+
+uint64_t api_arm_links(tern_ctx *ctx)
+{
+	uint64_t when = loop_when_ns(ctx->loop, ctx->now_ns);
+	if (ctx->draining) {
+		uint64_t soon = ctx->now_ns + 1000000;
+		when = when < soon ? when : soon;
+	}
+	for (size_t i = 0; when && i < ctx->loop->links; i++) {
+		struct link_wait w = {.fd = -1, .deadline_ns = UINT64_MAX};
+		ctx->loop->link[i]->ops->wait(ctx->loop->link[i], true, &w);
+		when = w.deadline_ns < when ? w.deadline_ns : when;
+	}
+	return when;
+}
+
+/* Sleeps until a descriptor, a command or `when`. The lock is not held. */
+static void api_sleep(tern_ctx *ctx, uint64_t when_ns)
+{
+	uint64_t now = clock_now_ns(), count;
+	struct epoll_event ev[4];
+	struct timespec ts = {.tv_sec = 3600};
+	if (when_ns != UINT64_MAX) {
+		uint64_t nap = when_ns > now + API_SLEEP_MIN_NS / 2 ? when_ns - now - API_SLEEP_MIN_NS / 2 : 0;
+		ts.tv_sec = (time_t)(nap / 1000000000);
+		ts.tv_nsec = (long)(nap % 1000000000);
+	}
+	atomic_store(&ctx->sleeping, true); /* A2 */
+	if (!ck_ring_size(&ctx->commands) && !atomic_load(&ctx->waiters) && !atomic_load(&ctx->stop))
+		epoll_pwait2(ctx->epoll_fd, ev, 4, &ts, NULL);
+	atomic_store(&ctx->sleeping, false);
+	if (read(ctx->wake_fd, &count, sizeof(count)) < 0 && errno != EAGAIN)
+		LOG(ctx, TERN_LOG_WARN, "eventfd: %s", strerror(errno));
+}
+
+static void api_thread_signals(void)
+{
+	/* Signals are the program's; only those that a thread brings on itself stay open, so that a program may catch a SIGBUS on a mapped file. */
+	sigset_t all;
+	sigfillset(&all);
+	const int own[] = {SIGBUS, SIGSEGV, SIGFPE, SIGILL, SIGTRAP, SIGABRT};
+	for (size_t i = 0; i < sizeof(own) / sizeof(own[0]); i++)
+		sigdelset(&all, own[i]);
+	pthread_sigmask(SIG_SETMASK, &all, NULL);
+}
+
+void *api_thread(void *arg)
+{
+	tern_ctx *ctx = arg;
+	uint64_t busy_ns = 0;
+	api_thread_signals();
+	prctl(PR_SET_NAME, "tern-loop");
+	prctl(PR_SET_TIMERSLACK, 1);
+	while (!atomic_load(&ctx->stop)) {
+		uint64_t now = clock_now_ns(), when = 0;
+		pthread_mutex_lock(&ctx->lock);
+		if (api_step(ctx, now))
+			busy_ns = now;
+		else if (now - busy_ns > API_SPIN_NS)
+			when = api_arm_links(ctx);
+		pthread_mutex_unlock(&ctx->lock);
+		/* bounded: a waiter takes the lock as soon as it runs */
+		for (unsigned i = 0; i < 1000 && atomic_load(&ctx->waiters); i++)
+			sched_yield();
+		if (when > now + API_SLEEP_MIN_NS)
+			api_sleep(ctx, when);
+	}
+	return NULL;
+}

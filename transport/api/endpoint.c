@@ -1,0 +1,220 @@
+/* Endpoints: open, listen, address, close. Any thread, under the lock. */
+#include <arpa/inet.h>
+#include <errno.h>
+#include <ifaddrs.h>
+#include <net/if.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+#include "api/context.h"
+#include "base/clock.h"
+#include "base/err.h"
+#include "cc/cc.h"
+
+enum { PORT_TRIES = 16 };
+
+static int ep_open_fds(tern_ep *ep)
+{
+	ep->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (ep->event_fd < 0)
+		return -TERN_EIO;
+	ep->poll_fd = ep->event_fd;
+	if (ep->ctx->has_thread)
+		return 0;
+	ep->poll_fd = epoll_create1(EPOLL_CLOEXEC);
+	struct epoll_event own = {.events = EPOLLIN, .data.fd = ep->event_fd}, all = {.events = EPOLLIN, .data.fd = ep->ctx->epoll_fd};
+	if (ep->poll_fd < 0 || epoll_ctl(ep->poll_fd, EPOLL_CTL_ADD, ep->event_fd, &own) || epoll_ctl(ep->poll_fd, EPOLL_CTL_ADD, ep->ctx->epoll_fd, &all))
+		return -TERN_EIO;
+	return 0;
+}
+
+static void ep_free(tern_ep *ep)
+{
+	if (ep->poll_fd >= 0 && ep->poll_fd != ep->event_fd)
+		close(ep->poll_fd);
+	if (ep->event_fd >= 0)
+		close(ep->event_fd);
+	free(ep->slots);
+	free(ep);
+}
+
+int tern_ep_open(tern_ctx *ctx, tern_ep **out)
+{
+	if (!ctx || !out)
+		return ERR(TERN_EINVAL, "tern_ep_open: ctx and out must not be NULL");
+	*out = NULL;
+	if (api_forked(ctx))
+		return ERR(TERN_EFORK, "the context was opened before fork; open one in the child");
+	tern_ep *ep = calloc(1, sizeof(*ep));
+	if (!ep)
+		return ERR(TERN_ENOMEM, "no memory for an endpoint");
+	ep->ctx = ctx;
+	ep->event_fd = ep->poll_fd = -1;
+	list_init(&ep->listeners);
+	ep->slots = api_ring_open(&ep->events, ctx->config.max_ops + API_NODES);
+	int err = ep->slots ? ep_open_fds(ep) : -TERN_ENOMEM;
+	if (err) {
+		ep_free(ep);
+		return ERR(err, "endpoint: %s; raise `ulimit -n`", strerror(errno));
+	}
+	api_lock(ctx);
+	err = msg_ep_open(ctx->loop->msg, &ep->msg);
+	if (!err)
+		list_push_back(&ctx->eps, &ep->link);
+	api_unlock(ctx);
+	if (err) {
+		ep_free(ep);
+		return ERR(err, "too many endpoints");
+	}
+	*out = ep;
+	return 0;
+}
+
+/* Runs the loop until every operation of the endpoint has come back; without a thread this call drives. Bounded by what path_close promises. */
+static void ep_quiesce(tern_ep *ep)
+{
+	uint64_t end = clock_now_ns() + 1000000000ull;
+	while (atomic_load(&ep->open_ops) && clock_now_ns() < end) {
+		tern_event e[64];
+		size_t got;
+		if (tern_poll(ep, e, 64, &got))
+			return;
+	}
+}
+
+int tern_ep_close(tern_ep **epp)
+{
+	if (!epp || !*epp)
+		return -TERN_EINVAL;
+	tern_ep *ep = *epp;
+	tern_ctx *ctx = ep->ctx;
+	*epp = NULL;
+	if (api_forked(ctx))
+		return -TERN_EFORK;
+	api_lock(ctx);
+	struct list *at;
+	while ((at = list_pop_front(&ep->listeners))) {
+		struct api_listener *l = list_entry(at, struct api_listener, link);
+		control_unlisten(ctx->control, l->id);
+		for (uint32_t i = 0; i < ctx->config.max_peers; i++)
+			if (ctx->peers[i] && ctx->peers[i]->listener == l)
+				ctx->peers[i]->listener = NULL;
+		free(l);
+	}
+	for (uint32_t i = 0; i < ctx->config.max_peers; i++)
+		if (ctx->peers[i] && ctx->peers[i]->ep == ep)
+			api_peer_close(ctx->peers[i], -TERN_ECANCELED, 0);
+	api_unlock(ctx);
+	ep_quiesce(ep);
+	api_lock(ctx);
+	msg_ep_close(ctx->loop->msg, ep->msg, -TERN_ECANCELED);
+	api_step(ctx, clock_now_ns());
+	api_unlock(ctx);
+	ep_quiesce(ep);
+	api_lock(ctx);
+	for (uint32_t i = 0; i < ctx->config.max_peers; i++)
+		if (ctx->peers[i] && ctx->peers[i]->ep == ep)
+			api_peer_forget(ctx->peers[i]);
+	list_remove(&ep->link);
+	api_unlock(ctx);
+	ep_free(ep);
+	return 0;
+}
+
+/* TCP first, it decides the port; UDP must then get the same number. With port 0 another one is tried when UDP's is taken. */
+static int listen_bind(tern_ctx *ctx, struct api_listener *l)
+{
+	struct control_error why;
+	int err = 0;
+	for (unsigned i = 0; i < PORT_TRIES; i++) {
+		uint16_t port = l->address.port;
+		struct control_listen cl = {.host = l->address.host, .port = port, .is_private = l->address.is_private, .id = l->id};
+		err = control_listen(ctx->control, &cl, &port, &why);
+		if (err)
+			return ERR(err, "%s", why.text);
+		err = api_link_open(ctx, &l->address, API_LINK_LISTEN, port, &l->via);
+		if (!err) {
+			l->address.port = port;
+			l->via->listener = l->id;
+			return 0;
+		}
+		control_unlisten(ctx->control, l->id);
+		if (l->address.port || err != -TERN_EADDR)
+			return err;
+	}
+	return err;
+}
+
+int tern_listen(tern_ep *ep, const char *text)
+{
+	if (!ep)
+		return ERR(TERN_EINVAL, "endpoint is NULL");
+	tern_ctx *ctx = ep->ctx;
+	struct api_listener *l = calloc(1, sizeof(*l));
+	if (!l)
+		return ERR(TERN_ENOMEM, "no memory for a listener");
+	int err = api_address_parse(text, &l->address);
+	const struct link_ops *ops;
+	char why[CONTROL_TEXT_MAX];
+	if (!err && (err = link_find(l->address.scheme, &ops, why, sizeof(why))))
+		err = ERR(err, "address %s: %s", text, why);
+	if (!err && *l->address.cc && !cc_find(l->address.cc))
+		err = ERR(TERN_EINVAL, "option cc=%s: unknown; there are lightpath, cubic and fixed", l->address.cc);
+	if (!err && !ctx->has_key)
+		err = ERR(TERN_EKEY, "%s", ctx->key_trouble);
+	if (!err)
+		err = api_contract_load(ctx, &l->address, &l->contract, &l->has_contract);
+	if (err) {
+		free(l);
+		return err;
+	}
+	api_lock(ctx);
+	l->ep = ep;
+	l->id = ctx->next_id++;
+	err = listen_bind(ctx, l);
+	if (err)
+		free(l);
+	else
+		list_push_back(&ep->listeners, &l->link);
+	api_unlock(ctx);
+	return err;
+}
+
+/* An address others can use, where the listener took any: the first interface that is up and not loopback, otherwise loopback. */
+static void ep_own_host(char *host, size_t bytes)
+{
+	struct ifaddrs *all = NULL;
+	snprintf(host, bytes, "127.0.0.1");
+	if (getifaddrs(&all))
+		return;
+	for (struct ifaddrs *i = all; i; i = i->ifa_next) {
+		if (!i->ifa_addr || i->ifa_addr->sa_family != AF_INET || (i->ifa_flags & IFF_LOOPBACK) || !(i->ifa_flags & IFF_UP))
+			continue;
+		struct sockaddr_in in;
+		memcpy(&in, i->ifa_addr, sizeof(in));
+		inet_ntop(AF_INET, &in.sin_addr, host, (socklen_t)bytes);
+		break;
+	}
+	freeifaddrs(all);
+}
+
+int tern_ep_address(tern_ep *ep, void *blob, size_t *bytes)
+{
+	if (!ep || !blob || !bytes)
+		return ERR(TERN_EINVAL, "tern_ep_address: arguments must not be NULL");
+	api_lock(ep->ctx);
+	struct list *first = list_first(&ep->listeners);
+	struct api_address a;
+	if (first)
+		a = list_entry(first, struct api_listener, link)->address;
+	api_unlock(ep->ctx);
+	if (!first)
+		return ERR(TERN_ENOENT, "the endpoint does not listen yet: call tern_listen first");
+	if (!*a.host || !strcmp(a.host, "::") || !strcmp(a.host, "0.0.0.0"))
+		ep_own_host(a.host, sizeof(a.host));
+	*a.emu = *a.contract = 0; /* files of this machine mean nothing elsewhere */
+	return api_address_write(&a, blob, bytes);
+}

@@ -1,0 +1,129 @@
+/* Events to the caller: poll, wait, descriptor, arm. One thread at a time on an endpoint. */
+#include <errno.h>
+#include <poll.h>
+#include <string.h>
+#include <sys/timerfd.h>
+#include <unistd.h>
+#include "api/context.h"
+#include "base/clock.h"
+#include "base/err.h"
+
+enum { WAIT_SPINS = 64 };
+
+static size_t event_take(tern_ep *ep, tern_event *events, size_t n)
+{
+	size_t got = 0;
+	void *entry;
+	while (got < n && ck_ring_dequeue_spsc(&ep->events, ep->slots, &entry)) {
+		if ((uintptr_t)entry & 1) {
+			struct api_node *node = (struct api_node *)((uintptr_t)entry & ~(uintptr_t)1);
+			events[got++] = node->event;
+			api_slab_put(&ep->ctx->nodes, node);
+		} else {
+			api_op_event(entry, &events[got++]);
+			api_op_free(entry);
+		}
+	}
+	return got;
+}
+
+int tern_poll(tern_ep *ep, tern_event *events, size_t n, size_t *got)
+{
+	if (!ep || !events || !got)
+		return ERR(TERN_EINVAL, "tern_poll: ep, events and got must not be NULL");
+	*got = 0;
+	if (api_forked(ep->ctx))
+		return ERR(TERN_EFORK, "the context was opened before fork; open one in the child");
+	if (!ep->ctx->has_thread)
+		api_drive(ep->ctx);
+	*got = event_take(ep, events, n);
+	return 0;
+}
+
+int tern_fd(tern_ep *ep)
+{
+	return ep ? ep->poll_fd : ERR(TERN_EINVAL, "endpoint is NULL");
+}
+
+/* Without a thread of its own the descriptor must also fire for frames, commands of other threads and timers. */
+static int event_arm_context(tern_ctx *ctx)
+{
+	struct itimerspec it = {0};
+	if (pthread_mutex_trylock(&ctx->lock))
+		return -TERN_EAGAIN; /* somebody drives right now and may bring something */
+	ctx->now_ns = clock_now_ns();
+	atomic_store(&ctx->sleeping, true);
+	uint64_t when = api_arm_links(ctx);
+	bool ready = when <= ctx->now_ns || ck_ring_size(&ctx->commands);
+	if (!ready && when != UINT64_MAX) {
+		it.it_value.tv_sec = (time_t)(when / 1000000000);
+		it.it_value.tv_nsec = (long)(when % 1000000000);
+	}
+	if (!ready)
+		timerfd_settime(ctx->timer_fd, TFD_TIMER_ABSTIME, &it, NULL);
+	else
+		atomic_store(&ctx->sleeping, false);
+	pthread_mutex_unlock(&ctx->lock);
+	return ready ? -TERN_EAGAIN : 0;
+}
+
+static void event_drain(int fd)
+{
+	uint64_t count;
+	while (read(fd, &count, sizeof(count)) == sizeof(count))
+		;
+}
+
+int tern_arm(tern_ep *ep)
+{
+	if (!ep)
+		return ERR(TERN_EINVAL, "endpoint is NULL");
+	event_drain(ep->event_fd);
+	atomic_store(&ep->armed, true); /* A1 */
+	if (!ep->ctx->has_thread) {
+		event_drain(ep->ctx->wake_fd);
+		event_drain(ep->ctx->timer_fd);
+		int err = event_arm_context(ep->ctx);
+		if (err)
+			return err;
+	}
+	return ck_ring_size(&ep->events) ? -TERN_EAGAIN : 0;
+}
+
+static int event_sleep(tern_ep *ep, uint64_t end_ns)
+{
+	struct pollfd p = {.fd = ep->poll_fd, .events = POLLIN};
+	struct timespec ts, *timeout = NULL;
+	if (end_ns != TERN_TIME_NONE) {
+		uint64_t now = clock_now_ns();
+		if (now >= end_ns)
+			return -TERN_ETIMEDOUT;
+		ts = (struct timespec){.tv_sec = (time_t)((end_ns - now) / 1000000000), .tv_nsec = (long)((end_ns - now) % 1000000000)};
+		timeout = &ts;
+	}
+	if (ppoll(&p, 1, timeout, NULL) < 0 && errno != EINTR)
+		return ERR(TERN_EIO, "poll: %s", strerror(errno));
+	atomic_store(&ep->ctx->sleeping, atomic_load(&ep->ctx->sleeping) && ep->ctx->has_thread);
+	return 0;
+}
+
+int tern_wait(tern_ep *ep, tern_event *events, size_t n, uint64_t timeout_ns, size_t *got)
+{
+	uint64_t end = timeout_ns == TERN_TIME_NONE ? TERN_TIME_NONE : clock_now_ns() + timeout_ns;
+	unsigned spins = 0;
+	for (;;) {
+		int err = tern_poll(ep, events, n, got);
+		if (err || *got)
+			return err;
+		if (end != TERN_TIME_NONE && clock_now_ns() >= end)
+			return -TERN_ETIMEDOUT;
+		if (!ep->ctx->has_thread && spins++ < WAIT_SPINS)
+			continue;
+		spins = 0;
+		if (tern_arm(ep))
+			continue;
+		err = event_sleep(ep, end);
+		if (err && err != -TERN_ETIMEDOUT)
+			return err;
+	}
+}

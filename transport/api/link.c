@@ -1,0 +1,111 @@
+/* Links of a context, opened once for each way of use; contracts and what a path takes from them. Under the lock. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <time.h>
+#include "api/context.h"
+#include "base/err.h"
+#include "cc/cc.h"
+
+_Static_assert(CONTRACT_NONE == TERN_CC_NONE, "both mean not known");
+
+static struct api_link *link_known(tern_ctx *ctx, const struct api_address *a)
+{
+	for (size_t i = 0; i < ctx->links_n; i++) {
+		struct api_link *l = ctx->links[i];
+		if (l->use == API_LINK_DIAL && !strcmp(l->address.scheme, a->scheme) && !strcmp(l->address.emu, a->emu) && !strcmp(l->address.options, a->options))
+			return l;
+	}
+	return NULL;
+}
+
+/* "emu" wraps the scheme's link: it opens the inner one itself. */
+static int link_start(tern_ctx *ctx, const struct api_address *a, const struct link_config *base, struct link **out)
+{
+	const struct link_ops *ops;
+	struct link_config config = *base;
+	char options[API_OPTIONS_MAX * 3 + sizeof(a->emu)];
+	int err = link_find(a->scheme, &ops, config.error, config.error_bytes);
+	snprintf(options, sizeof(options), "%s", a->options);
+	if (!err && *a->emu) {
+		snprintf(options, sizeof(options), "link=%s&emu=%s&emu_direction=%s%s%s", a->scheme, a->emu, config.listening ? "reverse" : "forward", *a->options ? "&" : "",
+			 a->options);
+		err = link_find("emu", &ops, config.error, config.error_bytes);
+	}
+	config.options = options;
+	if (!err)
+		err = ops->open(&config, out);
+	(void)ctx;
+	return err;
+}
+
+int api_link_open(tern_ctx *ctx, const struct api_address *a, uint8_t use, uint16_t port, struct api_link **out)
+{
+	char why[CONTROL_TEXT_MAX] = "";
+	struct link_config config = {.host = use == API_LINK_LISTEN ? a->host : "", .port = port, .listening = use == API_LINK_LISTEN, .now_ns = ctx->now_ns,
+		.log = ctx->config.log, .log_arg = ctx->config.log_arg, .error = why, .error_bytes = sizeof(why)};
+	*out = use == API_LINK_DIAL ? link_known(ctx, a) : NULL;
+	if (*out)
+		return 0;
+	struct api_link *l = calloc(1, sizeof(*l));
+	if (!l)
+		return ERR(TERN_ENOMEM, "no memory for a link");
+	int err = ctx->links_n == LOOP_LINKS_MAX ? -TERN_ELIMIT : link_start(ctx, a, &config, &l->link);
+	if (err) {
+		free(l);
+		return ERR(err, "%s", *why ? why : tern_error_text(err));
+	}
+	l->use = use;
+	l->address = *a;
+	struct link_wait w = {.fd = -1};
+	l->link->ops->wait(l->link, false, &w);
+	struct epoll_event ev = {.events = EPOLLIN, .data.fd = w.fd};
+	if (w.fd >= 0)
+		epoll_ctl(ctx->epoll_fd, EPOLL_CTL_ADD, w.fd, &ev);
+	loop_link_add(ctx->loop, l->link);
+	ctx->links[ctx->links_n++] = l;
+	*out = l;
+	return 0;
+}
+
+int api_contract_load(tern_ctx *ctx, const struct api_address *a, struct contract *out, bool *has)
+{
+	const char *file = a && *a->contract ? a->contract : a ? NULL : ctx->config.contract_file;
+	struct control_error why;
+	*has = false;
+	if (!file) {
+		*out = ctx->contract;
+		*has = a && ctx->has_contract;
+		return 0;
+	}
+	int err = contract_read(file, out, &why);
+	if (!err)
+		err = contract_valid(out, time(NULL), &why);
+	if (err)
+		return ERR(err, "%s", why.text);
+	*has = true;
+	return 0;
+}
+
+void api_path_params(tern_ctx *ctx, const struct api_peer *peer, struct loop_path_params *out)
+{
+	const struct contract *c = &peer->contract;
+	uint32_t mtu = peer->address.mtu_bytes ? peer->address.mtu_bytes : ctx->config.mtu_bytes;
+	*out = (struct loop_path_params){.cc = *peer->address.cc ? cc_find(peer->address.cc) : ctx->cc, .mtu_bytes = mtu};
+	struct tern_cc_init *init = &out->cc_init;
+	*init = (struct tern_cc_init){.contract_bytes_per_s = TERN_CC_NONE, .contract_rtt_ns = TERN_CC_NONE, .buffer_bytes = TERN_CC_NONE,
+		.frame_bytes = mtu ? mtu : 1500};
+	if (!peer->has_contract)
+		return;
+	/* each end's file says "up" of its own direction */
+	init->contract_bytes_per_s = (uint64_t)((double)c->up_bytes_per_s * c->share);
+	init->contract_rtt_ns = c->rtt_ns; /* CONTRACT_NONE is TERN_CC_NONE */
+	init->buffer_bytes = c->buffer_bytes;
+	init->protection_ns = c->switch_ns;
+	init->loss_ceiling = c->loss_ceiling;
+	init->dedicated = c->dedicated;
+	out->layer_bytes = contract_layer_bytes(c, 28);
+	if (!mtu)
+		out->mtu_bytes = c->mtu_bytes;
+}

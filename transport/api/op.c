@@ -1,0 +1,219 @@
+/* Operations: checked here, once, then put into the command ring. Any thread. */
+#include <string.h>
+#include "api/context.h"
+#include "base/clock.h"
+#include "base/copy.h"
+#include "base/err.h"
+
+void api_command(tern_ctx *ctx, void *entry)
+{
+	/* the ring holds two entries for every operation there can be: a post and a cancel, so it is never full for long */
+	while (!ck_ring_enqueue_mpsc(&ctx->commands, ctx->command_slots, entry))
+		ck_pr_stall();
+	atomic_thread_fence(memory_order_seq_cst); /* R2 */
+	api_wake(ctx);
+}
+
+static const tern_args no_args;
+
+static int op_inject(struct api_op *op, tern_ctx *ctx)
+{
+	uint64_t bytes = layout_bytes(&op->op.layout), copied = 0;
+	if (bytes > API_INJECT_BYTES)
+		return ERR(TERN_EINVAL, "TERN_INJECT takes at most %d bytes; the message has %llu", API_INJECT_BYTES, (unsigned long long)bytes);
+	op->inject = api_slab_get(&ctx->injects);
+	if (!op->inject)
+		return -TERN_EAGAIN;
+	layout_copy_out(&op->op.layout, 0, op->inject, bytes, &copied);
+	layout_flat(&op->op.layout, op->inject, bytes);
+	return 0;
+}
+
+static int op_buffer(struct api_op *op, tern_ctx *ctx, const tern_buf *buf, bool receiving)
+{
+	const char *why = "";
+	if (buf && buf->n > 1) {
+		op->ranges = api_slab_get(&ctx->lists);
+		if (!op->ranges)
+			return -TERN_EAGAIN;
+	}
+	int err = layout_from_buf(buf, &op->op.layout, op->ranges, &why);
+	if (err)
+		return ERR(TERN_EINVAL, "buffer: %s", why);
+	if (receiving && layout_overlaps(&op->op.layout))
+		return ERR(TERN_EINVAL, "buffer: elements of the tensor overlap; nothing can be received into it");
+	if (buf && buf->tensor) {
+		const tern_tensor *t = buf->tensor;
+		op->op.dtype = (uint8_t)t->dtype;
+		op->op.dims = (uint8_t)t->dims;
+		for (uint32_t i = 0; i < t->dims; i++)
+			op->op.shape[i] = t->shape[i];
+		op->mem = t->mem;
+	} else if (buf && buf->n == 1) {
+		op->mem = buf->iov[0].mem;
+	}
+	if (op->mem)
+		atomic_fetch_add(&op->mem->uses, 1);
+	return 0;
+}
+
+static void op_reset(struct api_op *op, tern_ep *ep, tern_peer peer, const tern_args *args)
+{
+	memset(&op->op, 0, sizeof(op->op));
+	op->ranges = NULL;
+	op->inject = NULL;
+	op->mem = NULL;
+	op->ep = ep;
+	op->op.peer = peer;
+	op->op.flags = args->flags;
+	op->op.user = args->user;
+	op->op.tag = args->tag;
+	op->op.ignore = args->ignore;
+	op->op.imm = args->imm;
+	uint32_t gen = atomic_load(&op->gen) & 0x7fffffff;
+	op->op.id = (uint64_t)gen << 32 | (api_slab_index(&ep->ctx->ops, op) + 1);
+}
+
+struct op_request {
+	uint8_t type;
+	tern_peer peer;
+	const tern_buf *buf;
+	const tern_args *args;
+	uint64_t key, remote_offset, remote_bytes;
+};
+
+static int op_fill(struct api_op *op, const struct op_request *r, tern_ctx *ctx)
+{
+	bool receiving = r->type == MSG_OP_RECV || r->type == MSG_OP_READ;
+	int err = op_buffer(op, ctx, r->buf, receiving);
+	if (err)
+		return err;
+	uint64_t bytes = layout_bytes(&op->op.layout);
+	op->op.type = r->type;
+	op->op.key = r->key;
+	op->op.remote_offset = r->remote_offset;
+	if (r->key && (r->remote_offset > r->remote_bytes || bytes > r->remote_bytes - r->remote_offset))
+		return ERR(TERN_EINVAL, "%llu bytes at offset %llu reach past the end of the peer's memory (%llu bytes)", (unsigned long long)bytes,
+			   (unsigned long long)r->remote_offset, (unsigned long long)r->remote_bytes);
+	return (op->op.flags & TERN_INJECT) && !receiving ? op_inject(op, ctx) : 0;
+}
+
+static int op_post(tern_ep *ep, const struct op_request *r, tern_op *out)
+{
+	if (!ep)
+		return ERR(TERN_EINVAL, "endpoint is NULL");
+	tern_ctx *ctx = ep->ctx;
+	if (api_forked(ctx))
+		return ERR(TERN_EFORK, "the context was opened before fork; open one in the child");
+	const tern_args *args = r->args ? r->args : &no_args;
+	if (r->args && args->size_bytes < offsetof(tern_args, imm))
+		return ERR(TERN_EINVAL, "args.size_bytes is %zu; set it to sizeof(tern_args)", args->size_bytes);
+	struct api_op *op = api_slab_get(&ctx->ops);
+	if (!op)
+		return -TERN_EAGAIN;
+	atomic_fetch_add(&ep->open_ops, 1);
+	op_reset(op, ep, r->peer, args);
+	int err = op_fill(op, r, ctx);
+	if (err) {
+		api_op_free(op);
+		return err;
+	}
+	if (out)
+		*out = op->op.id;
+	atomic_store(&op->state, API_OP_POSTED);
+	api_command(ctx, op);
+	return 0;
+}
+
+/* A look without the lock: says whether the number could be a living peer; the loop looks again. */
+static int op_peer_check(tern_ep *ep, tern_peer peer)
+{
+	if (!ep)
+		return ERR(TERN_EINVAL, "endpoint is NULL");
+	uint32_t slot = (uint32_t)peer - 1;
+	if (slot >= ep->ctx->config.max_peers || __atomic_load_n(&ep->ctx->peer_gen[slot], __ATOMIC_ACQUIRE) != (uint32_t)(peer >> 32))
+		return ERR(TERN_ESTALE, "peer %llx: no such peer now", (unsigned long long)peer);
+	return 0;
+}
+
+int tern_send(tern_ep *ep, tern_peer peer, const tern_buf *buf, const tern_args *args, tern_op *out)
+{
+	int err = op_peer_check(ep, peer);
+	struct op_request r = {.type = MSG_OP_SEND, .peer = peer, .buf = buf, .args = args};
+	return err ? err : op_post(ep, &r, out);
+}
+
+int tern_recv(tern_ep *ep, tern_peer peer, const tern_buf *buf, const tern_args *args, tern_op *out)
+{
+	int err = peer == TERN_ANY_PEER ? 0 : op_peer_check(ep, peer);
+	struct op_request r = {.type = MSG_OP_RECV, .peer = peer, .buf = buf, .args = args};
+	return err ? err : op_post(ep, &r, out);
+}
+
+static int op_remote(tern_ep *ep, uint8_t type, tern_rmem *remote, uint64_t offset, const tern_buf *buf, const tern_args *args, tern_op *out)
+{
+	if (!remote || remote->ep != ep)
+		return ERR(TERN_EINVAL, "remote memory is NULL or was imported by another endpoint");
+	int err = op_peer_check(ep, remote->peer);
+	struct op_request r = {.type = type, .peer = remote->peer, .buf = buf, .args = args, .key = remote->key, .remote_offset = offset, .remote_bytes = remote->bytes};
+	return err ? err : op_post(ep, &r, out);
+}
+
+int tern_write(tern_ep *ep, tern_rmem *remote, uint64_t remote_offset, const tern_buf *buf, const tern_args *args, tern_op *op)
+{
+	return op_remote(ep, MSG_OP_WRITE, remote, remote_offset, buf, args, op);
+}
+
+int tern_read(tern_ep *ep, tern_rmem *remote, uint64_t remote_offset, const tern_buf *buf, const tern_args *args, tern_op *op)
+{
+	return op_remote(ep, MSG_OP_READ, remote, remote_offset, buf, args, op);
+}
+
+static struct api_op *op_find(tern_ep *ep, tern_op id)
+{
+	struct api_slab *ops = &ep->ctx->ops;
+	uint32_t index = (uint32_t)id - 1;
+	if (index >= ops->n)
+		return NULL;
+	struct api_op *op = (struct api_op *)(ops->memory + ops->bytes * index);
+	if ((atomic_load(&op->gen) & 0x7fffffff) != id >> 32 || atomic_load(&op->state) == API_OP_FREE || op->ep != ep)
+		return NULL;
+	return op;
+}
+
+int tern_cancel(tern_ep *ep, tern_op id)
+{
+	if (!ep)
+		return ERR(TERN_EINVAL, "endpoint is NULL");
+	api_lock(ep->ctx);
+	/* under the lock nothing ends */
+	struct api_op *op = op_find(ep, id);
+	bool open = op && atomic_load(&op->state) == API_OP_POSTED;
+	if (open) {
+		op->cancel_gen = atomic_load(&op->gen);
+		api_command(ep->ctx, (void *)((uintptr_t)op | 1));
+	}
+	api_unlock(ep->ctx);
+	return open ? 0 : ERR(TERN_ESTALE, "operation %llx has ended", (unsigned long long)id);
+}
+
+void api_op_event(struct api_op *op, tern_event *out)
+{
+	static const uint32_t type[] = {[MSG_OP_SEND] = TERN_EV_SEND, [MSG_OP_RECV] = TERN_EV_RECV, [MSG_OP_WRITE] = TERN_EV_WRITE, [MSG_OP_READ] = TERN_EV_READ};
+	*out = (tern_event){.type = type[op->op.type], .status = op->op.status, .user = op->op.user, .op = op->op.id, .peer = op->op.peer, .tag = op->op.tag,
+		.imm = op->op.imm, .bytes = op->op.bytes, .time_ns = op->time_ns};
+}
+
+int tern_test(tern_ep *ep, tern_op id, tern_event *event)
+{
+	struct api_op *op = ep && event ? op_find(ep, id) : NULL;
+	if (!op)
+		return ERR(TERN_ESTALE, "operation %llx has ended", (unsigned long long)id);
+	if (!ep->ctx->has_thread)
+		api_drive(ep->ctx);
+	if (atomic_load_explicit(&op->state, memory_order_acquire) != API_OP_TESTED)
+		return -TERN_EAGAIN;
+	api_op_event(op, event);
+	api_op_free(op);
+	return 0;
+}

@@ -1,0 +1,93 @@
+/* Copies of payload; see copy.h. Every byte passes through copy_run or one of the two loops over small runs, and is counted by their four callers. Pure. */
+#include <string.h>
+#include "base/copy.h"
+
+static inline void copy_run(uint8_t *dst, const uint8_t *src, size_t bytes)
+{
+	memcpy(dst, src, bytes);
+}
+
+void copy_bytes(void *dst, const void *src, size_t bytes, uint64_t *copied_bytes)
+{
+	if (bytes)
+		copy_run(dst, src, bytes);
+	*copied_bytes += bytes;
+}
+
+uint64_t copy_segs(const struct frame_seg *dst, size_t nd, const struct frame_seg *src, size_t ns, uint64_t *copied_bytes)
+{
+	uint64_t sum = 0;
+	uint32_t to = 0, from = 0; /* used bytes of the first segment left on each side */
+	while (nd && ns) {
+		uint32_t room = dst->bytes - to, have = src->bytes - from, part = room < have ? room : have;
+		if (part)
+			copy_run(dst->addr + to, src->addr + from, part);
+		sum += part;
+		to += part;
+		from += part;
+		if (to == dst->bytes) {
+			dst++;
+			nd--;
+			to = 0;
+		}
+		if (from == src->bytes) {
+			src++;
+			ns--;
+			from = 0;
+		}
+	}
+	*copied_bytes += sum;
+	return sum;
+}
+
+/* n runs with a stride on either side. The compiler makes a load and a store of a memcpy of constant size: element-sized runs (a transposed tensor) are 5 to 10
+ * times faster than with a call a run. */
+static void copy_rows(uint8_t *dst, int64_t dst_stride, const uint8_t *src, int64_t src_stride, const struct layout_row *row)
+{
+	uint64_t n = row->n;
+	switch (row->run) {
+	case 1:
+		for (; n; n--, dst += dst_stride, src += src_stride)
+			*dst = *src;
+		return;
+	case 2:
+		for (; n; n--, dst += dst_stride, src += src_stride)
+			memcpy(dst, src, 2);
+		return;
+	case 4:
+		for (; n; n--, dst += dst_stride, src += src_stride)
+			memcpy(dst, src, 4);
+		return;
+	case 8:
+		for (; n; n--, dst += dst_stride, src += src_stride)
+			memcpy(dst, src, 8);
+		return;
+	case 16:
+		for (; n; n--, dst += dst_stride, src += src_stride)
+			memcpy(dst, src, 16);
+		return;
+	default:
+		for (; n; n--, dst += dst_stride, src += src_stride)
+			copy_run(dst, src, row->run);
+	}
+}
+
+void layout_copy_out(const struct layout *layout, uint64_t offset, void *dst, uint64_t bytes, uint64_t *copied_bytes)
+{
+	struct layout_walk walk;
+	struct layout_row row;
+	uint8_t *to = dst;
+	for (layout_walk_init(&walk, layout, offset, bytes); layout_walk_next(&walk, &row); to += row.run * row.n)
+		copy_rows(to, (int64_t)row.run, row.addr, row.stride, &row);
+	*copied_bytes += bytes;
+}
+
+void layout_copy_in(const struct layout *layout, uint64_t offset, const void *src, uint64_t bytes, uint64_t *copied_bytes)
+{
+	struct layout_walk walk;
+	struct layout_row row;
+	const uint8_t *from = src;
+	for (layout_walk_init(&walk, layout, offset, bytes); layout_walk_next(&walk, &row); from += row.run * row.n)
+		copy_rows(row.addr, row.stride, from, (int64_t)row.run, &row);
+	*copied_bytes += bytes;
+}

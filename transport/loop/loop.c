@@ -1,0 +1,190 @@
+/* The loop itself: pools, step, timers, posting. Called by api/ and the simulator's tests. */
+#include <stdlib.h>
+#include <string.h>
+#include "flow/shared.h"
+#include "loop/loop.h"
+#include "tern/error.h"
+
+static void *loop_keep(struct loop *lp, size_t at, size_t bytes, bool *failed)
+{
+	lp->memory[at] = aligned_alloc(64, (bytes + 63) & ~(size_t)63);
+	if (lp->memory[at])
+		return lp->memory[at];
+	*failed = true;
+	return NULL;
+}
+
+static int loop_open_msg(struct loop *lp, const struct loop_config *config, bool *failed)
+{
+	struct msg_config mc = {
+		.max_pairs = config->max_peers,
+		.max_replies = 256,
+		.max_inbound = config->max_inbound,
+		.unmatched_bytes = config->unmatched_bytes,
+		.ranges = config->ranges,
+		.exports = lp->exports,
+	};
+	void *unmatched = loop_keep(lp, 5, config->unmatched_bytes, failed);
+	void *memory = loop_keep(lp, 6, msg_bytes(&mc), failed);
+	return *failed ? -TERN_ENOMEM : msg_init(&lp->msg, &mc, memory, unmatched);
+}
+
+static void loop_open_pools(struct loop *lp, void *heap)
+{
+	heap_init(&lp->timers, heap, lp->max_paths);
+	for (size_t i = 0; i < LOOP_FRAMES; i++)
+		lp->free_frame[lp->free_frames++] = &lp->frame[LOOP_FRAMES - 1 - i];
+	for (size_t i = 0; i < LOOP_CHUNKS; i++) {
+		struct loop_chunk *c = &lp->chunks[i];
+		c->frames = 0;
+		c->next = lp->free_chunk;
+		lp->free_chunk = c;
+	}
+	list_init(&lp->active);
+	list_init(&lp->events);
+}
+
+int loop_open(const struct loop_config *config, struct loop **out)
+{
+	struct loop *lp = calloc(1, sizeof(*lp));
+	bool failed = !lp;
+	*out = NULL;
+	if (!lp)
+		return -TERN_ENOMEM;
+	lp->max_paths = config->max_paths < 65536 ? config->max_paths : 65536;
+	lp->peer_timeout_ns = config->peer_timeout_ns;
+	lp->rng = config->seed;
+	lp->now_ns = config->now_ns;
+	lp->exports = calloc(1, sizeof(*lp->exports));
+	lp->path = calloc(lp->max_paths, sizeof(*lp->path));
+	lp->frame = loop_keep(lp, 0, LOOP_FRAMES * sizeof(struct frame), &failed);
+	lp->chunks = loop_keep(lp, 1, LOOP_CHUNKS * sizeof(struct loop_chunk), &failed);
+	lp->scratch = loop_keep(lp, 2, LOOP_SCRATCH_BYTES, &failed);
+	void *heap = loop_keep(lp, 3, heap_bytes(lp->max_paths), &failed);
+	void *flows = loop_keep(lp, 4, flow_shared_bytes(config->extents, config->ranges), &failed);
+	if (failed || !lp->exports || !lp->path || loop_open_msg(lp, config, &failed)) {
+		loop_close(&lp);
+		return -TERN_ENOMEM;
+	}
+	lp->flows = flow_shared_init(flows, config->extents, config->ranges);
+	loop_open_pools(lp, heap);
+	*out = lp;
+	return 0;
+}
+
+void loop_close(struct loop **lpp)
+{
+	struct loop *lp = *lpp;
+	*lpp = NULL;
+	if (!lp)
+		return;
+	for (size_t i = 0; i < lp->links; i++)
+		lp->link[i]->ops->close(&lp->link[i]);
+	for (size_t i = 0; i < sizeof(lp->memory) / sizeof(lp->memory[0]); i++)
+		free(lp->memory[i]);
+	free(lp->exports);
+	free(lp->path);
+	free(lp);
+}
+
+int loop_link_add(struct loop *lp, struct link *link)
+{
+	if (lp->links == LOOP_LINKS_MAX)
+		return -TERN_ELIMIT;
+	lp->link[lp->links++] = link;
+	return 0;
+}
+
+bool loop_peer_quiet(const struct loop_peer *peer)
+{
+	for (unsigned i = 0; i < peer->peer.paths; i++)
+		if (flow_in_flight_bytes(&peer->path[i]->pp.flow))
+			return false;
+	return !msg_tx_want(peer->peer.pair);
+}
+
+void loop_activate(struct loop_path *path)
+{
+	if (path->is_active)
+		return;
+	path->is_active = true;
+	list_push_back(&path->loop->active, &path->active);
+}
+
+void loop_peer_activate(struct loop_peer *peer)
+{
+	for (unsigned i = 0; i < peer->peer.paths; i++)
+		loop_activate(peer->path[i]);
+}
+
+void loop_post(struct loop *lp, struct msg_op *op)
+{
+	msg_post(lp->msg, op);
+	lp->is_posted = true;
+}
+
+/* Pairs that a post, a record or a loss gave something to send: their paths get a turn. */
+static void loop_wake(struct loop *lp)
+{
+	struct msg_pair *pair;
+	while ((pair = msg_woken(lp->msg)))
+		loop_peer_activate(msg_pair_owner(pair));
+}
+
+/* Queues the news once per change of state. */
+void loop_note(struct loop_peer *peer)
+{
+	if (peer->told == peer->peer.state || peer->is_listed)
+		return;
+	peer->is_listed = true;
+	list_push_back(&peer->loop->events, &peer->event);
+}
+
+struct loop_peer *loop_event(struct loop *lp)
+{
+	struct list *at = list_pop_front(&lp->events);
+	if (!at)
+		return NULL;
+	struct loop_peer *peer = list_entry(at, struct loop_peer, event);
+	peer->is_listed = false;
+	peer->told = peer->peer.state;
+	return peer;
+}
+
+static void loop_timers(struct loop *lp, uint64_t now_ns)
+{
+	/* bounded: each path is taken out once and comes back through the active list */
+	while (heap_min_key(&lp->timers) <= now_ns) {
+		struct loop_path *path = lp->path[heap_pop(&lp->timers)];
+		int status = peer_timers(&path->pp, now_ns);
+		if (status)
+			loop_peer_end(path->peer, status);
+		else
+			loop_activate(path);
+	}
+}
+
+void loop_step(struct loop *lp, uint64_t now_ns)
+{
+	lp->now_ns = now_ns;
+	lp->count.steps++;
+	lp->is_posted = false;
+	loop_reap(lp, now_ns);
+	loop_rx(lp, now_ns);
+	loop_timers(lp, now_ns);
+	loop_wake(lp);
+	loop_tx(lp, now_ns);
+}
+
+uint64_t loop_when_ns(struct loop *lp, uint64_t now_ns)
+{
+	uint64_t when = heap_min_key(&lp->timers);
+	if (lp->is_posted || !list_empty(&lp->active) || !list_empty(&lp->events) || when <= now_ns)
+		return 0;
+	for (size_t i = 0; i < lp->links; i++) {
+		struct link_wait w = {.fd = -1, .deadline_ns = UINT64_MAX};
+		lp->link[i]->ops->wait(lp->link[i], false, &w);
+		when = w.deadline_ns < when ? w.deadline_ns : when;
+	}
+	return when;
+}

@@ -1,0 +1,164 @@
+/* The loop: drives links, flows, messages and peers, and is the only one that reads the clock's time into them (the caller gives now_ns, so that the simulator can).
+ * Called by api/ (one thread at a time) and by the simulator's tests. */
+#ifndef LOOP_LOOP_H
+#define LOOP_LOOP_H
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include "base/heap.h"
+#include "base/list.h"
+#include "control/session.h"
+#include "link/link.h"
+#include "mem/table.h"
+#include "msg/msg.h"
+#include "peer/peer.h"
+#include "seal/seal.h"
+
+enum {
+	LOOP_LINKS_MAX = 64,
+	LOOP_FRAMES = 512,          /* descriptors of frames to send, all links */
+	LOOP_TRAY = 128,            /* frames of one call of peer_tx */
+	LOOP_CHUNK_BYTES = 160 << 10, /* two loopback frames and some records */
+	LOOP_CHUNKS = 12,
+	LOOP_RX_BATCH = 64,
+	LOOP_RX_ROUNDS = 4,         /* batches of one link in one step */
+	LOOP_TX_ROUNDS = 2,         /* bursts of one path in one step: 5.9 */
+	LOOP_SCRATCH_BYTES = 66 << 10,
+	LOOP_LAST_ACKS = 2,         /* said before a goodbye: one may be lost */
+};
+
+/* A buffer that sealed frames, MIX frames and packed runs are made in; free again when the last of its frames came back. */
+struct loop_chunk {
+	struct loop_chunk *next;
+	uint32_t frames;
+	uint8_t data[LOOP_CHUNK_BYTES];
+};
+
+struct loop_counters {
+	uint64_t steps;
+	uint64_t copied_bytes, sealed_bytes, opened_bytes;
+	uint64_t rx_malformed;  /* no header of ours */
+	uint64_t rx_strangers;  /* no such flow */
+	uint64_t rx_forged;     /* tag did not verify, or plain where sealed is due */
+	uint64_t rx_refused;    /* no place yet: not acknowledged */
+	uint64_t rx_placed_bytes; /* that a scattered receive put where they belong */
+};
+
+struct loop;
+struct loop_peer;
+
+/* What a path needs from its contract; made by api. */
+struct loop_path_params {
+	const struct tern_cc *cc;
+	struct tern_cc_init cc_init;
+	int32_t layer_bytes; /* a datagram costs so much more on the layer that the contract's rate counts than IP and UDP headers */
+	uint32_t mtu_bytes;   /* IP packet; 0: as found */
+};
+
+struct loop_path {
+	struct peer_path pp; /* first: pp <-> loop_path */
+	struct loop *loop;
+	struct loop_peer *peer;
+	struct link *link;
+	struct link_path *via; /* NULL: the remote address is not known yet */
+	struct seal *tx_seal, *rx_seal;
+	struct list active;    /* in loop.active while something may leave */
+	bool is_active;
+	uint32_t slot, flow_id;
+	uint32_t mtu_bytes;
+	struct frame *waiting[LOOP_TRAY]; /* encoded and sealed, not taken by the link: offered again as they are (5.4) */
+	size_t waiting_n;
+};
+
+struct loop_peer {
+	struct peer peer; /* first */
+	struct loop *loop;
+	struct msg_ep *ep;
+	void *owner;       /* api's */
+	struct list event; /* in loop.events while told != state */
+	uint8_t told;
+	bool is_listed;
+	uint32_t reserved_flow_id; /* of path 0, chosen before the session stands */
+	struct loop_path *path[PEER_PATHS_MAX];
+};
+
+struct loop_config {
+	uint32_t max_peers, max_paths;
+	uint32_t max_inbound;     /* unmatched messages and incoming writes */
+	uint64_t unmatched_bytes;
+	uint32_t extents, ranges; /* flow's pools and msg's */
+	uint64_t peer_timeout_ns;
+	uint64_t seed;            /* of flow ids */
+	uint64_t now_ns;
+};
+
+struct loop {
+	struct msg *msg;
+	struct mem_table *exports;
+	struct flow_shared *flows;
+	struct link *link[LOOP_LINKS_MAX];
+	size_t links;
+	struct loop_path **path; /* by slot: the low 16 bits of a flow id */
+	uint32_t max_paths;
+	struct heap timers;      /* ref: slot */
+	struct list active, events;
+	struct frame *frame;     /* all of them */
+	struct frame *free_frame[LOOP_FRAMES];
+	size_t free_frames;
+	struct loop_chunk *free_chunk;
+	struct loop_counters count;
+	bool is_posted;          /* something was posted since the last step */
+	uint64_t now_ns;
+	uint64_t peer_timeout_ns;
+	uint64_t rng;
+	uint8_t *scratch;        /* bounces, gathered split frames */
+	void *memory[8];         /* what loop_close frees */
+	struct loop_chunk *chunks;
+};
+
+/** @return 0, -TERN_ENOMEM */
+int loop_open(const struct loop_config *config, struct loop **out);
+/** Closes its links too. Operations still in msg are the caller's to end before. */
+void loop_close(struct loop **lp);
+
+/** One round: reap, rx, timers, tx. Afterwards take msg_done, msg_notice_pop, loop_event. */
+void loop_step(struct loop *lp, uint64_t now_ns);
+/** When the next step has something to do, as far as timers say; 0: at once. Frames come at any time. */
+uint64_t loop_when_ns(struct loop *lp, uint64_t now_ns);
+
+/** Takes a link over. @return 0, -TERN_ELIMIT */
+int loop_link_add(struct loop *lp, struct link *link);
+
+/** A peer without paths; operations may be posted to it (peer->peer.pair). @return 0, -TERN_ELIMIT, -TERN_ENOMEM */
+int loop_peer_open(struct loop *lp, struct msg_ep *ep, uint64_t id, void *owner, struct loop_peer **out);
+/** Chooses the flow id of the peer's first path, for the hello; a second call gives the same. @return the id, 0: no slot is free */
+uint32_t loop_peer_flow_id(struct loop_peer *peer);
+/** The session stands: opens its paths over `link`. @return 0, or why not (the peer is as before) */
+int loop_peer_up(struct loop_peer *peer, const struct session *session, struct link *link, const struct loop_path_params *params);
+/** The control connection went. */
+void loop_peer_lost(struct loop_peer *peer);
+/** Says what was received once more, before a goodbye: what the peer sent and is here must not look lost to it. */
+void loop_peer_flush(struct loop_peer *peer);
+/** Ends the peer: operations end with `status`, links give its memory back. loop_event tells of it, then loop_peer_free. */
+void loop_peer_end(struct loop_peer *peer, int status);
+void loop_peer_free(struct loop_peer **peer);
+
+/** A peer whose state changed (peer.state is PEER_UP or PEER_GONE, peer.status says why), NULL: none. */
+struct loop_peer *loop_event(struct loop *lp);
+
+/** Nothing that was sent waits for its acknowledgement, nothing can be sent. */
+bool loop_peer_quiet(const struct loop_peer *peer);
+
+/** Posts an operation; it leaves with the next step. */
+void loop_post(struct loop *lp, struct msg_op *op);
+
+/* Between the files of loop/. */
+void loop_activate(struct loop_path *path);
+void loop_peer_activate(struct loop_peer *peer);
+void loop_note(struct loop_peer *peer);
+void loop_rx(struct loop *lp, uint64_t now_ns);
+void loop_tx(struct loop *lp, uint64_t now_ns);
+void loop_reap(struct loop *lp, uint64_t now_ns);
+void loop_frames_back(struct loop *lp, struct frame *const *frames, size_t n);
+int loop_path_route(struct loop_path *path, const struct link_addr *remote);
+#endif

@@ -1,0 +1,201 @@
+/* Peers and their paths: made from a session, given an address, closed. Called by api/ through loop.h. Secrets are handed to seal/ and not kept. */
+#include <stdlib.h>
+#include <string.h>
+#include "loop/loop.h"
+#include "tern/error.h"
+
+static uint64_t loop_random(struct loop *lp)
+{
+	/* splitmix64 (Steele, Lea, Flood 2014): flow ids only have to differ and to be hard to hit by chance */
+	uint64_t z = lp->rng += 0x9e3779b97f4a7c15ull;
+	z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9ull;
+	z = (z ^ z >> 27) * 0x94d049bb133111ebull;
+	return z ^ z >> 31;
+}
+
+int loop_peer_open(struct loop *lp, struct msg_ep *ep, uint64_t id, void *owner, struct loop_peer **out)
+{
+	struct loop_peer *peer = calloc(1, sizeof(*peer));
+	struct msg_pair *pair;
+	*out = NULL;
+	if (!peer)
+		return -TERN_ENOMEM;
+	int err = msg_pair_open(lp->msg, ep, id, &pair);
+	if (err) {
+		free(peer);
+		return err;
+	}
+	msg_pair_own(pair, peer);
+	peer_init(&peer->peer, id, lp->msg, pair, lp->peer_timeout_ns);
+	peer->loop = lp;
+	peer->ep = ep;
+	peer->owner = owner;
+	list_init(&peer->event);
+	*out = peer;
+	return 0;
+}
+
+/* A path's memory and slot; the flow id is slot and random upper half, never 0. @return NULL: no slot, no memory */
+static struct loop_path *loop_path_new(struct loop_peer *peer)
+{
+	struct loop *lp = peer->loop;
+	uint32_t slot = 0;
+	while (slot < lp->max_paths && lp->path[slot])
+		slot++;
+	if (slot == lp->max_paths)
+		return NULL;
+	struct loop_path *path = aligned_alloc(64, (sizeof(*path) + 63) & ~(size_t)63);
+	if (!path)
+		return NULL;
+	memset(path, 0, sizeof(*path));
+	list_init(&path->active);
+	path->loop = lp;
+	path->peer = peer;
+	path->slot = slot;
+	path->flow_id = ((uint32_t)loop_random(lp) | 1) << 16 | slot;
+	return path;
+}
+
+uint32_t loop_peer_flow_id(struct loop_peer *peer)
+{
+	if (!peer->path[0])
+		peer->path[0] = loop_path_new(peer);
+	if (!peer->path[0])
+		return 0;
+	struct loop_path *path = peer->path[0];
+	path->pp.state = PEER_PATH_WAITING;
+	peer->loop->path[path->slot] = path;
+	return path->flow_id;
+}
+
+static uint32_t loop_frame_limit(const struct loop_path *path)
+{
+	uint32_t limit = path->via->max_frame_bytes;
+	uint32_t cap = path->mtu_bytes > path->via->overhead_bytes ? path->mtu_bytes - path->via->overhead_bytes : 0;
+	return cap && cap < limit ? cap : limit;
+}
+
+/* Points the path to an address, the first or a new one. */
+int loop_path_route(struct loop_path *path, const struct link_addr *remote)
+{
+	struct link_path_config config = {.remote = *remote, .spread = path->pp.id, .mtu_bytes = path->mtu_bytes};
+	struct link_path *via;
+	int err = path->link->ops->path_open(path->link, &config, &via);
+	if (err)
+		return err;
+	via->owner = path;
+	if (path->via) {
+		for (size_t i = 0; i < path->waiting_n; i++)
+			path->waiting[i]->path = via;
+		path->link->ops->path_close(path->link, &path->via);
+		path->via = via;
+		loop_activate(path);
+		return 0;
+	}
+	path->via = via;
+	peer_path_found(&path->pp, loop_frame_limit(path), path->loop->now_ns);
+	loop_activate(path);
+	return 0;
+}
+
+static int loop_path_keys(struct loop_path *path, const struct session *session, const struct session_path *sp)
+{
+	if (session->is_private)
+		return 0;
+	int err = seal_open(sp->tx_secret, &path->tx_seal);
+	return err ? err : seal_open(sp->rx_secret, &path->rx_seal);
+}
+
+static int loop_path_up(struct loop_path *path, const struct session *session, const struct loop_path_params *params)
+{
+	struct loop_peer *peer = path->peer;
+	const struct session_path *sp = &session->path[0];
+	int err = loop_path_keys(path, session, sp);
+	if (err)
+		return err;
+	path->mtu_bytes = params->mtu_bytes;
+	struct peer_path_config pc = {
+		.path_id = sp->path_id,
+		.sealed = !session->is_private,
+		.initiator = false, /* peer_path_found starts it, once the link has the route */
+		.remote_flow_id = sp->remote_flow_id,
+		.overhead_bytes = (uint32_t)(28 + params->layer_bytes),
+		.flow = {.path_id = sp->path_id, .cc = params->cc, .cc_init = params->cc_init, .peer_ack_delay_ns = 500000, .shared = path->loop->flows, .now_ns = path->loop->now_ns},
+	};
+	pc.flow.cc_init.now_ns = path->loop->now_ns;
+	err = peer_path_init(&path->pp, &peer->peer, &pc);
+	if (err)
+		return err;
+	if (!session->is_initiator)
+		return 0;
+	path->pp.initiator = true;
+	return loop_path_route(path, &sp->remote);
+}
+
+int loop_peer_up(struct loop_peer *peer, const struct session *session, struct link *link, const struct loop_path_params *params)
+{
+	struct loop *lp = peer->loop;
+	struct loop_path *path = peer->path[0];
+	if (!path || !session->paths || peer->peer.paths)
+		return -TERN_EINVAL;
+	path->link = link;
+	int err = loop_path_up(path, session, params);
+	if (err)
+		return err;
+	struct msg_limits limits = {.credit_bytes = session->credit_bytes, .credit_heads = session->credit_heads};
+	msg_pair_up(peer->peer.pair, &limits);
+	heap_set(&lp->timers, path->slot, lp->now_ns);
+	loop_activate(path);
+	return 0;
+}
+
+void loop_peer_lost(struct loop_peer *peer)
+{
+	peer->peer.control_lost = true;
+	for (unsigned i = 0; i < peer->peer.paths; i++) {
+		struct peer_path *pp = &peer->path[i]->pp;
+		pp->ping_when_ns = peer->loop->now_ns;
+		loop_activate(peer->path[i]);
+	}
+}
+
+static void loop_path_close(struct loop_path *path)
+{
+	struct loop *lp = path->loop;
+	if (path->via)
+		path->link->ops->path_close(path->link, &path->via);
+	loop_frames_back(lp, path->waiting, path->waiting_n);
+	path->waiting_n = 0;
+	if (path->link)
+		loop_reap(lp, lp->now_ns);
+	list_remove(&path->active);
+	path->is_active = false;
+	heap_remove(&lp->timers, path->slot);
+	lp->path[path->slot] = NULL;
+	seal_close(&path->tx_seal);
+	seal_close(&path->rx_seal);
+}
+
+void loop_peer_end(struct loop_peer *peer, int status)
+{
+	if (peer->peer.state == PEER_GONE)
+		return;
+	/* links first: nothing may be read from or written to operations that are about to end */
+	for (unsigned i = 0; i < PEER_PATHS_MAX && peer->path[i]; i++)
+		loop_path_close(peer->path[i]);
+	peer_end(&peer->peer, status);
+	loop_note(peer);
+}
+
+void loop_peer_free(struct loop_peer **pp)
+{
+	struct loop_peer *peer = *pp;
+	*pp = NULL;
+	if (!peer)
+		return;
+	loop_peer_end(peer, -TERN_ECANCELED);
+	list_remove(&peer->event);
+	for (unsigned i = 0; i < PEER_PATHS_MAX; i++)
+		free(peer->path[i]);
+	free(peer);
+}

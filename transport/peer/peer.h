@@ -1,0 +1,138 @@
+/* A peer: its paths, what leaves on them and in which turn, liveness, path MTU. Pure. Called by loop/, which lends frames and buffers and carries
+ * the frames to links; pulls from msg/ and records in flow/. Knows no link, no socket, no key. */
+#ifndef PEER_PEER_H
+#define PEER_PEER_H
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include "base/frame.h"
+#include "flow/flow.h"
+#include "flow/state.h"
+#include "msg/msg.h"
+
+enum {
+	PEER_PATHS_MAX = 16,
+	PEER_FRAME_MIN = 1232, /* UDP payload that every IPv6 path carries (1280 - 48): where a search starts */
+	PEER_PONGS_MAX = 8,
+	PEER_MIX_MAX = 8192,   /* largest MIX payload: enough small messages to make a frame pay, little enough to stay in the cache */
+	PEER_ITEMS_MAX = 64,   /* records of one MIX frame that must be recovered */
+	PEER_KEEPALIVE_S = 15,
+	PEER_PING_BARE = 1,    /* a ping without padding, see peer_ping_next */
+};
+
+enum peer_path_state {
+	PEER_PATH_WAITING = 0, /* acceptor: the remote address is not known yet */
+	PEER_PATH_VALIDATING,  /* pings go out; no data yet */
+	PEER_PATH_UP,
+	PEER_PATH_DEAD,
+};
+
+enum peer_state { PEER_OPENING = 0, PEER_UP, PEER_GONE };
+
+struct peer;
+
+struct peer_path_config {
+	uint8_t path_id;
+	bool sealed;
+	bool initiator;
+	uint32_t remote_flow_id;
+	uint32_t frame_limit;    /* largest datagram the link takes */
+	uint32_t overhead_bytes; /* of lower layers a datagram, as the contract's rate counts */
+	struct flow_config flow;
+};
+
+struct peer_path {
+	struct flow flow;
+	struct peer *peer;
+	uint8_t id;
+	uint8_t state;          /* enum peer_path_state */
+	bool sealed;
+	bool initiator;
+	uint32_t remote_flow_id;
+	uint32_t frame_max;     /* datagram size in use */
+	uint32_t frame_limit;
+	uint32_t overhead_bytes;
+	uint32_t small_debt_bytes; /* 5.9: what small messages took ahead of waiting bulk, times 3 */
+	uint64_t opened_ns, heard_ns; /* heard: last authentic arrival */
+	/* pings */
+	uint64_t ping_when_ns, ping_gap_ns;
+	uint64_t ping_token;
+	uint32_t ping_unanswered;
+	uint32_t search_step;   /* next rung of the size ladder in this round */
+	uint64_t search_when_ns; /* next round while the size is below the link's */
+	bool searching;
+	uint8_t pongs;
+	struct wire_ping pong[PEER_PONGS_MAX];
+};
+
+struct peer {
+	uint64_t id;            /* tern_peer */
+	struct msg *msg;
+	struct msg_pair *pair;
+	uint8_t state;          /* enum peer_state */
+	uint8_t paths;
+	bool control_lost;      /* the control connection went: look sooner */
+	int32_t status;         /* why it is gone, -TERN_E... */
+	uint64_t timeout_ns;    /* silence while something is owed */
+	uint64_t copied_bytes;  /* through base/copy.h */
+	struct peer_path *path[PEER_PATHS_MAX];
+};
+
+/* What loop lends for one call of peer_tx. */
+struct peer_tray {
+	struct frame **frame; /* free frames */
+	size_t room;          /* of them */
+	size_t n;             /* filled */
+	uint8_t *buf;         /* frame.room of MIX, packed and sealed frames is carved from here */
+	size_t buf_bytes;
+	size_t buf_used;
+};
+
+/** Starts a peer without paths. */
+void peer_init(struct peer *peer, uint64_t id, struct msg *msg, struct msg_pair *pair, uint64_t timeout_ns);
+
+/** Adds a path; its first pings are due at once (not while WAITING). @return 0, -TERN_ELIMIT */
+int peer_path_init(struct peer_path *path, struct peer *peer, const struct peer_path_config *config);
+
+/** The acceptor learned where the path leads: validation begins. */
+void peer_path_found(struct peer_path *path, uint32_t frame_limit, uint64_t now_ns);
+
+/** The link takes smaller datagrams than before: the size in use follows, the search starts again. */
+void peer_path_shrunk(struct peer_path *path, uint32_t frame_limit, uint64_t now_ns);
+
+/** Gives what the flow still holds back to msg as lost. The peer goes on with its other paths. */
+void peer_path_close(struct peer_path *path);
+
+/** The peer is gone: all operations end with `status`, paths are emptied. */
+void peer_end(struct peer *peer, int status);
+
+/* ---- sending ---- */
+
+/** Fills frames for up to one burst, control first. Frames come with payload segments from seg[1] on, without
+ * header and tag: the loop encodes and seals. A payload that is in frame.room already lies behind the header's place. @return frames filled */
+size_t peer_tx(struct peer_path *path, struct peer_tray *tray, uint64_t now_ns);
+
+/** One frame that says what was received, whether or not that is due: for goodbyes. @return frames filled, 0 or 1 */
+size_t peer_tx_last(struct peer_path *path, struct peer_tray *tray, uint64_t now_ns);
+
+/** When the path wants peer_timers or peer_tx: 0 now, UINT64_MAX never. */
+uint64_t peer_when_ns(struct peer_path *path, uint64_t now_ns);
+
+/* ---- receiving ---- */
+
+/** Takes the records of an authentic MIX payload. *eliciting: it asks for an acknowledgement.
+ * @return 0; -TERN_EAGAIN: something found no room, do not commit the frame; -TERN_EPROTO */
+int peer_rx_mix(struct peer_path *path, const uint8_t *payload, size_t bytes, uint64_t now_ns, bool *eliciting);
+
+/** An authentic frame arrived on the path. */
+void peer_heard(struct peer_path *path, uint64_t now_ns);
+
+/* Between the files of peer/: the ping that is due, PEER_PING_BARE or the datagram size to pad to; 0: none. */
+uint32_t peer_ping_next(struct peer_path *path, uint64_t now_ns);
+
+/* ---- time ---- */
+
+/** Runs what is due. @return 0, or the status the whole peer must end with: -TERN_EPEER (silent), -TERN_EBLOCKED (never a datagram) */
+int peer_timers(struct peer_path *path, uint64_t now_ns);
+
+#endif

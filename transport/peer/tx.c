@@ -1,0 +1,278 @@
+/* What leaves on a path and in which turn (DESIGN 5.9): control and acknowledgements, small messages, bulk. Called by loop/ once a burst. Fills frame
+ * descriptors and MIX payloads; knows no link and no key, but leaves room for the tag. */
+#include <string.h>
+#include "base/copy.h"
+#include "base/layout.h"
+#include "peer/peer.h"
+
+/* A MIX payload under construction. */
+struct mix {
+	struct peer_path *path;
+	uint8_t *out;
+	size_t used, room;
+	bool eliciting;
+	size_t items;
+	struct flow_item item[PEER_ITEMS_MAX];
+};
+
+static uint32_t peer_tag_bytes(const struct peer_path *path)
+{
+	return path->sealed ? FRAME_TAG_BYTES : 0;
+}
+
+static void mix_record(struct mix *m, const struct wire_record *r, bool eliciting)
+{
+	size_t n = wire_record_encode(r, m->out + m->used, m->room - m->used);
+	m->used += n;
+	m->eliciting |= n && eliciting;
+}
+
+static void mix_control(struct mix *m, uint64_t now_ns)
+{
+	struct peer_path *path = m->path;
+	struct wire_record r;
+	uint64_t ack_when = flow_ack_when_ns(&path->flow);
+	/* an acknowledgement rides along whenever there is something to say and a frame leaves anyway */
+	if (ack_when != UINT64_MAX && flow_ack_build(&path->flow, now_ns, &r.ack)) {
+		r.type = WIRE_ACK;
+		mix_record(m, &r, false);
+	}
+	bool changed = false;
+	uint64_t floor = flow_floor(&path->flow, &changed);
+	if (changed) {
+		r = (struct wire_record){.type = WIRE_FLOOR, .floor = {.path_id = path->id, .number = floor}};
+		mix_record(m, &r, false);
+		flow_floor_said(&path->flow);
+	}
+	while (path->pongs) {
+		r = (struct wire_record){.type = WIRE_PONG, .ping = path->pong[--path->pongs]};
+		mix_record(m, &r, false);
+	}
+}
+
+/* Frames of what the tray has left. */
+static struct frame *peer_frame(struct peer_path *path, struct peer_tray *t, uint8_t type)
+{
+	struct frame *f = t->frame[t->n++];
+	f->type = type;
+	f->flags = path->sealed ? WIRE_SEALED : 0;
+	f->flow_id = path->remote_flow_id;
+	f->path_id = path->id;
+	f->channel = 0;
+	f->seq = 0;
+	f->offset = 0;
+	f->depart_ns = 0;
+	f->owner = NULL;
+	f->chunk = NULL;
+	f->room = NULL;
+	f->burst_end = 0;
+	f->segs = 1; /* 0 is the header's */
+	return f;
+}
+
+static uint8_t *peer_room(struct peer_tray *t, uint32_t bytes)
+{
+	uint8_t *room = t->buf + t->buf_used;
+	t->buf_used += bytes;
+	return room;
+}
+
+static bool mix_open(struct mix *m, struct peer_path *path, struct peer_tray *t)
+{
+	uint32_t most = path->frame_max - WIRE_HEADER_BYTES - peer_tag_bytes(path);
+	m->path = path;
+	m->out = t->buf + t->buf_used + WIRE_HEADER_BYTES;
+	m->room = most < PEER_MIX_MAX ? most : PEER_MIX_MAX;
+	m->used = m->items = 0;
+	m->eliciting = false;
+	return t->n < t->room && t->buf_bytes - t->buf_used >= WIRE_HEADER_BYTES + m->room + FRAME_TAG_BYTES && flow_tx_spare(&path->flow) > 1;
+}
+
+/* Numbers the frame and records what it carried. @return wire bytes, 0: nothing was sent */
+static uint32_t mix_close(struct mix *m, struct peer_tray *t, uint64_t now_ns)
+{
+	struct peer_path *path = m->path;
+	if (!m->used)
+		return 0;
+	uint32_t datagram = WIRE_HEADER_BYTES + (uint32_t)m->used + peer_tag_bytes(path);
+	struct flow_run run = {.frames = 1, .stride_bytes = (uint32_t)m->used, .wire_bytes = datagram + path->overhead_bytes, .ack_eliciting = m->eliciting};
+	if (m->items)
+		run.item = m->item[0];
+	run.app_limited = !(msg_tx_want(path->peer->pair) & (MSG_WANT_SMALL | MSG_WANT_BULK));
+	uint64_t number = flow_tx_commit(&path->flow, &run, now_ns);
+	if (number == UINT64_MAX) {
+		for (size_t i = 0; i < m->items; i++)
+			msg_lost(path->peer->msg, &m->item[i]);
+		return 0;
+	}
+	for (size_t i = 1; i < m->items; i++)
+		if (flow_tx_add(&path->flow, &m->item[i]))
+			msg_lost(path->peer->msg, &m->item[i]); /* it leaves, but its fate is not followed: it will come again */
+	struct frame *f = peer_frame(path, t, WIRE_MIX);
+	f->number = number;
+	f->payload_bytes = (uint32_t)m->used;
+	f->seg[f->segs++] = (struct frame_seg){.addr = m->out, .bytes = (uint32_t)m->used};
+	f->room = peer_room(t, datagram);
+	return run.wire_bytes;
+}
+
+/* One ping in a frame of its own, padded to the size it tries. Not subject to window and pacer: one a round and size. */
+static void peer_tx_ping(struct peer_path *path, struct peer_tray *t, uint32_t size, uint64_t now_ns)
+{
+	struct mix m;
+	if (!mix_open(&m, path, t))
+		return;
+	if (size > PEER_PING_BARE)
+		m.room = size - WIRE_HEADER_BYTES - peer_tag_bytes(path);
+	if (t->buf_bytes - t->buf_used < WIRE_HEADER_BYTES + m.room + FRAME_TAG_BYTES)
+		return;
+	struct wire_record r = {.type = WIRE_PING, .ping = {.path_id = path->id, .size_bytes = size > PEER_PING_BARE ? size : 0, .token = ++path->ping_token}};
+	mix_control(&m, now_ns);
+	/* a size that the network drops must not look like congestion: padded pings are not in flight */
+	mix_record(&m, &r, size <= PEER_PING_BARE);
+	if (size > PEER_PING_BARE) {
+		memset(m.out + m.used, WIRE_PAD, m.room - m.used);
+		m.used = m.room;
+	}
+	mix_close(&m, t, now_ns);
+}
+
+/* Control and records. @return wire bytes that count against the room */
+static uint64_t peer_tx_mix(struct peer_path *path, struct peer_tray *t, bool records, bool probe, uint64_t now_ns)
+{
+	struct mix m;
+	if (!mix_open(&m, path, t))
+		return 0;
+	mix_control(&m, now_ns);
+	if (probe) {
+		struct wire_record r = {.type = WIRE_PING, .ping = {.path_id = path->id, .token = ++path->ping_token}};
+		mix_record(&m, &r, true);
+		path->ping_unanswered++;
+	}
+	if (records) {
+		size_t spare = flow_tx_spare(&path->flow);
+		m.items = spare < PEER_ITEMS_MAX ? spare : PEER_ITEMS_MAX;
+		size_t n = msg_tx_records(path->peer->pair, m.out + m.used, m.room - m.used, m.item, &m.items, &path->peer->copied_bytes);
+		m.used += n;
+		m.eliciting |= n > 0;
+	}
+	return mix_close(&m, t, now_ns);
+}
+
+/* Payload segments of one frame: the operation's own memory, or packed where its runs are too short for the link. */
+static void peer_segs(struct peer_path *path, struct peer_tray *t, struct frame *f, const struct msg_run *run)
+{
+	const struct layout *l = &run->op->layout;
+	size_t n = layout_segs(l, f->offset, f->payload_bytes, f->seg + 1, FRAME_SEGS_MAX - 2);
+	f->segs = (uint8_t)(1 + n);
+	if (n && !path->sealed) {
+		f->owner = run->op;
+		return;
+	}
+	f->room = peer_room(t, WIRE_BULK_HEADER_BYTES + f->payload_bytes + peer_tag_bytes(path));
+	if (n)
+		return; /* the loop seals from the segments into the room */
+	uint8_t *to = f->room + WIRE_BULK_HEADER_BYTES;
+	layout_copy_out(l, f->offset, to, f->payload_bytes, &path->peer->copied_bytes);
+	f->seg[1] = (struct frame_seg){.addr = to, .bytes = f->payload_bytes};
+	f->segs = 2;
+}
+
+/* One run of bulk bytes. @return wire bytes, 0: nothing to send or no room in the tray */
+static uint64_t peer_tx_run(struct peer_path *path, struct peer_tray *t, unsigned want, uint64_t room, uint64_t now_ns)
+{
+	uint32_t head = WIRE_BULK_HEADER_BYTES + peer_tag_bytes(path);
+	uint32_t payload = path->frame_max - head;
+	uint64_t frames = room / (path->frame_max + path->overhead_bytes);
+	size_t by_buf = (t->buf_bytes - t->buf_used) / path->frame_max; /* sealed or packed bytes need the buffer */
+	struct msg_run run;
+	frames = frames ? frames : 1;
+	frames = frames < t->room - t->n ? frames : t->room - t->n;
+	frames = frames < by_buf ? frames : by_buf;
+	if (!frames || flow_tx_spare(&path->flow) < 2 || !msg_tx_run(path->peer->pair, want, (uint32_t)frames * payload, &run))
+		return 0;
+	frames = (run.bytes + payload - 1) / payload;
+	struct flow_run fr = {.item = run.item, .frames = (uint32_t)frames, .stride_bytes = payload, .app_limited = run.last, .ack_eliciting = true};
+	fr.wire_bytes = run.bytes + (uint32_t)frames * (head + path->overhead_bytes);
+	uint64_t number = flow_tx_commit(&path->flow, &fr, now_ns);
+	if (number == UINT64_MAX) {
+		msg_lost(path->peer->msg, &run.item);
+		return 0;
+	}
+	struct frame *f = NULL;
+	for (uint32_t at = 0; at < run.bytes; at += payload) {
+		f = peer_frame(path, t, WIRE_BULK);
+		f->number = number++;
+		f->seq = run.seq;
+		f->offset = run.offset + at;
+		f->payload_bytes = run.bytes - at < payload ? run.bytes - at : payload;
+		peer_segs(path, t, f, &run);
+	}
+	f->burst_end = 1;
+	/* nobody sends on until this is acknowledged: the receiver need not wait for more */
+	if (run.last || flow_in_flight_bytes(&path->flow) >= flow_cc(&path->flow)->window_bytes)
+		f->flags |= WIRE_ACK_NOW;
+	return fr.wire_bytes;
+}
+
+/* Small messages go first, but when bulk waits they may take a quarter: each byte costs 3 of debt that bulk pays back. */
+static unsigned peer_turn(struct peer_path *path, unsigned want)
+{
+	if ((want & MSG_WANT_SMALL) && (!(want & MSG_WANT_BULK) || path->small_debt_bytes < flow_burst_bytes(&path->flow)))
+		return MSG_WANT_SMALL;
+	return want & MSG_WANT_BULK;
+}
+
+static void peer_turn_paid(struct peer_path *path, unsigned turn, unsigned want, uint64_t bytes)
+{
+	if (turn == MSG_WANT_SMALL && (want & MSG_WANT_BULK))
+		path->small_debt_bytes += (uint32_t)bytes * 3;
+	else
+		path->small_debt_bytes -= path->small_debt_bytes < bytes ? path->small_debt_bytes : (uint32_t)bytes;
+}
+
+static void peer_tx_control(struct peer_path *path, struct peer_tray *t, uint64_t now_ns)
+{
+	uint32_t size;
+	while (t->n < t->room && (size = peer_ping_next(path, now_ns)))
+		peer_tx_ping(path, t, size, now_ns);
+	bool probe = flow_probe_due(&path->flow, now_ns);
+	if (probe || path->pongs || flow_ack_when_ns(&path->flow) <= now_ns)
+		peer_tx_mix(path, t, path->state == PEER_PATH_UP, probe, now_ns);
+}
+
+size_t peer_tx_last(struct peer_path *path, struct peer_tray *t, uint64_t now_ns)
+{
+	struct mix m;
+	struct wire_record r = {.type = WIRE_ACK};
+	if (path->state == PEER_PATH_WAITING || !mix_open(&m, path, t) || !flow_ack_build(&path->flow, now_ns, &r.ack))
+		return 0;
+	mix_record(&m, &r, false);
+	mix_close(&m, t, now_ns);
+	return t->n;
+}
+
+size_t peer_tx(struct peer_path *path, struct peer_tray *t, uint64_t now_ns)
+{
+	struct msg_pair *pair = path->peer->pair;
+	uint64_t when, room;
+	if (path->peer->state == PEER_GONE || path->state == PEER_PATH_WAITING)
+		return 0;
+	peer_tx_control(path, t, now_ns);
+	if (path->state != PEER_PATH_UP)
+		return t->n;
+	while (t->n < t->room && (room = flow_tx_room(&path->flow, now_ns, &when))) {
+		unsigned want = msg_tx_want(pair);
+		uint64_t sent = 0;
+		if (want & MSG_WANT_RECORDS)
+			sent = peer_tx_mix(path, t, true, false, now_ns);
+		unsigned turn = peer_turn(path, want);
+		if (!sent && turn) {
+			sent = peer_tx_run(path, t, turn, room, now_ns);
+			peer_turn_paid(path, turn, want, sent);
+		}
+		if (!sent)
+			break;
+	}
+	return t->n;
+}
