@@ -114,6 +114,10 @@ static void flight_back(struct sender *s, struct flight *f, bool acknowledged)
 {
 	if (f->map)
 		mapping_put(f->map);
+	if (acknowledged) {
+		s->acked_bytes += f->bytes;
+		s->last_ns = copy_now_ns();
+	}
 	pthread_mutex_lock(&s->lock);
 	s->flight_bytes -= f->bytes;
 	if (f->small >= 0)
@@ -122,10 +126,6 @@ static void flight_back(struct sender *s, struct flight *f, bool acknowledged)
 	s->free_flight[s->free_flights++] = f->op.index;
 	pthread_cond_signal(&s->room);
 	pthread_mutex_unlock(&s->lock);
-	if (acknowledged) {
-		s->acked_bytes += f->bytes;
-		s->last_ns = copy_now_ns();
-	}
 }
 
 static void ctrl_take(struct sender *s, const struct proto_op *op, size_t bytes)
