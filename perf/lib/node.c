@@ -140,8 +140,10 @@ static int silence(struct node *n)
 	if (!n->options->events && ++n->empty % CLOCK_EACH)
 		return NODE_OK;
 	uint64_t now = clock_ns();
-	if (!n->progress_ns)
+	if (!n->progress_ns) {
 		n->progress_ns = now;
+		n->frames = node_stat(n, "rx_frames");
+	}
 	if (now - n->progress_ns < n->options->timeout_ns)
 		return NODE_OK;
 	/* one message may take longer than the timeout on a slow link: frames are progress too, but not for ever */
@@ -325,7 +327,8 @@ static void print_scope(struct node *n, const char *scope)
 		return;
 	for (size_t i = 0; i < count && i < STATS_MAX; i++)
 		if (stat[i].value && stat[i].value != TERN_TIME_NONE)
-			fprintf(stderr, "#   %s%s%s: %llu %s\n", scope, *scope ? " " : "", stat[i].name, (unsigned long long)stat[i].value, stat[i].unit);
+			fprintf(stderr, "#   %s%s%s: %llu %s\n", scope, *scope ? " " : "", stat[i].name, (unsigned long long)stat[i].value,
+			        stat[i].unit);
 }
 
 void node_print_stats(struct node *n)

@@ -18,7 +18,8 @@
 #define TAG_INDEX ((1ull << 48) - 1)
 #define PEAK_NS 10000000u   /* shorter intervals measure how completions bunch, not the path */
 #define TICK_NS 1000000000u /* the other side of a one-sided run hears from us so often */
-enum { PAGE = 4096, LINE = 64 };
+/* what was in flight when an interval began was partly moved before it: an interval of so many times that overstates by a quarter at most */
+enum { PEAK_DEPTHS = 4, PAGE = 4096, LINE = 64 };
 
 static void fill(uint8_t *to, uint64_t bytes, uint64_t seed)
 {
@@ -275,7 +276,7 @@ static void note_peak(struct stream *s, uint64_t now)
 {
 	uint64_t bytes = (s->result.out + s->result.in) * s->plan.bytes - s->interval_bytes, ns = now - s->interval_ns;
 
-	if (ns < PEAK_NS)
+	if (ns < PEAK_NS || bytes < PEAK_DEPTHS * s->plan.depth * s->plan.bytes)
 		return;
 	if (!s->result.peak_ns || (double)bytes / (double)ns > (double)s->result.peak_bytes / (double)s->result.peak_ns) {
 		s->result.peak_bytes = bytes;

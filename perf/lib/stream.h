@@ -31,7 +31,7 @@ struct stream_slot {
 struct stream_result {
 	uint64_t out, in; /* messages that ended well: started here; received here */
 	uint64_t elapsed_ns;
-	uint64_t peak_bytes, peak_ns; /* the best interval of at least 10 ms, both directions */
+	uint64_t peak_bytes, peak_ns; /* the best interval of at least 10 ms and PEAK_DEPTHS times what is in flight, both directions */
 	uint64_t bad;                 /* verified and found to differ */
 };
 

@@ -293,7 +293,8 @@ static void survivor(struct inter_node *n, struct inter_child *child, int sig, b
 	tern_event e = inter_await(n, TERN_EV_PEER_DEAD, 0);
 	uint64_t took = inter_now_ns() - hit;
 	if (took > bound_ns)
-		inter_fail(__FILE__, __LINE__, "PEER_DEAD came after %llu ms, bound %llu ms", (unsigned long long)took / 1000000, (unsigned long long)bound_ns / 1000000);
+		inter_fail(__FILE__, __LINE__, "PEER_DEAD came after %llu ms, bound %llu ms", (unsigned long long)took / 1000000,
+		           (unsigned long long)bound_ns / 1000000);
 	CHECK_EQ(e.status, -TERN_EPEER);
 	CHECK_EQ(e.peer, peer);
 	CHECK_SAYS(inter_detail(n, peer), "nothing was heard");

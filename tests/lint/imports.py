@@ -12,7 +12,7 @@ PURE = {'wire', 'cc', 'flow', 'msg', 'peer'}
 IMPURE_BASE = {'base_clock', 'base_err', 'base_cpu', 'base_log'}  # they read the clock, format text or ask the machine
 PLAIN_DATA = {'mem_table'}
 HARMLESS = {'memcpy', 'memmove', 'memset', 'memcmp', 'memchr', 'strlen', 'strcmp', 'strncmp', '__assert_fail', '__stack_chk_fail',
-            '_GLOBAL_OFFSET_TABLE_', '__popcountdi2', '__memcpy_chk', '__memset_chk', '__memmove_chk'}
+            '_GLOBAL_OFFSET_TABLE_', '__popcountdi2', '__divti3', '__udivti3', '__memcpy_chk', '__memset_chk', '__memmove_chk'}
 MATH = {'sqrt', 'cbrt', 'pow', 'exp', 'exp2', 'log', 'log2', 'fmin', 'fmax', 'floor', 'ceil', 'round', 'llround', 'lround', 'fabs'}  # cc only
 
 

@@ -19,6 +19,7 @@ static int loop_open_msg(struct loop *lp, const struct loop_config *config, bool
 	struct msg_config mc = {
 		.max_pairs = config->max_peers,
 		.max_replies = 256,
+		.max_ops = config->max_ops,
 		.max_inbound = config->max_inbound,
 		.unmatched_bytes = config->unmatched_bytes,
 		.ranges = config->ranges,
@@ -42,6 +43,7 @@ static void loop_open_pools(struct loop *lp, void *heap)
 	}
 	list_init(&lp->active);
 	list_init(&lp->events);
+	list_init(&lp->expect);
 }
 
 int loop_open(const struct loop_config *config, struct loop **out)
@@ -60,6 +62,7 @@ int loop_open(const struct loop_config *config, struct loop **out)
 	lp->frame = loop_keep(lp, 0, LOOP_FRAMES * sizeof(struct frame), &failed);
 	lp->chunks = loop_keep(lp, 1, LOOP_CHUNKS * sizeof(struct loop_chunk), &failed);
 	lp->scratch = loop_keep(lp, 2, LOOP_SCRATCH_BYTES, &failed);
+	lp->stash = loop_keep(lp, 7, LOOP_STASH_BYTES, &failed);
 	void *heap = loop_keep(lp, 3, heap_bytes(lp->max_paths), &failed);
 	void *flows = loop_keep(lp, 4, flow_shared_bytes(config->extents, config->ranges), &failed);
 	if (failed || !lp->exports || !lp->path || loop_open_msg(lp, config, &failed)) {

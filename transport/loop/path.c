@@ -49,6 +49,7 @@ static struct loop_path *loop_path_new(struct loop_peer *peer)
 		return NULL;
 	memset(path, 0, sizeof(*path));
 	list_init(&path->active);
+	list_init(&path->expect);
 	path->loop = lp;
 	path->peer = peer;
 	path->slot = slot;
@@ -115,12 +116,17 @@ static int loop_path_up(struct loop_path *path, const struct session *session, c
 		return err;
 	path->mtu_bytes = params->mtu_bytes;
 	struct peer_path_config pc = {
-		.path_id = sp->path_id,
-		.sealed = !session->is_private,
-		.initiator = false, /* peer_path_found starts it, once the link has the route */
-		.remote_flow_id = sp->remote_flow_id,
-		.overhead_bytes = (uint32_t)(28 + params->layer_bytes),
-		.flow = {.path_id = sp->path_id, .cc = params->cc, .cc_init = params->cc_init, .peer_ack_delay_ns = 500000, .shared = path->loop->flows, .now_ns = path->loop->now_ns},
+	    .path_id = sp->path_id,
+	    .sealed = !session->is_private,
+	    .initiator = false, /* peer_path_found starts it, once the link has the route */
+	    .remote_flow_id = sp->remote_flow_id,
+	    .overhead_bytes = (uint32_t)(28 + params->layer_bytes),
+	    .flow = {.path_id = sp->path_id,
+	             .cc = params->cc,
+	             .cc_init = params->cc_init,
+	             .peer_ack_delay_ns = 500000,
+	             .shared = path->loop->flows,
+	             .now_ns = path->loop->now_ns},
 	};
 	pc.flow.cc_init.now_ns = path->loop->now_ns;
 	err = peer_path_init(&path->pp, &peer->peer, &pc);
@@ -169,6 +175,8 @@ static void loop_path_close(struct loop_path *path)
 	if (path->link)
 		loop_reap(lp, lp->now_ns);
 	list_remove(&path->active);
+	list_remove(&path->expect);
+	path->is_expecting = path->is_posted = false;
 	path->is_active = false;
 	heap_remove(&lp->timers, path->slot);
 	lp->path[path->slot] = NULL;

@@ -1,4 +1,5 @@
 /* Frames in: routed by flow id, checked, opened or copied into the place msg names, recorded, and only then acknowledged. Called by loop_step. */
+#include <assert.h>
 #include <string.h>
 #include "base/copy.h"
 #include "loop/loop.h"
@@ -8,7 +9,8 @@
 struct rx {
 	struct loop *lp;
 	struct link *link;
-	struct rx_frame *frame;
+	struct rx_frame *frame; /* of the batch */
+	struct rx_frame *last;  /* of the batch */
 	struct wire_header h;
 	struct loop_path *path;
 	uint8_t *head;       /* the clear header, contiguous */
@@ -92,29 +94,67 @@ static int rx_mix(struct rx *rx, bool *eliciting)
 	return peer_rx_mix(&rx->path->pp, rx->payload, rx->bytes, rx->now_ns, eliciting);
 }
 
+/* The guess was wrong for this frame: where it belongs a later one of the batch may lie, put there by the same guess. Those are taken out of the way first. */
+static void rx_rescue(struct rx *rx)
+{
+	struct loop *lp = rx->lp;
+	for (struct rx_frame *f = rx->frame; f <= rx->last; f++) {
+		if (!f->body_bytes || (f->body >= lp->stash && f->body < lp->stash + LOOP_STASH_BYTES))
+			continue;
+		assert(lp->stash_used + f->body_bytes <= LOOP_STASH_BYTES);
+		uint8_t *to = lp->stash + lp->stash_used;
+		copy_bytes(to, f->body, f->body_bytes, &lp->count.copied_bytes);
+		if (f == rx->frame && rx->payload == f->body)
+			rx->payload = to;
+		f->body = to;
+		lp->stash_used += f->body_bytes;
+	}
+	if (rx->path->is_posted)
+		rx->link->ops->rx_revoke(rx->link, rx->path->via);
+	rx->path->is_posted = false;
+}
+
+/* Large plain frames come on this path: the next ones may be received into place. */
+static void rx_expect(struct rx *rx)
+{
+	struct loop_path *path = rx->path;
+	if (rx->bytes >= path->rx_payload || rx->h.offset == 0)
+		path->rx_payload = rx->bytes;
+	if (path->is_expecting || !(rx->link->caps & LINK_PLACES) || rx->bytes < LOOP_POST_PAYLOAD_MIN || rx->frame->path != path->via)
+		return;
+	path->is_expecting = true;
+	list_push_back(&rx->lp->expect, &path->expect);
+}
+
 static int rx_bulk(struct rx *rx)
 {
 	struct loop *lp = rx->lp;
 	struct msg_pair *pair = rx->path->peer->peer.pair;
-	struct msg_arrival a = {.seq = rx->h.seq, .channel = rx->h.channel, .sealed = rx->path->rx_seal != NULL, .offset = rx->h.offset, .bytes = rx->bytes};
+	struct msg_arrival a = {
+	    .seq = rx->h.seq, .channel = rx->h.channel, .sealed = rx->path->rx_seal != NULL, .offset = rx->h.offset, .bytes = rx->bytes};
 	struct msg_place place;
 	struct frame_seg scratch = {.addr = lp->scratch, .bytes = rx->bytes};
 	int err = msg_rx_where(pair, &a, &place);
 	if (err) /* who says so? a header that nobody vouches for must neither end the peer nor move the path */
 		return a.sealed && !rx_open(rx, &scratch, 1) ? -TERN_EAUTH : err;
 	bool aside = place.flags & (MSG_PLACE_DROP | MSG_PLACE_BOUNCE);
+	bool in_place = !aside && place.segs == 1 && place.seg[0].addr == rx->payload;
+	if (rx->frame->body_bytes && !in_place)
+		rx_rescue(rx);
 	if (a.sealed) {
 		if (!rx_open(rx, aside ? &scratch : place.seg, aside ? 1 : place.segs))
 			return -TERN_EAUTH;
 		place.bounce = lp->scratch;
 	} else if (place.flags & MSG_PLACE_BOUNCE) {
 		place.bounce = rx->payload; /* plain bytes can be taken from where they are */
-	} else if (!aside && place.segs == 1 && place.seg[0].addr == rx->payload) {
+	} else if (in_place) {
 		lp->count.rx_placed_bytes += rx->bytes;
 	} else if (!aside) {
 		struct frame_seg from = {.addr = rx->payload, .bytes = rx->bytes};
 		copy_segs(place.seg, place.segs, &from, 1, &lp->count.copied_bytes);
 	}
+	if (!a.sealed)
+		rx_expect(rx);
 	return msg_rx_commit(pair, &place, &lp->count.copied_bytes);
 }
 
@@ -160,20 +200,53 @@ static void loop_rx_frame(struct rx *rx)
 	}
 }
 
+/* Makes the guess of each path of the link anew: what was expected may have come, ended, or belong to the caller again.
+ * @return how many frames to take at once */
+static size_t rx_post(struct loop *lp, struct link *link)
+{
+	size_t batch = LOOP_RX_BATCH;
+	for (struct list *at = list_first(&lp->expect), *next; at; at = next) {
+		struct loop_path *path = list_entry(at, struct loop_path, expect);
+		struct link_post post = {.header_bytes = WIRE_BULK_HEADER_BYTES, .payload_bytes = path->rx_payload};
+		struct msg_op *op;
+		next = list_next(&lp->expect, at);
+		if (path->link != link)
+			continue;
+		bool worth = path->rx_payload >= LOOP_POST_PAYLOAD_MIN && msg_rx_expect(path->peer->peer.pair, &post.addr, &post.bytes, &op);
+		if (worth && link->ops->rx_post(link, path->via, &post) == 0) {
+			size_t fit = LOOP_POST_BATCH_BYTES / (path->rx_payload + WIRE_BULK_HEADER_BYTES);
+			path->is_posted = true;
+			batch = fit < 1 ? 1 : fit < batch ? fit : batch;
+		} else if (path->is_posted) {
+			link->ops->rx_revoke(link, path->via);
+			path->is_posted = false;
+		}
+	}
+	return batch;
+}
+
+static void rx_batch(struct loop *lp, struct link *link, struct rx_frame *batch, size_t n, uint64_t now_ns)
+{
+	lp->stash_used = 0;
+	for (size_t i = 0; i < n; i++) {
+		struct rx rx = {.lp = lp, .link = link, .frame = &batch[i], .last = &batch[n - 1], .now_ns = now_ns};
+		loop_rx_frame(&rx);
+	}
+	link->ops->rx_free(link, batch, n);
+}
+
 void loop_rx(struct loop *lp, uint64_t now_ns)
 {
 	struct rx_frame batch[LOOP_RX_BATCH];
 	for (size_t i = 0; i < lp->links; i++) {
 		struct link *link = lp->link[i];
-		for (unsigned round = 0; round < LOOP_RX_ROUNDS; round++) {
-			size_t n = link->ops->rx(link, batch, LOOP_RX_BATCH, now_ns);
-			for (size_t k = 0; k < n; k++) {
-				struct rx rx = {.lp = lp, .link = link, .frame = &batch[k], .now_ns = now_ns};
-				loop_rx_frame(&rx);
-			}
+		for (size_t taken = 0; taken < LOOP_RX_BATCH * LOOP_RX_ROUNDS;) {
+			size_t most = link->caps & LINK_PLACES ? rx_post(lp, link) : LOOP_RX_BATCH;
+			size_t n = link->ops->rx(link, batch, most, now_ns);
 			if (n)
-				link->ops->rx_free(link, batch, n);
-			if (n < LOOP_RX_BATCH)
+				rx_batch(lp, link, batch, n, now_ns);
+			taken += n;
+			if (n < most)
 				break;
 		}
 	}

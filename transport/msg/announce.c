@@ -1,31 +1,32 @@
-/* Announcements, the receiver's end: which receives are announced, and what becomes of each announcement. Called by match.c, in.c and for records. offer.c is the sender's
- * end; both must agree on who meets whom in every interleaving. The argument:
+/* Announcements, the receiver's end: which receives are announced, and what becomes of each announcement. Called by match.c, in.c and for records.
+ * offer.c is the sender's end; both must agree on who meets whom in every interleaving. The argument:
  *
- * Announced are receives with a named peer, an exact tag and at least MSG_ANNOUNCE_BYTES. An announcement A of receive R with tag t carries its order (announcements are
- * taken in order, and order is posting order for each tag) and s = rx_front: all HEADs below s have come and were matched or fit no waiting receive. An unnamed
- * message is one whose HEAD names no announced receive. classes(t) is msg_class, the same at both ends.
+ * Announced are receives with a named peer, an exact tag and at least MSG_ANNOUNCE_BYTES. An announcement A of receive R with tag t carries its order
+ * (announcements are taken in order, and order is posting order for each tag) and s = rx_front: all HEADs below s have come and were matched or fit
+ * no waiting receive. An unnamed message is one whose HEAD names no announced receive. classes(t) is msg_class, the same at both ends.
  *
  * Receiver. R is announced only when
  *   (1) no unnamed message with a number >= s has come (unnamed_end <= s): so each that comes later was unseen when A left;
- *   (2) every receive posted before R that waits and fits t is announced and not VOID. (Any-peer ones, masked ones and small ones are never announced, so they block.)
+ *   (2) every receive posted before R that waits and fits t is announced and not VOID. (Any-peer ones, masked ones and small ones are never
+ *       announced, so they block.)
  * When an unnamed message x comes, every announced, waiting receive whose tag is in class(x) becomes VOID.
  *
- * Sender. A is dropped on arrival if an unnamed message of class(t) with a number >= s has been sent; otherwise it goes to the first message with tag t that waits for a
- * way, or lies ready: a message takes the first ready announcement with its tag when it is posted. So a ready announcement and a waiting message of its tag never coexist,
- * and messages of a tag take announcements of the tag in order.
+ * Sender. A is dropped on arrival if an unnamed message of class(t) with a number >= s has been sent; otherwise it goes to the first message with tag
+ * t that waits for a way, or lies ready: a message takes the first ready announcement with its tag when it is posted. So a ready announcement and a
+ * waiting message of its tag never coexist, and messages of a tag take announcements of the tag in order.
  *
- * Claim 1: when message M takes A(R), no receive posted before R and still waiting fits M. Let Q be one. When A(R) left, Q was announced and not VOID by (2). If the sender
- * has A(Q) ready, M would have taken it: it has the lower order. So it was dropped, by an unnamed x of the class with x >= s(Q). By (1) x came after A(Q) left; if it had come
- * before A(R) left, Q would have been VOID; so x had not come, s(R) <= x, and A(R), taken after A(Q) was dropped for x, was dropped too. Or Q's announcement was
- * taken by another message: then Q is that one's.
- * Claim 2: no message E < M of tag t should have met R. E < s came before A(R) left and did not fit. E >= s and unnamed: if sent before A(R) was taken in, it
- * dropped A(R); sent later, it would have taken A(R) itself, being earlier. E named: it has its own receive.
- * Claim 3: no unnamed y meets R while M is on its way. y >= s as in (1), tag t. Sent before A(R) was taken in: dropped. Sent later than M took A(R): y > M, so y holds for M (hold.c)
- * and M is there first.
- * The class is coarser than the tag only in what it drops and VOIDs. What the sender drops for x the receiver VOIDs when x comes, with the same class, and VOID where
- * the sender dropped nothing only keeps later receives from being announced.
- * Cancel: the receive no longer meets unnamed messages, REVOKE asks; the answer says whether a message took it. An order never stays a hole at the sender: if a receive ends
- * before its ANNOUNCE is known to have come, REVOKE follows in its place. */
+ * Claim 1: when message M takes A(R), no receive posted before R and still waiting fits M. Let Q be one. When A(R) left, Q was announced and not VOID
+ * by (2). If the sender has A(Q) ready, M would have taken it: it has the lower order. So it was dropped, by an unnamed x of the class with x >=
+ * s(Q). By (1) x came after A(Q) left; if it had come before A(R) left, Q would have been VOID; so x had not come, s(R) <= x, and A(R), taken after
+ * A(Q) was dropped for x, was dropped too. Or Q's announcement was taken by another message: then Q is that one's.
+ * Claim 2: no message E < M of tag t should have met R. E < s came before A(R) left and did not fit. E >= s and unnamed: if sent before A(R) was
+ * taken in, it dropped A(R); sent later, it would have taken A(R) itself, being earlier. E named: it has its own receive.
+ * Claim 3: no unnamed y meets R while M is on its way. y >= s as in (1), tag t. Sent before A(R) was taken in: dropped. Sent later than M took A(R):
+ * y > M, so y holds for M (hold.c) and M is there first.
+ * The class is coarser than the tag only in what it drops and VOIDs. What the sender drops for x the receiver VOIDs when x comes, with the same
+ * class, and VOID where the sender dropped nothing only keeps later receives from being announced.
+ * Cancel: the receive no longer meets unnamed messages, REVOKE asks; the answer says whether a message took it. An order never stays a hole at the
+ * sender: if a receive ends before its ANNOUNCE is known to have come, REVOKE follows in its place. */
 #include "msg/state.h"
 
 static uint8_t *state_of(struct msg_pair *pair, uint32_t order)
@@ -75,7 +76,8 @@ static void retire(struct msg_pair *pair)
 static bool is_first(const struct msg_pair *pair, const struct msg_op *op)
 {
 	const struct msg *m = pair->m;
-	const struct list *own = &m->recv_tag[msg_hash_ptr(pair, op->tag) & m->op_mask], *any = &m->recv_tag[msg_hash_ptr(pair->ep, op->tag) & m->op_mask];
+	const struct list *own = &m->recv_tag[msg_hash_ptr(pair, op->tag) & m->op_mask];
+	const struct list *any = &m->recv_tag[msg_hash_ptr(pair->ep, op->tag) & m->op_mask];
 	const struct list *masked[] = {&pair->masked, &pair->ep->masked};
 	unsigned steps = 0;
 	for (const struct list *at = op->link.prev; at != own; at = at->prev) {
@@ -192,8 +194,9 @@ static bool announce_say(struct msg_mix *x, uint32_t order)
 	struct flow_item item = {.ref = msg_pair_ref(pair->m, pair), .offset = order, .kind = revoke ? MSG_ITEM_REVOKE : MSG_ITEM_ANNOUNCE};
 	struct wire_record r = {.type = WIRE_REVOKE, .revoke = {.order = order, .recv_id = order & MSG_RECV_ID_MASK}};
 	if (!revoke) {
-		r = (struct wire_record){.type = WIRE_ANNOUNCE, .announce = {.order = order, .recv_id = order & MSG_RECV_ID_MASK, .matched_seq = op->seq, .tag = op->tag,
-			.bytes = layout_bytes(&op->layout), .dtype = op->dtype, .dims = op->dtype == TERN_RAW ? 0 : op->dims}};
+		r = (struct wire_record){.type = WIRE_ANNOUNCE, .announce = {.order = order, .recv_id = order & MSG_RECV_ID_MASK,
+			.matched_seq = op->seq, .tag = op->tag, .bytes = layout_bytes(&op->layout), .dtype = op->dtype,
+			.dims = op->dtype == TERN_RAW ? 0 : op->dims}};
 		memcpy(r.announce.shape, op->shape, sizeof(r.announce.shape));
 	}
 	if (!msg_mix_put(x, &r, &item))

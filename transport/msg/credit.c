@@ -1,8 +1,9 @@
-/* Credit for unannounced messages, and the memory behind it. Called when pairs open and close, when a message needs memory or frees it, and for CREDIT records.
+/* Credit for unannounced messages, and the memory behind it. Called when pairs open and close, when a message needs memory or frees it, and for
+ * CREDIT records.
  *
- * Invariant: the chunks that all pairs' credit can ever hold at once, heads + bytes / MSG_CHUNK_BYTES each (a message wastes less than one chunk), never exceed the chunks
- * there are, so a peer that keeps to its credit always finds memory (DESIGN 5.8). Half is divided among max_pairs, the other half goes to whom comes first, an eighth
- * of what is left each time. */
+ * Invariant: the chunks that all pairs' credit can ever hold at once, heads + bytes / MSG_CHUNK_BYTES each (a message wastes less than one chunk),
+ * never exceed the chunks there are, so a peer that keeps to its credit always finds memory (DESIGN 5.8). Half is divided among max_pairs, the other
+ * half goes to whom comes first, an eighth of what is left each time. */
 #include "msg/state.h"
 
 enum { HEADS_MOST = 256 };
@@ -107,8 +108,8 @@ void credit_tx(struct msg_mix *x)
 	struct msg_pair *pair = x->pair;
 	if (!pair->credit_due)
 		return;
-	struct wire_record r = {.type = WIRE_CREDIT, .credit = {.heads = pair->grant_heads + pair->freed_heads, .bytes = pair->grant_bytes + pair->freed_bytes,
-		.order = pair->said_order + 1}};
+	struct wire_record r = {.type = WIRE_CREDIT, .credit = {.heads = pair->grant_heads + pair->freed_heads,
+		.bytes = pair->grant_bytes + pair->freed_bytes, .order = pair->said_order + 1}};
 	struct flow_item item = {.ref = msg_pair_ref(pair->m, pair), .offset = r.credit.order, .kind = MSG_ITEM_CREDIT};
 	if (!msg_mix_put(x, &r, &item))
 		return;

@@ -1,5 +1,5 @@
-/* Says what a sender has to say: HEADs with small messages inside, CANCELs; and puts a frame of records together. Called through msg_tx_records. Knows no flow: what
- * must be followed up goes out as items. */
+/* Says what a sender has to say: HEADs with small messages inside, CANCELs; and puts a frame of records together. Called through msg_tx_records.
+ * Knows no flow: what must be followed up goes out as items. */
 #include "msg/state.h"
 
 bool msg_mix_put(struct msg_mix *x, const struct wire_record *r, const struct flow_item *item)
@@ -22,7 +22,8 @@ static bool head_fits(const struct msg_mix *x, const struct wire_record *r)
 
 static void head_build(const struct msg_op *op, struct wire_head *h)
 {
-	*h = (struct wire_head){.seq = op->seq, .hold_seq = op->hold, .recv_id = WIRE_NONE32, .tag = op->tag, .bytes = op->total_bytes, .imm = op->imm};
+	*h = (struct wire_head){.seq = op->seq, .hold_seq = op->hold, .recv_id = WIRE_NONE32, .tag = op->tag,
+		.bytes = op->total_bytes, .imm = op->imm};
 	if (op->flags & TERN_IMM)
 		h->flags |= WIRE_HEAD_IMM;
 	if (op->dtype != TERN_RAW && op->type == MSG_OP_SEND) {

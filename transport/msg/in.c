@@ -1,5 +1,5 @@
-/* Messages that arrive: their HEADs, where their runs belong, what is said back about them, their end. Called by loop/ (runs) and record.c. Knows no flow; which receive
- * a message meets is match.c's. */
+/* Messages that arrive: their HEADs, where their runs belong, what is said back about them, their end. Called by loop/ (runs) and record.c. Knows no
+ * flow; which receive a message meets is match.c's. */
 #include "msg/state.h"
 
 struct msg_in *in_find(struct msg_pair *pair, uint64_t seq)
@@ -40,7 +40,7 @@ void in_put(struct msg *m, struct msg_in *in)
 	if (in->pair->last == in)
 		in->pair->last = NULL;
 	if (in->state != IN_NOTICE)
-		in->pair->said_flying -= (uint32_t)__builtin_popcount(in->said);
+		in->pair->said_flying -= (in->said & IN_GRANT ? 1 : 0) + (in->said & IN_RESULT ? 1 : 0);
 	rangeset_clear(&in->ranges);
 	list_remove(&in->hash);
 	list_remove(&in->due);
@@ -54,27 +54,6 @@ static void in_try_put(struct msg *m, struct msg_in *in)
 {
 	if ((in->state == IN_DROP || in->state == IN_REFUSED) && !in->says && !in->said)
 		in_put(m, in);
-}
-
-/* Its HEAD has come, or never will. @return 0, -TERN_EAGAIN: no node free */
-static int seq_seen(struct msg_pair *pair, uint64_t seq)
-{
-	if (seq != pair->rx_front) {
-		return seq > pair->rx_front && rangeset_add(&pair->rx_seen, seq, seq + 1) == RANGE_NO_ROOM ? -TERN_EAGAIN : 0;
-	}
-	pair->rx_front++;
-	pair->announce_check = true;
-	uint32_t i = rangeset_first(&pair->rx_seen);
-	if (i && rangeset_at(&pair->rx_seen, i)->first == pair->rx_front) {
-		uint64_t first;
-		pair->rx_front = rangeset_at(&pair->rx_seen, i)->end;
-		rangeset_pop_front(&pair->rx_seen, UINT64_MAX, &first);
-	}
-	while ((i = rangeset_first(&pair->rx_skipped)) && rangeset_at(&pair->rx_skipped, i)->first < pair->rx_front) {
-		uint64_t first, left = pair->rx_front - rangeset_at(&pair->rx_skipped, i)->first;
-		rangeset_pop_front(&pair->rx_skipped, left, &first);
-	}
-	return 0;
 }
 
 /* ---- what is said back ---- */
@@ -96,14 +75,7 @@ void in_said(struct msg *m, struct msg_in *in, uint8_t what, bool acked)
 	bool has_come = what == IN_GRANT && (in->front || !rangeset_empty(&in->ranges));
 	if (!acked && !has_come)
 		in_say(in, what, -(int)in->status);
-	if (acked && in->state == IN_REFUSED && seq_seen(in->pair, in->seq)) {
-		in_say(in, IN_RESULT, -(int)in->status); /* no node to remember it by: the number must not stay a hole */
-		return;
-	}
-	struct msg_pair *pair = in->pair;
 	in_try_put(m, in);
-	if (!list_empty(&pair->held))
-		match_release(pair);
 }
 
 static bool in_tx_one(struct msg_mix *x, struct msg_in *in, uint8_t what)
@@ -112,7 +84,7 @@ static bool in_tx_one(struct msg_mix *x, struct msg_in *in, uint8_t what)
 	struct wire_record r = {.type = WIRE_GRANT, .grant = {.seq = (uint32_t)in->seq, .recv_id = WIRE_NONE32}};
 	/* the message's tag travels in `bytes`: a sender that has forgotten the message can still say which it was */
 	if (what == IN_RESULT)
-		r = (struct wire_record){.type = WIRE_RESULT, .result = {.status = in->status, .seq = (uint32_t)in->seq, .bytes = in->tag}};
+		r = (struct wire_record){.type = WIRE_RESULT, .result = {.status = in->status, .seq = (uint32_t)in->seq, .tag = in->tag}};
 	if ((in->said & what) || !msg_mix_put(x, &r, &item))
 		return false;
 	in->says &= (uint8_t)~what;
@@ -279,7 +251,7 @@ static int in_where(struct msg_pair *pair, struct msg_in *in, const struct msg_a
 	return 0;
 }
 
-static int where_slow(struct msg_pair *pair, const struct msg_arrival *a, struct msg_place *out)
+static __attribute__((noinline)) int where_slow(struct msg_pair *pair, const struct msg_arrival *a, struct msg_place *out)
 {
 	uint64_t seq = msg_seq_near(pair->rx_front, a->seq);
 	if (a->channel || !a->bytes)
@@ -318,6 +290,15 @@ int msg_rx_where(struct msg_pair *pair, const struct msg_arrival *a, struct msg_
 	return where_slow(pair, a, out);
 }
 
+/* Anything but the next bytes of a message that does not end with them. */
+static __attribute__((noinline)) void commit_slow(struct msg_pair *pair, const struct msg_place *place, uint64_t *copied)
+{
+	if (place->flags & MSG_PLACE_BOUNCE)
+		in_fill(pair->m, place->target, place->offset, place->bounce, place->bytes, copied);
+	else
+		in_count(pair->m, place->target, place->offset, place->bytes);
+}
+
 int msg_rx_commit(struct msg_pair *pair, const struct msg_place *place, uint64_t *copied)
 {
 	struct msg_in *in = place->target;
@@ -330,10 +311,7 @@ int msg_rx_commit(struct msg_pair *pair, const struct msg_place *place, uint64_t
 		in->front = end;
 		return 0;
 	}
-	if (place->flags & MSG_PLACE_BOUNCE)
-		in_fill(pair->m, in, place->offset, place->bounce, place->bytes, copied);
-	else
-		in_count(pair->m, in, place->offset, place->bytes);
+	commit_slow(pair, place, copied);
 	return 0;
 }
 
@@ -360,6 +338,27 @@ static int seq_check(const struct msg_pair *pair, uint64_t seq)
 	if (rangeset_contains(&pair->rx_seen, seq))
 		return 0;
 	return seq != pair->rx_front && pair->m->rx_ranges.used + 4 > pair->m->rx_ranges.max ? -TERN_EAGAIN : 1;
+}
+
+/* Its HEAD has come, or never will; seq_check has seen to it that there is a node. */
+static void seq_seen(struct msg_pair *pair, uint64_t seq)
+{
+	if (seq != pair->rx_front) {
+		rangeset_add(&pair->rx_seen, seq, seq + 1);
+		return;
+	}
+	pair->rx_front++;
+	pair->announce_check = true;
+	uint32_t i = rangeset_first(&pair->rx_seen);
+	if (i && rangeset_at(&pair->rx_seen, i)->first == pair->rx_front) {
+		uint64_t first;
+		pair->rx_front = rangeset_at(&pair->rx_seen, i)->end;
+		rangeset_pop_front(&pair->rx_seen, UINT64_MAX, &first);
+	}
+	while ((i = rangeset_first(&pair->rx_skipped)) && rangeset_at(&pair->rx_skipped, i)->first < pair->rx_front) {
+		uint64_t first, left = pair->rx_front - rangeset_at(&pair->rx_skipped, i)->first;
+		rangeset_pop_front(&pair->rx_skipped, left, &first);
+	}
 }
 
 static struct msg_in *in_open(struct msg_pair *pair, const struct wire_head *h, uint64_t seq)
@@ -409,13 +408,10 @@ static int in_head(struct msg_pair *pair, const struct wire_head *h, uint64_t se
 		in_put(m, in);
 		return -TERN_EPROTO;
 	}
-	if (h->kind == WIRE_KIND_WRITE) {
-		write_rx(pair, in, h);
-		if (in->state == IN_REFUSED)
-			return -TERN_EAGAIN; /* its HEAD stays unacknowledged, or the sender would take the write for done */
-	}
 	seq_seen(pair, seq);
 	uint32_t gen = in->gen;
+	if (h->kind == WIRE_KIND_WRITE)
+		write_rx(pair, in, h);
 	if (h->kind == WIRE_KIND_READ_REPLY) {
 		int err = read_rx_reply(pair, in);
 		if (err)
@@ -429,26 +425,28 @@ static int in_head(struct msg_pair *pair, const struct wire_head *h, uint64_t se
 			rangeset_add(&pair->rx_skipped, seq, seq + 1);
 		in_named(pair, in);
 	}
-	if ((h->flags & WIRE_HEAD_INLINE) && in->gen == gen && in->state != IN_DROP)
+	bool refused = in->gen == gen && in->state == IN_REFUSED;
+	if ((h->flags & WIRE_HEAD_INLINE) && in->gen == gen && in->state != IN_DROP && !refused)
 		in_fill(m, in, 0, h->data, h->bytes, &m->copied_bytes);
 	else if (in->gen == gen && in->state == IN_FILLING && in->front >= in->limit)
 		in_end(m, in);
 	if (!list_empty(&pair->held))
 		match_release(pair);
-	return 0;
+	return refused ? -TERN_EAGAIN : 0; /* its HEAD stays unacknowledged, or the sender would take the write for done */
 }
 
 int in_rx_head(struct msg_pair *pair, const struct wire_head *h)
 {
 	uint64_t seq = msg_seq_near(pair->rx_front, h->seq);
 	int err = seq_check(pair, seq);
+	if (err == 0 && h->kind == WIRE_KIND_WRITE) {
+		const struct msg_in *in = in_find(pair, seq);
+		return in && in->state == IN_REFUSED ? -TERN_EAGAIN : 0;
+	}
 	if (err <= 0)
 		return err;
 	if ((h->kind != WIRE_KIND_SEND && (h->flags & WIRE_HEAD_CLAIM)) || (h->kind == WIRE_KIND_READ_REPLY && h->recv_id == WIRE_NONE32))
 		return -TERN_EPROTO;
-	struct msg_in *in = in_find(pair, seq);
-	if (in) /* a refused write */
-		return -TERN_EAGAIN;
 	return in_head(pair, h, seq);
 }
 
@@ -462,7 +460,7 @@ int in_rx_cancel(struct msg_pair *pair, const struct wire_cancel *r)
 		return err;
 	struct msg_in *in = in_find(pair, seq);
 	bool hides = err == 1 || (in && in->state == IN_HELD);
-	/* later messages that hold for this one must not be freed by it while earlier ones are missing: it hides what it would have held for itself */
+	/* later messages that hold for this one must not be freed by it while earlier ones are missing */
 	if (hides && seq != pair->rx_front && rangeset_add(&pair->rx_skipped, seq, seq + 1) == RANGE_NO_ROOM)
 		return -TERN_EAGAIN;
 	if (err == 1)

@@ -1,12 +1,14 @@
 /* Which message meets which receive. Called when receives are posted and when messages arrive without naming an announced receive. Knows no records.
  *
- * MPI's rule: a message takes the earliest posted receive that fits, messages of a pair in their order. Messages arrive in any order here, so one may be HELD:
- *   - until the message that its HEAD names, the last earlier one with its tag, has come and is not held itself (then all earlier ones of the tag have been through here).
- *     Where the one named went past others (to an announced receive, or away by CANCEL: rx_skipped), until every earlier HEAD has come;
- *   - if the receive it would take has a mask: until every earlier HEAD has come, for a missing one might fit that receive.
- * A message that fits nothing is UNMATCHED and free: later ones pass it. When a receive with a mask is posted, unmatched messages that fit it but have holes before them
- * are HELD again. A held message is tried again whenever a HEAD comes, in order of number; a hole always ends in one, so none is held for ever.
- * Receives with an exact tag lie in buckets by (pair or endpoint, tag), those with a mask in a list of the pair or the endpoint. */
+ * MPI's rule: a message takes the earliest posted receive that fits, messages of a pair in their order. Messages arrive in any order here, so one may
+ * be HELD:
+ *   - until the message that its HEAD names, the last earlier one with its tag, has come and is not held itself (then all earlier ones of the tag
+ *     have been through here). Where the one named went past others (to an announced receive, or away by CANCEL: rx_skipped), until every earlier
+ *     HEAD has come;
+ *   - if the receive it would take has a mask: until every earlier HEAD has come, for a missing one might fit that receive. A message that fits
+ *     nothing is UNMATCHED and free: later ones pass it. When a receive with a mask is posted, unmatched messages that fit it but have holes before
+ *     them are HELD again. A held message is tried again whenever a HEAD comes, in order of number; a hole always ends in one, so none is held for
+ *     ever. Receives with an exact tag lie in buckets by (pair or endpoint, tag), those with a mask in a list of the pair or the endpoint. */
 #include "msg/state.h"
 
 static struct list *recv_bucket(const struct msg *m, const void *who, uint64_t tag)
@@ -219,6 +221,8 @@ void match_pair(struct msg *m, struct msg_in *in, struct msg_op *op)
 	op->in = in;
 	in->addr = op->layout.kind == LAYOUT_FLAT ? op->layout.addr : NULL;
 	in->state = IN_FILLING;
+	if (!in->pair->last)
+		in->pair->last = in; /* its bytes come next: a receive can be posted for them */
 	if ((in->flags & WIRE_HEAD_CLAIM) && (in->limit || !in->bytes))
 		in_say(in, IN_GRANT, 0);
 	if ((in->flags & WIRE_HEAD_WANT_RESULT) && in->limit == in->bytes)

@@ -1,5 +1,5 @@
-/* A loop's messages: memory, endpoints, pairs, the end of operations, and the way of posts and reports into the other files. Called by loop/ and peer/. Knows no
- * record's meaning. */
+/* A loop's messages: memory, endpoints, pairs, the end of operations, and the way of posts and reports into the other files. Called by loop/ and
+ * peer/. Knows no record's meaning. */
 #include "msg/state.h"
 
 enum { ALIGN = 64, OPS_DEFAULT = 16384 };
@@ -143,8 +143,8 @@ void msg_ep_close(struct msg *m, struct msg_ep *ep, int status)
 
 static void pair_lists(struct msg_pair *pair)
 {
-	struct list *all[] = {&pair->wait, &pair->wait_write, &pair->heads, &pair->small, &pair->bulk, &pair->wait_read, &pair->reads, &pair->due, &pair->held,
-		&pair->unmatched, &pair->masked, &pair->announce, &pair->wake};
+	struct list *all[] = {&pair->wait, &pair->wait_write, &pair->heads, &pair->small, &pair->bulk, &pair->wait_read, &pair->reads,
+		&pair->due, &pair->held, &pair->unmatched, &pair->masked, &pair->announce, &pair->wake};
 	for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++)
 		list_init(all[i]);
 }
@@ -158,6 +158,7 @@ int msg_pair_open(struct msg *m, struct msg_ep *ep, uint64_t peer, struct msg_pa
 	uint32_t gen = pair->gen + 1;
 	memset(pair, 0, sizeof(*pair));
 	pair->gen = gen;
+	pair->quantum_bytes = MSG_SMALL_BYTES;
 	pair->m = m;
 	pair->ep = ep;
 	pair->peer = peer;

@@ -1,5 +1,5 @@
-/* Messages of a loop: order, matching, announcements, claims and credit, placement, one-sided, cancel. Pure. Called by peer/ (tx, reports) and loop/ (rx, posting).
- * Knows operations, channels and records; knows no path, no flow, no link.
+/* Messages of a loop: order, matching, announcements, claims and credit, placement, one-sided, cancel. Pure. Called by peer/ (tx, reports) and loop/
+ * (rx, posting). Knows operations, channels and records; knows no path, no flow, no link.
  *
  * Invariants (tests/unit/msg and tests/sim hold them):
  *   every posted operation comes out of msg_done exactly once;
@@ -93,7 +93,11 @@ struct msg_run {
 	bool last;          /* nothing more of this class waits */
 	struct flow_item item;
 };
-/** Takes the next run of bytes: resends first, then messages in turn (round robin, one run each). It must be committed, or given back by msg_lost(item).
+/** Bytes of one bulk message before the next has its turn; 64 KiB to begin with. */
+void msg_pair_quantum(struct msg_pair *pair, uint32_t bytes);
+/**
+ * Takes the next run of bytes: resends first, then messages in turn (round robin, a quantum each). It must be committed, or given back by
+ * msg_lost(item).
  * @return false: nothing (all waits for credit, grants or a HEAD to be sent first) */
 bool msg_tx_run(struct msg_pair *pair, unsigned want, uint32_t max_bytes, struct msg_run *out);
 
@@ -107,7 +111,8 @@ int msg_rx_record(struct msg_pair *pair, const struct wire_record *r, uint64_t n
 
 enum msg_place_flags {
 	MSG_PLACE_DROP = 1,   /* nobody wants these bytes (truncated, cancelled, duplicate): verify, acknowledge, drop */
-	MSG_PLACE_BOUNCE = 2, /* open into a scratch buffer of the loop; msg_rx_commit copies from there (one-sided targets when sealed, partly received runs, many tiny strides) */
+	/* open into a scratch buffer of the loop, msg_rx_commit copies from there: sealed one-sided targets, partly received runs, tiny strides */
+	MSG_PLACE_BOUNCE = 2,
 };
 struct msg_place {
 	uint32_t flags;

@@ -1,5 +1,5 @@
-/* Announcements, the sender's end: receives that the peer has said are waiting, and which message takes which. Called when sends are posted and for records. The argument
- * why both ends agree is in announce.c. */
+/* Announcements, the sender's end: receives that the peer has said are waiting, and which message takes which. Called when sends are posted and for
+ * records. The argument why both ends agree is in announce.c. */
 #include "msg/state.h"
 
 static struct msg_offer *offer_at(struct msg_pair *pair, uint32_t order)

@@ -1,8 +1,8 @@
 /* Reads and writes of exported memory, both ends. Called by msg.c (posts), in.c (HEADs) and for READ records. Knows exports only by key.
  *
- * A READ is asked for by a record and answered by a message of kind READ_REPLY that names its req_id; a refusal is an empty reply whose immediate is the error. At most
- * MSG_WINDOW req_ids are out, so a bitmap of as many tells a repeated request from a new one.
- * A write without the right is not acknowledged before its RESULT is: otherwise its sender would take acknowledged bytes for placed ones. */
+ * A READ is asked for by a record and answered by a message of kind READ_REPLY that names its req_id; a refusal is an empty reply whose immediate is
+ * the error. At most MSG_WINDOW req_ids are out, so a bitmap of as many tells a repeated request from a new one. A write without the right is not
+ * acknowledged before its RESULT is: otherwise its sender would take acknowledged bytes for placed ones. */
 #include "msg/state.h"
 
 static struct mem_export *export_find(struct msg_pair *pair, uint64_t key)
@@ -60,7 +60,8 @@ static bool read_window(const struct msg_pair *pair)
 
 static bool read_say(struct msg_mix *x, struct msg_op *op, uint32_t req_id)
 {
-	struct wire_record r = {.type = WIRE_READ, .read = {.req_id = req_id, .key = op->key, .remote_offset = op->remote_offset, .bytes = op->total_bytes}};
+	struct wire_record r = {.type = WIRE_READ, .read = {.req_id = req_id, .key = op->key, .remote_offset = op->remote_offset,
+		.bytes = op->total_bytes}};
 	struct flow_item item = {.ref = msg_op_ref(x->pair->m, op), .kind = MSG_ITEM_READ};
 	return msg_mix_put(x, &r, &item);
 }
@@ -150,7 +151,8 @@ static void read_known(struct msg_pair *pair, uint32_t req_id)
 static bool read_is_known(const struct msg_pair *pair, uint32_t req_id)
 {
 	uint32_t behind = pair->read_next - req_id;
-	return behind && behind < UINT32_MAX - MSG_WINDOW * 2 && (behind > MSG_WINDOW || (pair->read_seen[req_id % MSG_WINDOW / 64] >> req_id % 64 & 1));
+	bool is_seen = pair->read_seen[req_id % MSG_WINDOW / 64] >> req_id % 64 & 1;
+	return behind && behind < UINT32_MAX - MSG_WINDOW * 2 && (behind > MSG_WINDOW || is_seen);
 }
 
 int read_rx(struct msg_pair *pair, const struct wire_read *r)

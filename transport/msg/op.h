@@ -1,4 +1,5 @@
-/* An operation: filled by api/, owned by msg/ from msg_post until it comes out of msg_done. One pool of them a context; nothing else is allocated for an operation. */
+/* An operation: filled by api/, owned by msg/ from msg_post until it comes out of msg_done. One pool of them a context; nothing
+ * else is allocated for an operation. */
 #ifndef MSG_OP_H
 #define MSG_OP_H
 #include <stdint.h>
@@ -43,5 +44,6 @@ struct msg_op {
 	uint64_t order;        /* receive: when it was posted */
 	uint64_t head_bytes;   /* sending: bytes sent since the last HEAD */
 	uint32_t slot, hold, heads;
+	uint32_t turn_bytes;   /* sending: of the present turn */
 };
 #endif

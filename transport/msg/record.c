@@ -1,4 +1,5 @@
-/* Records that arrive, each to the file it is for. Called by peer/ for everything that is not the flow's. Every handler may see a record twice and in any order. */
+/* Records that arrive, each to the file it is for. Called by peer/ for everything that is not the flow's. Every handler may see a record twice and in
+ * any order. */
 #include "msg/state.h"
 
 int msg_rx_record(struct msg_pair *pair, const struct wire_record *r, uint64_t now_ns)

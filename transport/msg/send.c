@@ -1,5 +1,5 @@
-/* Sends, writes and replies on their way: queues, runs of bytes, reports, cancel. Called by msg.c for posting and by peer/ through msg.h. Knows no format of records:
- * head.c says them. */
+/* Sends, writes and replies on their way: queues, runs of bytes, reports, cancel. Called by msg.c for posting and by peer/ through msg.h. Knows no
+ * format of records: head.c says them. */
 #include "msg/state.h"
 
 static struct list *number_bucket(struct msg_pair *pair, uint32_t seq)
@@ -52,6 +52,11 @@ void send_post(struct msg *m, struct msg_op *op)
 	msg_wake(pair);
 }
 
+void msg_pair_quantum(struct msg_pair *pair, uint32_t bytes)
+{
+	pair->quantum_bytes = bytes;
+}
+
 unsigned msg_tx_want(const struct msg_pair *pair)
 {
 	if (!pair->is_up)
@@ -76,9 +81,16 @@ bool msg_tx_run(struct msg_pair *pair, unsigned want, uint32_t max_bytes, struct
 		op->sent_bytes += bytes;
 	}
 	op->head_bytes += bytes;
-	if (op->head_bytes >= MSG_HEAD_EVERY_BYTES && !(op->state & OP_HEAD_ACKED) && op->heads < MSG_HEADS_MAX)
+	op->turn_bytes += (uint32_t)bytes;
+	bool turn_over = op->turn_bytes >= pair->quantum_bytes;
+	/* said again after 64 KiB, then after four times as much each: what is refused for want of it stays a part of what was sent */
+	if (op->head_bytes >= (uint64_t)MSG_HEAD_EVERY_BYTES << (2 * (op->heads ? op->heads - 1 : 0)) && !(op->state & OP_HEAD_ACKED) &&
+	    op->heads < MSG_HEADS_MAX)
 		op->state |= OP_HEAD_DUE;
-	if (queue->next != queue->prev || (op->state & OP_HEAD_DUE) || (op->sent_bytes == op->total_bytes && rangeset_empty(&op->ranges)))
+	if (turn_over)
+		op->turn_bytes = 0;
+	if ((turn_over && queue->next != queue->prev) || (op->state & OP_HEAD_DUE) ||
+	    (op->sent_bytes == op->total_bytes && rangeset_empty(&op->ranges)))
 		send_queue(op);
 	out->op = op;
 	out->offset = offset;
@@ -290,7 +302,7 @@ static int result_late(struct msg_pair *pair, const struct wire_result *r)
 	in->state = IN_NOTICE;
 	in->kind = TERN_EV_MISMATCH;
 	in->status = r->status;
-	in->tag = r->bytes;
+	in->tag = r->tag;
 	in->seq = pair->peer;
 	in->recv_id = pool_index_of(&m->eps, pair->ep);
 	list_push_back(&m->notices, &in->due);
@@ -323,8 +335,9 @@ int send_rx_result(struct msg_pair *pair, const struct wire_result *r)
 
 /* ---- cancel ---- */
 
-/* Three cases. Nothing has left: it ends now, and its number is filled by a CANCEL so that later messages do not wait for it. A HEAD is on its way: it must arrive (credit
- * was spent on it, both ends count it), then CANCEL says that no more comes. All bytes were acknowledged meanwhile: it ends as it would have. */
+/* Three cases. Nothing has left: it ends now, and its number is filled by a CANCEL so that later messages do not wait for it. A HEAD is on its way:
+ * it must arrive (credit was spent on it, both ends count it), then CANCEL says that no more comes. All bytes were acknowledged meanwhile: it ends as
+ * it would have. */
 void send_cancel(struct msg *m, struct msg_op *op)
 {
 	struct msg_pair *pair = op->pair;

@@ -1,5 +1,5 @@
-/* The state behind msg.h: what the files of this folder share, and nobody else includes. One struct msg a loop, one msg_pair a peer of an endpoint, one msg_in a message
- * that has begun to arrive. Numbers of messages are 64 bits inside and 32 on the wire; msg_seq_near brings them back. */
+/* The state behind msg.h: what the files of this folder share, and nobody else includes. One struct msg a loop, one msg_pair a peer of an endpoint,
+ * one msg_in a message that has begun to arrive. Numbers of messages are 64 bits inside and 32 on the wire; msg_seq_near brings them back. */
 #ifndef MSG_STATE_H
 #define MSG_STATE_H
 #include <assert.h>
@@ -28,7 +28,8 @@ enum {
 #define MSG_RECV_ID_MASK 0x7fffffffu /* recv_id is the order's low 31 bits, so that it never looks like none */
 #define MSG_SEQ_AHEAD (1u << 30) /* nothing correct comes from further ahead */
 
-/* flow_item.kind. ref: of an operation (RUN, HEAD, READ, CANCEL), of an incoming message (GRANT, RESULT), of the pair (the others, offset says which) */
+/* flow_item.kind. ref: of an operation (RUN, HEAD, READ, CANCEL), of an incoming message (GRANT, RESULT), of the pair (the others, offset says which)
+ * */
 enum msg_item_kind {
 	MSG_ITEM_RUN = 1,
 	MSG_ITEM_HEAD,
@@ -115,6 +116,7 @@ struct msg_pair {
 	void *owner;
 	uint64_t peer;
 	uint32_t gen, ops;
+	uint32_t quantum_bytes; /* of a bulk message's turn */
 	bool is_up, is_awake, announce_check, credit_due;
 	struct list link, wake;
 	/* sending */

@@ -16,6 +16,8 @@ enum {
 	PEER_PONGS_MAX = 8,
 	PEER_MIX_MAX = 8192,   /* largest MIX payload: enough small messages to make a frame pay, little enough to stay in the cache */
 	PEER_ITEMS_MAX = 64,   /* records of one MIX frame that must be recovered */
+	PEER_QUANTUM_MIN = 65536, /* bytes of one bulk message before the next has its turn */
+	PEER_QUANTUM_MAX = 1 << 20,
 	PEER_KEEPALIVE_S = 15,
 	PEER_PING_BARE = 1,    /* a ping without padding, see peer_ping_next */
 };

@@ -95,7 +95,8 @@ static uint32_t mix_close(struct mix *m, struct peer_tray *t, uint64_t now_ns)
 	if (!m->used)
 		return 0;
 	uint32_t datagram = WIRE_HEADER_BYTES + (uint32_t)m->used + peer_tag_bytes(path);
-	struct flow_run run = {.frames = 1, .stride_bytes = (uint32_t)m->used, .wire_bytes = datagram + path->overhead_bytes, .ack_eliciting = m->eliciting};
+	struct flow_run run = {
+	    .frames = 1, .stride_bytes = (uint32_t)m->used, .wire_bytes = datagram + path->overhead_bytes, .ack_eliciting = m->eliciting};
 	if (m->items)
 		run.item = m->item[0];
 	run.app_limited = !(msg_tx_want(path->peer->pair) & (MSG_WANT_SMALL | MSG_WANT_BULK));
@@ -126,7 +127,8 @@ static void peer_tx_ping(struct peer_path *path, struct peer_tray *t, uint32_t s
 		m.room = size - WIRE_HEADER_BYTES - peer_tag_bytes(path);
 	if (t->buf_bytes - t->buf_used < WIRE_HEADER_BYTES + m.room + FRAME_TAG_BYTES)
 		return;
-	struct wire_record r = {.type = WIRE_PING, .ping = {.path_id = path->id, .size_bytes = size > PEER_PING_BARE ? size : 0, .token = ++path->ping_token}};
+	struct wire_record r = {.type = WIRE_PING,
+	                        .ping = {.path_id = path->id, .size_bytes = size > PEER_PING_BARE ? size : 0, .token = ++path->ping_token}};
 	mix_control(&m, now_ns);
 	/* a size that the network drops must not look like congestion: padded pings are not in flight */
 	mix_record(&m, &r, size <= PEER_PING_BARE);
@@ -215,6 +217,16 @@ static uint64_t peer_tx_run(struct peer_path *path, struct peer_tray *t, unsigne
 	return fr.wire_bytes;
 }
 
+/* A turn of bulk is half a millisecond of the path, at most 1 MiB: messages share fairly on the scale anyone notices, and what follows each other on
+ * the wire follows each other in memory, so that the receiver's guess where it belongs holds. */
+static void peer_quantum(struct peer_path *path)
+{
+	uint64_t pace = flow_cc(&path->flow)->pace_bytes_per_s;
+	uint64_t bytes = pace / 2000;
+	bytes = bytes < PEER_QUANTUM_MIN ? PEER_QUANTUM_MIN : bytes > PEER_QUANTUM_MAX ? PEER_QUANTUM_MAX : bytes;
+	msg_pair_quantum(path->peer->pair, (uint32_t)bytes);
+}
+
 /* Small messages go first, but when bulk waits they may take a quarter: each byte costs 3 of debt that bulk pays back. */
 static unsigned peer_turn(struct peer_path *path, unsigned want)
 {
@@ -261,6 +273,7 @@ size_t peer_tx(struct peer_path *path, struct peer_tray *t, uint64_t now_ns)
 	peer_tx_control(path, t, now_ns);
 	if (path->state != PEER_PATH_UP)
 		return t->n;
+	peer_quantum(path);
 	while (t->n < t->room && (room = flow_tx_room(&path->flow, now_ns, &when))) {
 		unsigned want = msg_tx_want(pair);
 		uint64_t sent = 0;

@@ -211,7 +211,7 @@ static void channel_record_encode(const struct wire_record *r, uint8_t *out)
 	case WIRE_RESULT:
 		wire_put32(out + 4, r->result.channel | (uint32_t)r->result.status << 16);
 		wire_put32(out + 8, r->result.seq);
-		wire_put64(out + 12, r->result.bytes);
+		wire_put64(out + 12, r->result.tag);
 		break;
 	case WIRE_REVOKE:
 		wire_put32(out + 4, r->revoke.channel | (uint32_t)r->revoke.answer << 16 | (uint32_t)r->revoke.taken << 24);
@@ -386,7 +386,7 @@ static bool result_decode(const uint8_t *in, struct wire_result *r)
 	r->channel = wire_get16(in + 4);
 	r->status = in[6];
 	r->seq = wire_get32(in + 8);
-	r->bytes = wire_get64(in + 12);
+	r->tag = wire_get64(in + 12);
 	return in[7] == 0;
 }
 

@@ -132,7 +132,7 @@ struct wire_announce {
 struct wire_grant { uint16_t channel; uint32_t seq, recv_id; }; /* a claim has met its receive: send the bytes */
 /* How a message ended at the receiver, where that is not plain success by acknowledgement. status 0: matched (WANT_RESULT); otherwise TERN_E,
  * positive. */
-struct wire_result { uint16_t channel; uint8_t status; uint32_t seq; uint64_t bytes; };
+struct wire_result { uint16_t channel; uint8_t status; uint32_t seq; uint64_t tag; };
 /* An announcement is taken back; answer 1: reply, taken 1: too late, a message uses it (only in an answer). */
 struct wire_revoke { uint16_t channel; uint8_t answer; uint8_t taken; uint32_t order, recv_id; };
 struct wire_read { uint16_t channel; uint32_t req_id; uint64_t key, remote_offset, bytes; };

@@ -1,4 +1,5 @@
-/* Tests of in.c, match.c and onesided.c: where bytes belong (strides, lists, nothing), duplicates, mismatches and truncation at both ends, masks, rights. */
+/* Tests of in.c, match.c and onesided.c: where bytes belong (strides, lists, nothing), duplicates, mismatches and truncation at both ends,
+ * masks, rights. */
 #include "two.h"
 
 static uint8_t data[1 << 20], room[1 << 20];
@@ -188,7 +189,8 @@ static void test_rights(void)
 	two_run();
 	CU_ASSERT(two_ended(&write, 0, 0) && two_ended(&bad, 0, -TERN_EAUTH) && two_ended(&small, 0, -TERN_EAUTH));
 	CU_ASSERT(net_same(room + 10000, 11, 40000));
-	CU_ASSERT(msg_notice_pop(two.node[1].m, &notice) && notice.type == TERN_EV_REMOTE_WRITE && notice.imm == 42 && notice.bytes == 40000 && notice.peer == 1);
+	CU_ASSERT(msg_notice_pop(two.node[1].m, &notice) && notice.type == TERN_EV_REMOTE_WRITE &&
+		notice.imm == 42 && notice.bytes == 40000 && notice.peer == 1);
 	CU_ASSERT_FALSE(msg_notice_pop(two.node[1].m, &notice));
 	net_op(&read, &two, 0, 1, MSG_OP_READ);
 	layout_flat(&read.layout, data + 500000, 40000);
@@ -206,7 +208,8 @@ static void test_rights(void)
 static void test_masks_wait(void)
 {
 	struct msg_op exact, any;
-	struct wire_record first = {.type = WIRE_HEAD, .head = {.seq = 0, .flags = WIRE_HEAD_INLINE, .hold_seq = WIRE_NONE32, .recv_id = WIRE_NONE32, .tag = 1, .bytes = 1, .data = data}};
+	struct wire_record first = {.type = WIRE_HEAD, .head = {.seq = 0, .flags = WIRE_HEAD_INLINE, .hold_seq = WIRE_NONE32, .recv_id = WIRE_NONE32,
+		.tag = 1, .bytes = 1, .data = data}};
 	struct wire_record second = first, third = first;
 	two_open(true);
 	second.head.seq = 1;
@@ -241,6 +244,7 @@ static void test_over_credit(void)
 	two_close();
 }
 
-static const struct unit_case cases[] = {{"strided tensors", test_strided}, {"lists and empty messages", test_lists_and_nothing}, {"places", test_places},
-	{"mismatch", test_mismatch}, {"reads, writes, rights", test_rights}, {"masks wait for holes", test_masks_wait}, {"over credit", test_over_credit}};
+static const struct unit_case cases[] = {{"strided tensors", test_strided}, {"lists and empty messages", test_lists_and_nothing},
+	{"places", test_places}, {"mismatch", test_mismatch}, {"reads, writes, rights", test_rights}, {"masks wait for holes", test_masks_wait},
+	{"over credit", test_over_credit}};
 UNIT_MAIN("msg in", cases)

@@ -1,5 +1,5 @@
-/* The two-ended model: random operations of a few nodes over channels that lose, repeat and reorder; afterwards every pair of message and receive is checked against
- * MPI's rule. MSG_SEEDS says how many seeds, TERN_SEED the first. */
+/* The two-ended model: random operations of a few nodes over channels that lose, repeat and reorder; afterwards every pair of message and receive is
+ * checked against MPI's rule. MSG_SEEDS says how many seeds, TERN_SEED the first. */
 #include "net.h"
 
 enum { OPS = 400, BUFFER = 200 * 1024, EXPORT = 512 * 1024 };
@@ -339,7 +339,8 @@ static void export_all(void)
 		model.exported_used[i] = 0;
 		net_fill(model.exported[i] + EXPORT, 1000 + (uint64_t)i, 65536);
 		for (int k = 0; k < model.net.nodes; k++) {
-			struct mem_export w = {.key = 100 + (uint64_t)k, .peer = (uint64_t)k + 1, .addr = model.exported[i], .bytes = EXPORT, .rights = TERN_REMOTE_WRITE};
+			struct mem_export w = {.key = 100 + (uint64_t)k, .peer = (uint64_t)k + 1, .addr = model.exported[i], .bytes = EXPORT,
+				.rights = TERN_REMOTE_WRITE};
 			struct mem_export r = {.key = 200 + (uint64_t)k, .peer = (uint64_t)k + 1, .addr = model.exported[i] + EXPORT, .bytes = 65536,
 				.rights = TERN_REMOTE_READ};
 			mem_table_add(&model.net.node[i].exports, &w);

@@ -1,5 +1,5 @@
-/* A few nodes that send each other messages over channels that lose, repeat and reorder, without flow, peer or loop: what msg is tested with. Everything comes from one
- * random state, so a seed is a run. Included by one test program each. */
+/* A few nodes that send each other messages over channels that lose, repeat and reorder, without flow, peer or loop: what msg is tested
+ * with. Everything comes from one random state, so a seed is a run. Included by one test program each. */
 #ifndef TESTS_MSG_NET_H
 #define TESTS_MSG_NET_H
 #include <string.h>

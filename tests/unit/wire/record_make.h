@@ -135,7 +135,7 @@ static inline bool same_record(const struct wire_record *x, const struct wire_re
 	case WIRE_GRANT: return x->grant.channel == y->grant.channel && x->grant.seq == y->grant.seq && x->grant.recv_id == y->grant.recv_id;
 	case WIRE_RESULT:
 		return x->result.channel == y->result.channel && x->result.status == y->result.status && x->result.seq == y->result.seq &&
-		       x->result.bytes == y->result.bytes;
+		       x->result.tag == y->result.tag;
 	case WIRE_REVOKE:
 		return x->revoke.channel == y->revoke.channel && x->revoke.answer == y->revoke.answer && x->revoke.taken == y->revoke.taken &&
 		       x->revoke.order == y->revoke.order && x->revoke.recv_id == y->revoke.recv_id;
