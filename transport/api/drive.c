@@ -221,7 +221,8 @@ uint64_t api_arm_links(tern_ctx *ctx)
 	return when;
 }
 
-/* Sleeps until a descriptor, a command or `when`. The lock is not held. */
+/* Sleeps until a descriptor, a command or `when`. The lock is not held; `sleeping` was set while it was (A2), so that whoever changed something since then wrote to
+ * wake_fd, and the command ring is looked at after it. */
 static void api_sleep(tern_ctx *ctx, uint64_t when_ns)
 {
 	uint64_t now = clock_now_ns(), count;
@@ -232,10 +233,8 @@ static void api_sleep(tern_ctx *ctx, uint64_t when_ns)
 		ts.tv_sec = (time_t)(nap / 1000000000);
 		ts.tv_nsec = (long)(nap % 1000000000);
 	}
-	atomic_store(&ctx->sleeping, true); /* A2 */
 	if (!ck_ring_size(&ctx->commands) && !atomic_load(&ctx->waiters) && !atomic_load(&ctx->stop))
 		epoll_pwait2(ctx->epoll_fd, ev, 4, &ts, NULL);
-	atomic_store(&ctx->sleeping, false);
 	if (read(ctx->wake_fd, &count, sizeof(count)) < 0 && errno != EAGAIN)
 		LOG(ctx, TERN_LOG_WARN, "eventfd: %s", strerror(errno));
 }
@@ -263,14 +262,17 @@ void *api_thread(void *arg)
 		pthread_mutex_lock(&ctx->lock);
 		if (api_step(ctx, now))
 			busy_ns = now;
-		else if (now - busy_ns > API_SPIN_NS)
+		else if (now - busy_ns > API_SPIN_NS) {
+			atomic_store(&ctx->sleeping, true); /* A2 */
 			when = api_arm_links(ctx);
+		}
 		pthread_mutex_unlock(&ctx->lock);
 		/* bounded: a waiter takes the lock as soon as it runs */
 		for (unsigned i = 0; i < 1000 && atomic_load(&ctx->waiters); i++)
 			sched_yield();
 		if (when > now + API_SLEEP_MIN_NS)
 			api_sleep(ctx, when);
+		atomic_store(&ctx->sleeping, false);
 	}
 	return NULL;
 }

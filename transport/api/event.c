@@ -105,7 +105,8 @@ static int event_sleep(tern_ep *ep, uint64_t end_ns)
 	}
 	if (ppoll(&p, 1, timeout, NULL) < 0 && errno != EINTR)
 		return ERR(TERN_EIO, "poll: %s", strerror(errno));
-	atomic_store(&ep->ctx->sleeping, atomic_load(&ep->ctx->sleeping) && ep->ctx->has_thread);
+	if (!ep->ctx->has_thread) /* otherwise it is the loop thread's to say */
+		atomic_store(&ep->ctx->sleeping, false);
 	return 0;
 }
 
