@@ -263,7 +263,7 @@ void *api_thread(void *arg)
 		if (api_step(ctx, now))
 			busy_ns = now;
 		else if (now - busy_ns > API_SPIN_NS) {
-			atomic_store(&ctx->sleeping, true); /* A2 */
+			atomic_store(&ctx->sleeping, 1); /* A2 */
 			when = api_arm_links(ctx);
 		}
 		pthread_mutex_unlock(&ctx->lock);
@@ -272,7 +272,7 @@ void *api_thread(void *arg)
 			sched_yield();
 		if (when > now + API_SLEEP_MIN_NS)
 			api_sleep(ctx, when);
-		atomic_store(&ctx->sleeping, false);
+		atomic_store(&ctx->sleeping, 0);
 	}
 	return NULL;
 }
