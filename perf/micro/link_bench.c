@@ -1,7 +1,7 @@
 /* What a link costs beside a bare loop over UDP sockets, on the loopback interface, in one run.
  *   link_bench [place | REPEATS [SCHEME?OPTIONS ...]]     default: 5 udp?engine=plain udp?engine=uring
- * Rows: throughput of 64 KiB bursts of one frame size, one thread doing both ends or two; half round trip of 8 bytes, both ends polling. Columns: the bare
- * loop, then the links. place: GB/s into a tensor, a copy from the link's buffer against posted receives (rx_post), one thread being both ends.
+ * Rows: throughput of 64 KiB bursts of one frame size, one thread doing both ends or two; half round trip of 8 bytes, both ends polling. Columns: the
+ * bare loop, then the links. place: GB/s into a tensor, a copy from the link's buffer against posted receives (rx_post), one thread being both ends.
  * The best of the repeats is printed: other programs on the machine only make it worse. */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -171,7 +171,8 @@ static void bench_sleep(struct bench_end *e)
 		ops->wait(e->link, true, &wait);
 		p.fd = wait.fd;
 		struct epoll_event event;
-		if (epoll_wait(wait.fd, &event, 1, 100) >= 0 || errno != EINVAL) /* udp's plain engine: its epoll set; sleeping on it through poll costs more */
+		if (epoll_wait(wait.fd, &event, 1, 100) >= 0 ||
+		    errno != EINVAL) /* udp's plain engine: its epoll set; sleeping on it through poll costs more */
 			return;
 	}
 	poll(&p, 1, 100);
@@ -303,9 +304,9 @@ static void bench_rival(struct bench_rival *r)
 
 static void bench_print(const struct bench_rival *rivals, size_t n)
 {
-	static const char *const rows[BENCH_ROWS] = {"1472 B, one thread, GB/s", "8972 B, one thread, GB/s", "65487 B, one thread, GB/s", "1472 B, two threads, GB/s",
-		"8972 B, two threads, GB/s", "65487 B, two threads, GB/s", "8 B half RTT, one thread, ns", "8 B half RTT, two threads, ns",
-		"8 B half RTT, asleep, ns"};
+	static const char *const rows[BENCH_ROWS] = {"1472 B, one thread, GB/s",     "8972 B, one thread, GB/s",      "65487 B, one thread, GB/s",
+	                                             "1472 B, two threads, GB/s",    "8972 B, two threads, GB/s",     "65487 B, two threads, GB/s",
+	                                             "8 B half RTT, one thread, ns", "8 B half RTT, two threads, ns", "8 B half RTT, asleep, ns"};
 	printf("%-30s", "");
 	for (size_t i = 0; i < n; i++)
 		printf(" %24s", rivals[i].name);
@@ -372,7 +373,8 @@ static void place_all(void)
 				double v = (double)(rounds * bytes) / (double)(bench_now() - began);
 				best[k & 1] = v > best[k & 1] ? v : best[k & 1];
 			}
-			printf("%5u B frames into %2llu MiB: copied %5.2f GB/s, posted %5.2f (%.2f)\n", sizes[i], (unsigned long long)tensor_bytes >> 20, best[0], best[1], best[1] / best[0]);
+			printf("%5u B frames into %2llu MiB: copied %5.2f GB/s, posted %5.2f (%.2f)\n", sizes[i],
+			       (unsigned long long)tensor_bytes >> 20, best[0], best[1], best[1] / best[0]);
 			free(tensor);
 		}
 }

@@ -4,7 +4,7 @@
 
 /* A link joins here with one line. */
 static const struct suite_fixture *const fixtures[] = {
-	&fixture_udp,
+    &fixture_udp,
 };
 
 enum { SUITE_CASES_MAX = 64 };

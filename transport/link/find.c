@@ -15,7 +15,7 @@ enum { FIND_LINKS_MAX = 16, FIND_NAME_MAX = 15 };
 extern const struct link_ops link_udp_ops;
 
 static const struct link_ops *const built_in[] = {
-	&link_udp_ops,
+    &link_udp_ops,
 };
 enum { BUILT_IN = sizeof(built_in) / sizeof(built_in[0]) };
 

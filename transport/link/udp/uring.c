@@ -1,7 +1,7 @@
 /* The engine on io_uring: multishot recvmsg into provided buffers, sendmsg entries submitted once a tx. Called through udp_engine_uring by udp.c.
- * One ring a link, for one thread: completions are delivered when that thread asks (DEFER_TASKRUN), so an idle look costs no system call, and the kernel
- * writes into buffers at no other time. When another thread takes the link over, the link goes on with plain sockets (uring_moved).
- * A completion finds its socket through a table with generations: one that comes after its socket is gone only gives its buffer back. */
+ * One ring a link, for one thread: completions are delivered when that thread asks (DEFER_TASKRUN), so an idle look costs no system call, and the
+ * kernel writes into buffers at no other time. When another thread takes the link over, the link goes on with plain sockets (uring_moved). A
+ * completion finds its socket through a table with generations: one that comes after its socket is gone only gives its buffer back. */
 #include <errno.h>
 #include <liburing.h>
 #include <stdlib.h>
@@ -15,10 +15,10 @@
 enum {
 	URING_ENTRIES = 128,
 	URING_CQ_ENTRIES = 1024,
-	URING_SENDS_MAX = 64,     /* batches in the kernel */
-	URING_IOV = 4096,         /* of the batches of one submit */
-	URING_POSTED = 16,        /* buffers in the ring: 1 MiB stays in the cache */
-	URING_SHARED_NAME = 32,   /* a sockaddr_in6, rounded up so that the control messages behind it are aligned */
+	URING_SENDS_MAX = 64,   /* batches in the kernel */
+	URING_IOV = 4096,       /* of the batches of one submit */
+	URING_POSTED = 16,      /* buffers in the ring: 1 MiB stays in the cache */
+	URING_SHARED_NAME = 32, /* a sockaddr_in6, rounded up so that the control messages behind it are aligned */
 	URING_GROUP = 0,
 };
 _Static_assert(sizeof(struct io_uring_recvmsg_out) + URING_SHARED_NAME + UDP_CONTROL_BYTES <= UDP_BUF_ROOM, "io_uring's header fits before the data");
@@ -41,13 +41,13 @@ struct uring {
 	struct io_uring_buf_ring *bufs;
 	uint32_t posted;
 	bool enabled;
-	int event;                      /* to sleep on, -1 before the first wait: the ring's own descriptor does not fire for deferred work */
-	const void *thread;             /* &uring_here of the thread that enabled it */
-	uint32_t unarmed;               /* sockets without a receive in the ring */
-	struct msghdr name[2];          /* for recvmsg: path sockets, the shared one */
+	int event;             /* to sleep on, -1 before the first wait: the ring's own descriptor does not fire for deferred work */
+	const void *thread;    /* &uring_here of the thread that enabled it */
+	uint32_t unarmed;      /* sockets without a receive in the ring */
+	struct msghdr name[2]; /* for recvmsg: path sockets, the shared one */
 	struct uring_send send[URING_SENDS_MAX];
 	uint32_t idle[URING_SENDS_MAX], n_idle;
-	struct uring_id *ids;           /* UDP_PATHS_MAX + 1 */
+	struct uring_id *ids; /* UDP_PATHS_MAX + 1 */
 	uint32_t n_ids;
 	struct udp_message got[UDP_BUFS]; /* received, not yet given out: a ring, each holds a buffer */
 	uint32_t got_head, got_tail;
@@ -72,8 +72,9 @@ static void uring_close(struct udp_link *l)
 static int uring_open(struct udp_link *l)
 {
 	struct uring *e = calloc(1, sizeof(*e));
-	struct io_uring_params params = {.cq_entries = URING_CQ_ENTRIES, .flags = IORING_SETUP_CQSIZE | IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN |
-	                                 IORING_SETUP_TASKRUN_FLAG | IORING_SETUP_R_DISABLED};
+	struct io_uring_params params = {.cq_entries = URING_CQ_ENTRIES,
+	                                 .flags = IORING_SETUP_CQSIZE | IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN |
+	                                          IORING_SETUP_TASKRUN_FLAG | IORING_SETUP_R_DISABLED};
 	if (!e)
 		return -TERN_EIO;
 	e->ids = calloc(UDP_PATHS_MAX + 1, sizeof(*e->ids));
@@ -114,7 +115,8 @@ static void uring_fill(struct udp_link *l, struct uring *e)
 	int n = 0;
 	while (e->posted < URING_POSTED && l->n_idle) {
 		struct udp_buf *b = udp_buf_get(l);
-		io_uring_buf_ring_add(e->bufs, b->data - UDP_BUF_ROOM, UDP_BUF_BYTES, (unsigned short)b->index, io_uring_buf_ring_mask(UDP_BUFS), n++);
+		io_uring_buf_ring_add(e->bufs, b->data - UDP_BUF_ROOM, UDP_BUF_BYTES, (unsigned short)b->index, io_uring_buf_ring_mask(UDP_BUFS),
+		                      n++);
 		e->posted++;
 	}
 	if (n)
@@ -149,7 +151,8 @@ static void uring_message(struct udp_link *l, struct uring *e, struct udp_sock *
 		udp_buf_put(l, b);
 		return;
 	}
-	struct udp_message m = {.buf = b, .path = s->path, .data = io_uring_recvmsg_payload(o, name), .bytes = io_uring_recvmsg_payload_length(o, bytes, name)};
+	struct udp_message m = {
+	    .buf = b, .path = s->path, .data = io_uring_recvmsg_payload(o, name), .bytes = io_uring_recvmsg_payload_length(o, bytes, name)};
 	struct msghdr msg = {.msg_control = (uint8_t *)(o + 1) + name->msg_namelen, .msg_controllen = o->controllen};
 	udp_message_control(&m, &msg);
 	if (!s->path)
@@ -233,8 +236,8 @@ static void uring_give_back(struct udp_link *l, struct uring *e, const struct ud
 	}
 }
 
-/* Another thread uses the link than the ring's (known by its address, or by -EEXIST): on with plain sockets. Buffers that were in the ring are not used again; what it held is lost on
- * the way. @return false: not now */
+/* Another thread uses the link than the ring's (known by its address, or by -EEXIST): on with plain sockets. Buffers that were in the ring are not
+ * used again; what it held is lost on the way. @return false: not now */
 static bool uring_moved(struct udp_link *l, struct uring *e)
 {
 	l->engine_state = NULL;
@@ -273,7 +276,8 @@ static bool uring_poll(struct udp_link *l, struct uring *e)
 /* @return false: this is not the ring's thread */
 static bool uring_ready(struct udp_link *l, struct uring *e)
 {
-	if (!e->enabled && io_uring_register(e->ring.ring_fd, IORING_REGISTER_ENABLE_RINGS, NULL, 0) >= 0) { /* liburing 2.3 forgets to export the call for it */
+	if (!e->enabled &&
+	    io_uring_register(e->ring.ring_fd, IORING_REGISTER_ENABLE_RINGS, NULL, 0) >= 0) { /* liburing 2.3 forgets to export the call for it */
 		e->enabled = true;
 		e->thread = &uring_here;
 	}
@@ -305,9 +309,11 @@ static int uring_sock_add(struct udp_link *l, struct udp_sock *s)
 static void uring_sock_del(struct udp_link *l, struct udp_sock *s)
 {
 	struct uring *e = l->engine_state;
-	struct io_uring_sync_cancel_reg cancel = {.fd = s->fd, .flags = IORING_ASYNC_CANCEL_FD | IORING_ASYNC_CANCEL_ALL, .timeout = {.tv_nsec = 50000000}};
+	struct io_uring_sync_cancel_reg cancel = {
+	    .fd = s->fd, .flags = IORING_ASYNC_CANCEL_FD | IORING_ASYNC_CANCEL_ALL, .timeout = {.tv_nsec = 50000000}};
 
-	if (e->enabled && (e->thread != &uring_here || io_uring_register_sync_cancel(&e->ring, &cancel) == -EEXIST || !uring_poll(l, e)) && uring_moved(l, e)) {
+	if (e->enabled && (e->thread != &uring_here || io_uring_register_sync_cancel(&e->ring, &cancel) == -EEXIST || !uring_poll(l, e)) &&
+	    uring_moved(l, e)) {
 		l->engine->sock_del(l, s);
 		return;
 	}
@@ -396,6 +402,13 @@ static void uring_wait(struct udp_link *l, bool armed, struct link_wait *out)
 }
 
 const struct udp_engine udp_engine_uring = {
-	.name = "uring", .open = uring_open, .close = uring_close, .sock_add = uring_sock_add, .sock_del = uring_sock_del,
-	.tx = uring_tx, .reap = uring_reap, .rx = uring_rx, .wait = uring_wait,
+    .name = "uring",
+    .open = uring_open,
+    .close = uring_close,
+    .sock_add = uring_sock_add,
+    .sock_del = uring_sock_del,
+    .tx = uring_tx,
+    .reap = uring_reap,
+    .rx = uring_rx,
+    .wait = uring_wait,
 };
