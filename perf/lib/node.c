@@ -327,7 +327,8 @@ static void print_scope(struct node *n, const char *scope)
 		return;
 	for (size_t i = 0; i < count && i < STATS_MAX; i++)
 		if (stat[i].value && stat[i].value != TERN_TIME_NONE)
-			fprintf(stderr, "#   %s%s%s: %llu %s\n", scope, *scope ? " " : "", stat[i].name, (unsigned long long)stat[i].value, stat[i].unit);
+			fprintf(stderr, "#   %s%s%s: %llu %s\n", scope, *scope ? " " : "", stat[i].name, (unsigned long long)stat[i].value,
+			        stat[i].unit);
 }
 
 void node_print_stats(struct node *n)

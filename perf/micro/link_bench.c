@@ -303,9 +303,9 @@ static void bench_rival(struct bench_rival *r)
 
 static void bench_print(const struct bench_rival *rivals, size_t n)
 {
-	static const char *const rows[BENCH_ROWS] = {"1472 B, one thread, GB/s", "8972 B, one thread, GB/s", "65487 B, one thread, GB/s", "1472 B, two threads, GB/s",
-		"8972 B, two threads, GB/s", "65487 B, two threads, GB/s", "8 B half RTT, one thread, ns", "8 B half RTT, two threads, ns",
-		"8 B half RTT, asleep, ns"};
+	static const char *const rows[BENCH_ROWS] = {"1472 B, one thread, GB/s",     "8972 B, one thread, GB/s",      "65487 B, one thread, GB/s",
+	                                             "1472 B, two threads, GB/s",    "8972 B, two threads, GB/s",     "65487 B, two threads, GB/s",
+	                                             "8 B half RTT, one thread, ns", "8 B half RTT, two threads, ns", "8 B half RTT, asleep, ns"};
 	printf("%-30s", "");
 	for (size_t i = 0; i < n; i++)
 		printf(" %24s", rivals[i].name);
@@ -372,7 +372,8 @@ static void place_all(void)
 				double v = (double)(rounds * bytes) / (double)(bench_now() - began);
 				best[k & 1] = v > best[k & 1] ? v : best[k & 1];
 			}
-			printf("%5u B frames into %2llu MiB: copied %5.2f GB/s, posted %5.2f (%.2f)\n", sizes[i], (unsigned long long)tensor_bytes >> 20, best[0], best[1], best[1] / best[0]);
+			printf("%5u B frames into %2llu MiB: copied %5.2f GB/s, posted %5.2f (%.2f)\n", sizes[i],
+			       (unsigned long long)tensor_bytes >> 20, best[0], best[1], best[1] / best[0]);
 			free(tensor);
 		}
 }

@@ -15,8 +15,8 @@ static void find_in_words(void)
 	CU_ASSERT_EQUAL(link_find("../udp", &none, error, sizeof(error)), -TERN_ESCHEME);
 	CU_ASSERT_EQUAL(link_find(suite_fixture->scheme, &again, error, sizeof(error)), 0);
 	CU_ASSERT_PTR_EQUAL(again, suite_ops);
-	CU_ASSERT(again->path_open && again->path_close && again->mem_map && again->mem_unmap && again->tx && again->reap && again->rx && again->rx_free &&
-	          again->from && again->rx_post && again->rx_revoke && again->wait);
+	CU_ASSERT(again->path_open && again->path_close && again->mem_map && again->mem_unmap && again->tx && again->reap && again->rx &&
+	          again->rx_free && again->from && again->rx_post && again->rx_revoke && again->wait);
 }
 
 static void open_close(void)
@@ -340,7 +340,10 @@ static bool post_open(struct suite_end end[2])
 {
 	CU_ASSERT_FATAL(suite_open(end, 0));
 	memset(post_area, 0x5a, sizeof(post_area));
-	struct link_post post = {.addr = post_area + POST_GUARD, .bytes = (POST_FRAMES - 1) * POST_PAYLOAD + POST_TAIL, .header_bytes = POST_HEAD, .payload_bytes = POST_PAYLOAD};
+	struct link_post post = {.addr = post_area + POST_GUARD,
+	                         .bytes = (POST_FRAMES - 1) * POST_PAYLOAD + POST_TAIL,
+	                         .header_bytes = POST_HEAD,
+	                         .payload_bytes = POST_PAYLOAD};
 	int err = suite_ops->rx_post(end[0].link, end[0].path, &post);
 	if (end[0].link->caps & LINK_PLACES) {
 		CU_ASSERT_EQUAL(err, 0);
@@ -405,7 +408,8 @@ static void posts_guess_wrong(void)
 		for (int pass = 0; pass < 3; pass++) {
 			size_t n = 1 + suite_random() % 30;
 			for (size_t i = 0; i < n; i++) {
-				static const uint32_t some[] = {POST_HEAD + POST_PAYLOAD, POST_HEAD + POST_PAYLOAD, 100, POST_HEAD, 20, 1399, 1401, 3000, POST_HEAD + POST_TAIL};
+				static const uint32_t some[] = {
+				    POST_HEAD + POST_PAYLOAD, POST_HEAD + POST_PAYLOAD, 100, POST_HEAD, 20, 1399, 1401, 3000, POST_HEAD + POST_TAIL};
 				sizes[i] = i && suite_random() % 2 ? sizes[i - 1] : some[suite_random() % 9];
 			}
 			suite_pass(end, 1, sizes, n, 2, true);
@@ -446,7 +450,8 @@ static void posts_refused(void)
 {
 	struct suite_end end[2];
 	CU_ASSERT_FATAL(suite_open(end, 0));
-	struct link_post bad[] = {{.addr = NULL, .bytes = 9000, .header_bytes = 32, .payload_bytes = 1000}, {.addr = post_area, .bytes = 9000, .header_bytes = 32},
+	struct link_post bad[] = {{.addr = NULL, .bytes = 9000, .header_bytes = 32, .payload_bytes = 1000},
+	                          {.addr = post_area, .bytes = 9000, .header_bytes = 32},
 	                          {.addr = post_area, .bytes = 9000, .header_bytes = 32, .payload_bytes = 0xffffffff}};
 	for (size_t i = 0; i < 3; i++)
 		CU_ASSERT_EQUAL(suite_ops->rx_post(end[0].link, end[0].path, &bad[i]), -TERN_EINVAL);

@@ -38,7 +38,13 @@ const struct suite_fixture fixture_sim = {
 };
 
 const struct suite_fixture fixture_emu_sim = {
-	.name = "emu_sim", .scheme = "emu", .options = "link=sim&mtu=9000", .has = 0, .configure = sim_configure, .now_ns = sim_now_ns, .sleep = sim_sleep,
+    .name = "emu_sim",
+    .scheme = "emu",
+    .options = "link=sim&mtu=9000",
+    .has = 0,
+    .configure = sim_configure,
+    .now_ns = sim_now_ns,
+    .sleep = sim_sleep,
 };
 
 static bool emu_udp_configure(struct link_config end[2], int variant)
@@ -57,5 +63,11 @@ static void emu_udp_sleep(const struct link_wait *wait)
 }
 
 const struct suite_fixture fixture_emu_udp = {
-	.name = "emu_udp", .scheme = "emu", .options = "link=udp", .has = SUITE_FD, .configure = emu_udp_configure, .now_ns = emu_udp_now_ns, .sleep = emu_udp_sleep,
+    .name = "emu_udp",
+    .scheme = "emu",
+    .options = "link=udp",
+    .has = SUITE_FD,
+    .configure = emu_udp_configure,
+    .now_ns = emu_udp_now_ns,
+    .sleep = emu_udp_sleep,
 };

@@ -62,13 +62,16 @@ static void run(const struct harness_config *config, struct result *out)
 static void cell(double gbit, uint64_t rtt_ms, double loss, uint64_t seed)
 {
 	uint64_t rate = (uint64_t)(gbit * 1e9 / 8), rtt = rtt_ms * 1000000;
-	struct harness_config config = {.seed = seed, .contract_bytes_per_s = rate, .contract_rtt_ns = rtt, .dedicated = true, .mtu = MTU, .by_ref = true};
-	config.forward = config.reverse = (struct element_config){.delay_ns = rtt / 2, .rate_bits_per_s = rate * 8, .overhead_bytes = 28, .loss = loss, .queue_bytes = 4 << 20};
+	struct harness_config config = {
+	    .seed = seed, .contract_bytes_per_s = rate, .contract_rtt_ns = rtt, .dedicated = true, .mtu = MTU, .by_ref = true};
+	config.forward = config.reverse =
+	    (struct element_config){.delay_ns = rtt / 2, .rate_bits_per_s = rate * 8, .overhead_bytes = 28, .loss = loss, .queue_bytes = 4 << 20};
 	struct result r, again;
 	run(&config, &r);
 	double goodput = (double)bytes * 1e9 / (double)(r.took_ns - rtt), limit = harness_pinned_limit(&config);
-	printf("%5g Gb/s %4llu ms loss %-5g: %6.2f%% of the pinned limit, %.3f s virtual, %llu of %llu frames resent, %.1f s CPU\n", gbit, (unsigned long long)rtt_ms, loss,
-	       100 * goodput / limit, (double)r.took_ns / 1e9, (unsigned long long)r.lost_frames, (unsigned long long)r.sent_frames, r.cpu_s);
+	printf("%5g Gb/s %4llu ms loss %-5g: %6.2f%% of the pinned limit, %.3f s virtual, %llu of %llu frames resent, %.1f s CPU\n", gbit,
+	       (unsigned long long)rtt_ms, loss, 100 * goodput / limit, (double)r.took_ns / 1e9, (unsigned long long)r.lost_frames,
+	       (unsigned long long)r.sent_frames, r.cpu_s);
 	double ideal_ns = (double)bytes * 1e9 / limit + (double)rtt;
 	if (loss > 0 && (double)bytes / limit < 50e-9 * (double)rtt)
 		expect((double)r.took_ns <= ideal_ns + 1.1 * (double)rtt, "the repair of a tail costs one RTT");

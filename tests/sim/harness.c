@@ -6,7 +6,8 @@
 #include "harness.h"
 #include "tern/error.h"
 
-static void harness_session(struct session *s, const struct harness_config *config, bool initiator, const uint32_t flow[2], const struct link_addr *remote)
+static void harness_session(struct session *s, const struct harness_config *config, bool initiator, const uint32_t flow[2],
+                            const struct link_addr *remote)
 {
 	int self = initiator ? HARNESS_A : HARNESS_B;
 	memset(s, 0, sizeof(*s));
@@ -24,13 +25,26 @@ static void harness_session(struct session *s, const struct harness_config *conf
 
 static void harness_node(struct harness *h, const struct harness_config *config, int end)
 {
-	struct loop_config lc = {.max_peers = 4, .max_paths = 4, .max_inbound = 1024, .unmatched_bytes = config->unmatched_bytes ? config->unmatched_bytes : 1 << 20,
-		.extents = 65536, .ranges = 65536, .peer_timeout_ns = 10000000000ull, .seed = config->seed + (uint64_t)end, .now_ns = 1};
+	struct loop_config lc = {.max_peers = 4,
+	                         .max_paths = 4,
+	                         .max_inbound = 1024,
+	                         .unmatched_bytes = config->unmatched_bytes ? config->unmatched_bytes : 1 << 20,
+	                         .extents = 65536,
+	                         .ranges = 65536,
+	                         .peer_timeout_ns = 10000000000ull,
+	                         .seed = config->seed + (uint64_t)end,
+	                         .now_ns = 1};
 	struct link_addr addr;
 	char options[64], why[256] = "";
 	snprintf(options, sizeof(options), "mtu=%u%s", config->mtu, config->by_ref ? "&by_ref=1" : "");
 	sim_net_addr(h->net, (uint32_t)end, &addr);
-	struct link_config link = {.net = &addr, .options = options, .listening = end == HARNESS_B, .port = end == HARNESS_B ? 7400 : 0, .now_ns = 1, .error = why, .error_bytes = sizeof(why)};
+	struct link_config link = {.net = &addr,
+	                           .options = options,
+	                           .listening = end == HARNESS_B,
+	                           .port = end == HARNESS_B ? 7400 : 0,
+	                           .now_ns = 1,
+	                           .error = why,
+	                           .error_bytes = sizeof(why)};
 	const struct link_ops *ops;
 	int err = link_find("sim", &ops, why, sizeof(why));
 	if (!err)

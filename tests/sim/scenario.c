@@ -36,7 +36,8 @@ static void base(struct harness_config *c)
 {
 	*c = (struct harness_config){.seed = seed, .contract_bytes_per_s = GBIT, .contract_rtt_ns = 30 * MS, .protection_ns = 60 * MS, .dedicated = true, .mtu = MTU,
 		.buffer_bytes = 256 << 10};
-	c->forward = c->reverse = (struct element_config){.delay_ns = 15 * MS, .rate_bits_per_s = GBIT * 8, .overhead_bytes = 28, .queue_bytes = 256 << 10};
+	c->forward = c->reverse =
+	    (struct element_config){.delay_ns = 15 * MS, .rate_bits_per_s = GBIT * 8, .overhead_bytes = 28, .queue_bytes = 256 << 10};
 }
 
 /* @return virtual ns from post to the last end, 0: it did not end */

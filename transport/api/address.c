@@ -125,7 +125,8 @@ int api_address_parse(const char *text, struct api_address *out)
 int api_address_write(const struct api_address *a, void *blob, size_t *bytes)
 {
 	char text[TERN_ADDR_MAX];
-	int n = snprintf(text, sizeof(text), strchr(a->host, ':') ? "%s://[%s]:%u%s" : "%s://%s:%u%s", a->scheme, a->host, a->port, a->is_private ? "?private=1" : "");
+	int n = snprintf(text, sizeof(text), strchr(a->host, ':') ? "%s://[%s]:%u%s" : "%s://%s:%u%s", a->scheme, a->host, a->port,
+	                 a->is_private ? "?private=1" : "");
 	const struct { const char *name, *value; } option[] = {{"emu", a->emu}, {"cc", a->cc}, {"contract", a->contract}};
 	for (size_t i = 0; i < 3; i++)
 		if (*option[i].value && n < (int)sizeof(text))

@@ -156,8 +156,14 @@ static int api_key(tern_ctx *ctx, uint8_t *key)
 static int api_open_control(tern_ctx *ctx, const uint8_t *key)
 {
 	struct control_error why;
-	struct control_config cc = {.site_key = ctx->has_key ? key : NULL, .epoch = ctx->epoch, .max_conns = ctx->config.max_peers * 2,
-		.accept_timeout_ns = ctx->config.connect_timeout_ns, .events = &api_control_events, .arg = ctx, .log = ctx->config.log, .log_arg = ctx->config.log_arg};
+	struct control_config cc = {.site_key = ctx->has_key ? key : NULL,
+	                            .epoch = ctx->epoch,
+	                            .max_conns = ctx->config.max_peers * 2,
+	                            .accept_timeout_ns = ctx->config.connect_timeout_ns,
+	                            .events = &api_control_events,
+	                            .arg = ctx,
+	                            .log = ctx->config.log,
+	                            .log_arg = ctx->config.log_arg};
 	memcpy(cc.node_id, ctx->node_id, sizeof(cc.node_id));
 	int err = control_open(&cc, &ctx->control, &why);
 	return err ? ERR(err, "%s", why.text) : 0;
@@ -166,8 +172,16 @@ static int api_open_control(tern_ctx *ctx, const uint8_t *key)
 static int api_open_pools(tern_ctx *ctx)
 {
 	const tern_config *c = &ctx->config;
-	struct loop_config lc = {.max_peers = c->max_peers, .max_paths = c->max_peers, .max_inbound = INBOUND, .max_ops = c->max_ops, .unmatched_bytes = c->unmatched_bytes,
-		.extents = EXTENTS, .ranges = RANGES, .peer_timeout_ns = c->peer_timeout_ns, .seed = ctx->epoch ^ 0x7465726e, .now_ns = clock_now_ns()};
+	struct loop_config lc = {.max_peers = c->max_peers,
+	                         .max_paths = c->max_peers,
+	                         .max_inbound = INBOUND,
+	                         .max_ops = c->max_ops,
+	                         .unmatched_bytes = c->unmatched_bytes,
+	                         .extents = EXTENTS,
+	                         .ranges = RANGES,
+	                         .peer_timeout_ns = c->peer_timeout_ns,
+	                         .seed = ctx->epoch ^ 0x7465726e,
+	                         .now_ns = clock_now_ns()};
 	if (api_slab_open(&ctx->ops, sizeof(struct api_op), c->max_ops) ||
 	    api_slab_open(&ctx->lists, LAYOUT_RANGES_MAX * sizeof(struct layout_range), API_LIST_SLOTS) ||
 	    api_slab_open(&ctx->injects, API_INJECT_BYTES, API_INJECT_SLOTS) || api_slab_open(&ctx->nodes, sizeof(struct api_node), API_NODES))
@@ -177,7 +191,8 @@ static int api_open_pools(tern_ctx *ctx)
 	ctx->peer_gen = calloc(c->max_peers, sizeof(*ctx->peer_gen));
 	ctx->peer_ep = calloc(c->max_peers, sizeof(*ctx->peer_ep));
 	if (!ctx->command_slots || !ctx->peers || !ctx->peer_gen || !ctx->peer_ep || loop_open(&lc, &ctx->loop))
-		return ERR(TERN_ENOMEM, "no memory for %u peers and %llu bytes of unmatched messages", c->max_peers, (unsigned long long)c->unmatched_bytes);
+		return ERR(TERN_ENOMEM, "no memory for %u peers and %llu bytes of unmatched messages", c->max_peers,
+		           (unsigned long long)c->unmatched_bytes);
 	return 0;
 }
 

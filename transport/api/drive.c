@@ -71,18 +71,22 @@ static void api_op_words(struct api_op *op)
 	switch (-m->status) {
 	case TERN_ETRUNC:
 		if (receiving)
-			snprintf(text, sizeof(text), "the message of %llu bytes (tag 0x%llx) met a receive of %llu bytes; post a larger one", bytes, tag, own);
+			snprintf(text, sizeof(text), "the message of %llu bytes (tag 0x%llx) met a receive of %llu bytes; post a larger one", bytes,
+			         tag, own);
 		else
-			snprintf(text, sizeof(text), "the message of %llu bytes (tag 0x%llx) met a smaller receive; let the peer post a larger one", own, tag);
+			snprintf(text, sizeof(text), "the message of %llu bytes (tag 0x%llx) met a smaller receive; let the peer post a larger one",
+			         own, tag);
 		break;
 	case TERN_ESHAPE:
 		api_op_shape(m, shape, sizeof(shape));
-		snprintf(text, sizeof(text), "%s %s (tag 0x%llx) met another dtype or shape; both ends must describe the same tensor", receiving ? "the receive of" : "the tensor",
-			 shape, tag);
+		snprintf(text, sizeof(text), "%s %s (tag 0x%llx) met another dtype or shape; both ends must describe the same tensor",
+		         receiving ? "the receive of" : "the tensor", shape, tag);
 		break;
 	case TERN_EAUTH:
-		snprintf(text, sizeof(text), "%s %llu bytes at offset %llu of the peer's memory: no right, or it was revoked; let the peer export it with %s",
-			 m->type == MSG_OP_READ ? "reading" : "writing", own, (unsigned long long)m->remote_offset, m->type == MSG_OP_READ ? "TERN_REMOTE_READ" : "TERN_REMOTE_WRITE");
+		snprintf(text, sizeof(text),
+		         "%s %llu bytes at offset %llu of the peer's memory: no right, or it was revoked; let the peer export it with %s",
+		         m->type == MSG_OP_READ ? "reading" : "writing", own, (unsigned long long)m->remote_offset,
+		         m->type == MSG_OP_READ ? "TERN_REMOTE_READ" : "TERN_REMOTE_WRITE");
 		break;
 	default:
 		return;

@@ -26,7 +26,8 @@ static int ep_open_fds(tern_ep *ep)
 		return 0;
 	ep->poll_fd = epoll_create1(EPOLL_CLOEXEC);
 	struct epoll_event own = {.events = EPOLLIN, .data.fd = ep->event_fd}, all = {.events = EPOLLIN, .data.fd = ep->ctx->epoll_fd};
-	if (ep->poll_fd < 0 || epoll_ctl(ep->poll_fd, EPOLL_CTL_ADD, ep->event_fd, &own) || epoll_ctl(ep->poll_fd, EPOLL_CTL_ADD, ep->ctx->epoll_fd, &all))
+	if (ep->poll_fd < 0 || epoll_ctl(ep->poll_fd, EPOLL_CTL_ADD, ep->event_fd, &own) ||
+	    epoll_ctl(ep->poll_fd, EPOLL_CTL_ADD, ep->ctx->epoll_fd, &all))
 		return -TERN_EIO;
 	return 0;
 }

@@ -14,7 +14,8 @@ static struct api_link *link_known(tern_ctx *ctx, const struct api_address *a)
 {
 	for (size_t i = 0; i < ctx->links_n; i++) {
 		struct api_link *l = ctx->links[i];
-		if (l->use == API_LINK_DIAL && !strcmp(l->address.scheme, a->scheme) && !strcmp(l->address.emu, a->emu) && !strcmp(l->address.options, a->options))
+		if (l->use == API_LINK_DIAL && !strcmp(l->address.scheme, a->scheme) && !strcmp(l->address.emu, a->emu) &&
+		    !strcmp(l->address.options, a->options))
 			return l;
 	}
 	return NULL;
@@ -29,8 +30,8 @@ static int link_start(tern_ctx *ctx, const struct api_address *a, const struct l
 	int err = link_find(a->scheme, &ops, config.error, config.error_bytes);
 	snprintf(options, sizeof(options), "%s", a->options);
 	if (!err && *a->emu) {
-		snprintf(options, sizeof(options), "link=%s&emu=%s&emu_direction=%s%s%s", a->scheme, a->emu, config.listening ? "reverse" : "forward", *a->options ? "&" : "",
-			 a->options);
+		snprintf(options, sizeof(options), "link=%s&emu=%s&emu_direction=%s%s%s", a->scheme, a->emu, config.listening ? "reverse" : "forward",
+		         *a->options ? "&" : "", a->options);
 		err = link_find("emu", &ops, config.error, config.error_bytes);
 	}
 	config.options = options;
@@ -43,8 +44,14 @@ static int link_start(tern_ctx *ctx, const struct api_address *a, const struct l
 int api_link_open(tern_ctx *ctx, const struct api_address *a, uint8_t use, uint16_t port, struct api_link **out)
 {
 	char why[CONTROL_TEXT_MAX] = "";
-	struct link_config config = {.host = use == API_LINK_LISTEN ? a->host : "", .port = port, .listening = use == API_LINK_LISTEN, .now_ns = ctx->now_ns,
-		.log = ctx->config.log, .log_arg = ctx->config.log_arg, .error = why, .error_bytes = sizeof(why)};
+	struct link_config config = {.host = use == API_LINK_LISTEN ? a->host : "",
+	                             .port = port,
+	                             .listening = use == API_LINK_LISTEN,
+	                             .now_ns = ctx->now_ns,
+	                             .log = ctx->config.log,
+	                             .log_arg = ctx->config.log_arg,
+	                             .error = why,
+	                             .error_bytes = sizeof(why)};
 	*out = use == API_LINK_DIAL ? link_known(ctx, a) : NULL;
 	if (*out)
 		return 0;

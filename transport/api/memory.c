@@ -127,7 +127,10 @@ int tern_mem_release(tern_mem **mp)
 		mem_exports(m, TERN_ANY_PEER, true, &found);
 	api_unlock(m->ctx);
 	if (busy)
-		return ERR(TERN_EBUSY, "operations use the memory still (%u of ours; the others are a peer's reads and writes); wait for their events, or revoke and wait", atomic_load(&m->uses));
+		return ERR(TERN_EBUSY,
+		           "operations use the memory still (%u of ours; the others are a peer's reads and writes); wait for their events, or revoke "
+		           "and wait",
+		           atomic_load(&m->uses));
 	if (m->owned)
 		munmap(m->addr, m->bytes);
 	free(m);
@@ -138,7 +141,8 @@ int tern_mem_release(tern_mem **mp)
 int tern_mem_export(tern_ep *ep, tern_mem *mem, tern_peer only, uint32_t rights, void *blob, size_t *bytes)
 {
 	if (!ep || !mem || !blob || !bytes || !rights || (rights & ~(uint32_t)(TERN_REMOTE_READ | TERN_REMOTE_WRITE)))
-		return ERR(TERN_EINVAL, "tern_mem_export: rights must be TERN_REMOTE_READ, TERN_REMOTE_WRITE or both (they are %u), the rest not NULL", rights);
+		return ERR(TERN_EINVAL,
+		           "tern_mem_export: rights must be TERN_REMOTE_READ, TERN_REMOTE_WRITE or both (they are %u), the rest not NULL", rights);
 	if (*bytes < HANDLE_BYTES)
 		return ERR(TERN_EINVAL, "a handle needs %d bytes, there is room for %zu", HANDLE_BYTES, *bytes);
 	if (api_fork_check(ep->ctx))
@@ -152,7 +156,8 @@ int tern_mem_export(tern_ep *ep, tern_mem *mem, tern_peer only, uint32_t rights,
 	int err = peer && peer->ep == ep && !peer->closed ? mem_table_add(ep->ctx->loop->exports, &e) : -TERN_ESTALE;
 	api_unlock(ep->ctx);
 	if (err)
-		return ERR(err, err == -TERN_ESTALE ? "peer %llx: no such peer now" : "peer %llx: 4096 exports are in use; revoke some", (unsigned long long)only);
+		return ERR(err, err == -TERN_ESTALE ? "peer %llx: no such peer now" : "peer %llx: 4096 exports are in use; revoke some",
+		           (unsigned long long)only);
 	uint8_t *out = blob;
 	memset(out, 0, HANDLE_BYTES);
 	out[0] = HANDLE_MARK;
@@ -205,7 +210,8 @@ int tern_mem_import(tern_ep *ep, tern_peer id, const void *blob, size_t bytes, t
 	bool known = peer && !peer->closed, ours = known && peer->session.paths && peer->session.peer_epoch == wire_get64(in + 24);
 	api_unlock(ep->ctx);
 	if (!ours)
-		return ERR(TERN_ESTALE, known ? "the handle is of another life of peer %llx, or of another node" : "peer %llx: no such peer now", (unsigned long long)id);
+		return ERR(TERN_ESTALE, known ? "the handle is of another life of peer %llx, or of another node" : "peer %llx: no such peer now",
+		           (unsigned long long)id);
 	tern_rmem *r = calloc(1, sizeof(*r));
 	if (!r)
 		return ERR(TERN_ENOMEM, "no memory for a handle");

@@ -133,7 +133,8 @@ static int op_peer_check(tern_ep *ep, tern_peer peer)
 	uint32_t slot = (uint32_t)peer - 1;
 	if (slot >= ep->ctx->config.max_peers || __atomic_load_n(&ep->ctx->peer_gen[slot], __ATOMIC_ACQUIRE) != (uint32_t)(peer >> 32) ||
 	    __atomic_load_n(&ep->ctx->peer_ep[slot], __ATOMIC_ACQUIRE) != ep)
-		return ERR(TERN_ESTALE, "peer %llx: this endpoint has no such peer now; use the number of its TERN_EV_CONNECTED", (unsigned long long)peer);
+		return ERR(TERN_ESTALE, "peer %llx: this endpoint has no such peer now; use the number of its TERN_EV_CONNECTED",
+		           (unsigned long long)peer);
 	return 0;
 }
 
@@ -156,7 +157,8 @@ static int op_remote(tern_ep *ep, uint8_t type, tern_rmem *remote, uint64_t offs
 	if (!remote || remote->ep != ep)
 		return ERR(TERN_EINVAL, "remote memory is NULL or was imported by another endpoint");
 	int err = op_peer_check(ep, remote->peer);
-	struct op_request r = {.type = type, .peer = remote->peer, .buf = buf, .args = args, .key = remote->key, .remote_offset = offset, .remote_bytes = remote->bytes};
+	struct op_request r = {
+	    .type = type, .peer = remote->peer, .buf = buf, .args = args, .key = remote->key, .remote_offset = offset, .remote_bytes = remote->bytes};
 	return err ? err : op_post(ep, &r, out);
 }
 
@@ -202,7 +204,8 @@ int tern_cancel(tern_ep *ep, tern_op id)
 
 void api_op_event(struct api_op *op, tern_event *out)
 {
-	static const uint32_t type[] = {[MSG_OP_SEND] = TERN_EV_SEND, [MSG_OP_RECV] = TERN_EV_RECV, [MSG_OP_WRITE] = TERN_EV_WRITE, [MSG_OP_READ] = TERN_EV_READ};
+	static const uint32_t type[] = {
+	    [MSG_OP_SEND] = TERN_EV_SEND, [MSG_OP_RECV] = TERN_EV_RECV, [MSG_OP_WRITE] = TERN_EV_WRITE, [MSG_OP_READ] = TERN_EV_READ};
 	*out = (tern_event){.type = type[op->op.type], .status = op->op.status, .user = op->op.user, .op = op->op.id, .peer = op->op.peer, .tag = op->op.tag,
 		.imm = op->op.imm, .bytes = op->op.bytes, .time_ns = op->time_ns};
 }

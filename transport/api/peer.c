@@ -108,11 +108,13 @@ static void peer_words(struct api_peer *peer, int status)
 	if (peer->text[0])
 		return;
 	if (status == -TERN_EBLOCKED)
-		snprintf(peer->text, sizeof(peer->text), "UDP port %u of %s: the control connection (TCP) stands, but no datagram came through; open the UDP port in the firewall",
-			 a->port, *a->host ? a->host : "the peer");
+		snprintf(peer->text, sizeof(peer->text),
+		         "UDP port %u of %s: the control connection (TCP) stands, but no datagram came through; open the UDP port in the firewall",
+		         a->port, *a->host ? a->host : "the peer");
 	else if (status == -TERN_EPEER)
-		snprintf(peer->text, sizeof(peer->text), "peer %s%s%s: nothing was heard of it for %llu ms while something was owed", *a->host ? a->host : peer->session.peer_name,
-			 *a->host ? " port " : "", "", (unsigned long long)(peer->lp->peer.timeout_ns / (peer->lp->peer.control_lost ? 10 : 1) / 1000000));
+		snprintf(peer->text, sizeof(peer->text), "peer %s%s%s: nothing was heard of it for %llu ms while something was owed",
+		         *a->host ? a->host : peer->session.peer_name, *a->host ? " port " : "", "",
+		         (unsigned long long)(peer->lp->peer.timeout_ns / (peer->lp->peer.control_lost ? 10 : 1) / 1000000));
 	else
 		snprintf(peer->text, sizeof(peer->text), "%s", tern_error_text(status));
 }
@@ -207,7 +209,8 @@ static int peer_prepare(void *arg, const struct control_ask *ask, struct wire_he
 	mine->credit_bytes = limits.credit_bytes;
 	mine->credit_heads = limits.credit_heads;
 	mine->paths = 1;
-	mine->path[0] = (struct wire_hello_path){.path_id = 0, .flow_id = loop_peer_flow_id(peer->lp), .udp_port = ask->is_initiator ? 0 : peer->address.port};
+	mine->path[0] =
+	    (struct wire_hello_path){.path_id = 0, .flow_id = loop_peer_flow_id(peer->lp), .udp_port = ask->is_initiator ? 0 : peer->address.port};
 	if (!mine->path[0].flow_id)
 		err = -TERN_ELIMIT;
 	api_unlock(ctx);
@@ -229,7 +232,8 @@ static void peer_established(void *arg, uint64_t id, const struct session *sessi
 			explicit_bzero(peer->session.path[i].rx_secret, SESSION_SECRET_BYTES);
 		}
 		if (err) {
-			snprintf(peer->text, sizeof(peer->text), "path could not be opened: %s", err_last() == err ? err_text() : tern_error_text(err));
+			snprintf(peer->text, sizeof(peer->text), "path could not be opened: %s",
+			         err_last() == err ? err_text() : tern_error_text(err));
 			api_note(ctx, peer->id, err, peer->text);
 			api_peer_close(peer, err, -err);
 		}

@@ -5,21 +5,22 @@
 #include "flow/shared.h"
 
 enum {
-	FLOW_LOST_MEMORY = 64,         /* declared-lost runs that are remembered, to notice when they were not */
-	FLOW_RANGES_MAX = 1024,        /* of the received set; beyond it the lowest is given up */
-	FLOW_RANGES_TIGHT = 4,         /* ... and this many while less than a quarter of the shared pool is left */
-	FLOW_MERGE_FRAMES = 256,       /* an extent grows to this ... */
-	FLOW_MERGE_NS = 100000,        /* ... or spans this much sending */
-	FLOW_ACK_FRAMES = 16,          /* DESIGN 5.10 */
+	FLOW_LOST_MEMORY = 64,   /* declared-lost runs that are remembered, to notice when they were not */
+	FLOW_RANGES_MAX = 1024,  /* of the received set; beyond it the lowest is given up */
+	FLOW_RANGES_TIGHT = 4,   /* ... and this many while less than a quarter of the shared pool is left */
+	FLOW_MERGE_FRAMES = 256, /* an extent grows to this ... */
+	FLOW_MERGE_NS = 100000,  /* ... or spans this much sending */
+	FLOW_ACK_FRAMES = 16,    /* DESIGN 5.10 */
 	FLOW_ACK_SPACE_NS = 50000,
 	FLOW_ACK_HOLD_NS = 500000,
 	FLOW_BURST_NS = 20000,
 	FLOW_BURST_MAX = 65536,
-	FLOW_LATE_NS = 100000,         /* a caller that comes later than the pacer asked is made up for this much time, or for half the egress buffer if it is known ... */
+	FLOW_LATE_NS = 100000, /* a caller that comes later than the pacer asked is made up for this much time, or for half the egress buffer if it is
+	                          known ... */
 	FLOW_LATE_MOST_NS = 5000000,
 	FLOW_LATE_MAX_BYTES = 1 << 20, /* ... and this much data */
 	FLOW_REBASE_SAMPLES = 8,
-	FLOW_QUIET_FRAMES = 512,       /* acknowledgements sent until the floor is worth saying although nothing was lost for certain */
+	FLOW_QUIET_FRAMES = 512, /* acknowledgements sent until the floor is worth saying although nothing was lost for certain */
 };
 
 struct flow_lost {

@@ -116,14 +116,20 @@ static int loop_path_up(struct loop_path *path, const struct session *session, c
 		return err;
 	path->mtu_bytes = params->mtu_bytes;
 	struct peer_path_config pc = {
-		.path_id = sp->path_id,
-		.sealed = !session->is_private,
-		.initiator = false, /* peer_path_found starts it, once the link has the route */
-		.remote_flow_id = sp->remote_flow_id,
-		.overhead_bytes = (uint32_t)(28 + params->layer_bytes),
-		.flow = {.path_id = sp->path_id, .cc = params->cc, .cc_init = params->cc_init, .peer_ack_delay_ns = 500000, .shared = path->loop->flows, .now_ns = path->loop->now_ns},
+	    .path_id = sp->path_id,
+	    .sealed = !session->is_private,
+	    .initiator = false, /* peer_path_found starts it, once the link has the route */
+	    .remote_flow_id = sp->remote_flow_id,
+	    .overhead_bytes = (uint32_t)(28 + params->layer_bytes),
+	    .flow = {.path_id = sp->path_id,
+	             .cc = params->cc,
+	             .cc_init = params->cc_init,
+	             .peer_ack_delay_ns = 500000,
+	             .shared = path->loop->flows,
+	             .now_ns = path->loop->now_ns},
 	};
 	pc.flow.cc_init.now_ns = path->loop->now_ns;
+	pc.flow.cc_init.jitter_ns = path->link->caps & (LINK_TIMESTAMPS | LINK_VIRTUAL) ? 0 : LOOP_JITTER_NS;
 	err = peer_path_init(&path->pp, &peer->peer, &pc);
 	if (err)
 		return err;

@@ -130,12 +130,13 @@ static int rx_bulk(struct rx *rx)
 {
 	struct loop *lp = rx->lp;
 	struct msg_pair *pair = rx->path->peer->peer.pair;
-	struct msg_arrival a = {.seq = rx->h.seq, .channel = rx->h.channel, .sealed = rx->path->rx_seal != NULL, .offset = rx->h.offset, .bytes = rx->bytes};
+	struct msg_arrival a = {
+	    .seq = rx->h.seq, .channel = rx->h.channel, .sealed = rx->path->rx_seal != NULL, .offset = rx->h.offset, .bytes = rx->bytes};
 	struct msg_place place;
-	int err = msg_rx_where(pair, &a, &place);
-	if (err)
-		return err;
 	struct frame_seg scratch = {.addr = lp->scratch, .bytes = rx->bytes};
+	int err = msg_rx_where(pair, &a, &place);
+	if (err) /* who says so? a header that nobody vouches for must neither end the peer nor move the path */
+		return a.sealed && !rx_open(rx, &scratch, 1) ? -TERN_EAUTH : err;
 	bool aside = place.flags & (MSG_PLACE_DROP | MSG_PLACE_BOUNCE);
 	bool in_place = !aside && place.segs == 1 && place.seg[0].addr == rx->payload;
 	if (rx->frame->body_bytes && !in_place)

@@ -84,11 +84,13 @@ bool msg_tx_run(struct msg_pair *pair, unsigned want, uint32_t max_bytes, struct
 	op->turn_bytes += (uint32_t)bytes;
 	bool turn_over = op->turn_bytes >= pair->quantum_bytes;
 	/* said again after 64 KiB, then after four times as much each: what is refused for want of it stays a part of what was sent */
-	if (op->head_bytes >= (uint64_t)MSG_HEAD_EVERY_BYTES << (2 * (op->heads ? op->heads - 1 : 0)) && !(op->state & OP_HEAD_ACKED) && op->heads < MSG_HEADS_MAX)
+	if (op->head_bytes >= (uint64_t)MSG_HEAD_EVERY_BYTES << (2 * (op->heads ? op->heads - 1 : 0)) && !(op->state & OP_HEAD_ACKED) &&
+	    op->heads < MSG_HEADS_MAX)
 		op->state |= OP_HEAD_DUE;
 	if (turn_over)
 		op->turn_bytes = 0;
-	if ((turn_over && queue->next != queue->prev) || (op->state & OP_HEAD_DUE) || (op->sent_bytes == op->total_bytes && rangeset_empty(&op->ranges)))
+	if ((turn_over && queue->next != queue->prev) || (op->state & OP_HEAD_DUE) ||
+	    (op->sent_bytes == op->total_bytes && rangeset_empty(&op->ranges)))
 		send_queue(op);
 	out->op = op;
 	out->offset = offset;
@@ -300,7 +302,7 @@ static int result_late(struct msg_pair *pair, const struct wire_result *r)
 	in->state = IN_NOTICE;
 	in->kind = TERN_EV_MISMATCH;
 	in->status = r->status;
-	in->tag = r->bytes;
+	in->tag = r->tag;
 	in->seq = pair->peer;
 	in->recv_id = pool_index_of(&m->eps, pair->ep);
 	list_push_back(&m->notices, &in->due);

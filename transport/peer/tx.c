@@ -95,7 +95,8 @@ static uint32_t mix_close(struct mix *m, struct peer_tray *t, uint64_t now_ns)
 	if (!m->used)
 		return 0;
 	uint32_t datagram = WIRE_HEADER_BYTES + (uint32_t)m->used + peer_tag_bytes(path);
-	struct flow_run run = {.frames = 1, .stride_bytes = (uint32_t)m->used, .wire_bytes = datagram + path->overhead_bytes, .ack_eliciting = m->eliciting};
+	struct flow_run run = {
+	    .frames = 1, .stride_bytes = (uint32_t)m->used, .wire_bytes = datagram + path->overhead_bytes, .ack_eliciting = m->eliciting};
 	if (m->items)
 		run.item = m->item[0];
 	run.app_limited = !(msg_tx_want(path->peer->pair) & (MSG_WANT_SMALL | MSG_WANT_BULK));
@@ -126,7 +127,8 @@ static void peer_tx_ping(struct peer_path *path, struct peer_tray *t, uint32_t s
 		m.room = size - WIRE_HEADER_BYTES - peer_tag_bytes(path);
 	if (t->buf_bytes - t->buf_used < WIRE_HEADER_BYTES + m.room + FRAME_TAG_BYTES)
 		return;
-	struct wire_record r = {.type = WIRE_PING, .ping = {.path_id = path->id, .size_bytes = size > PEER_PING_BARE ? size : 0, .token = ++path->ping_token}};
+	struct wire_record r = {.type = WIRE_PING,
+	                        .ping = {.path_id = path->id, .size_bytes = size > PEER_PING_BARE ? size : 0, .token = ++path->ping_token}};
 	mix_control(&m, now_ns);
 	/* a size that the network drops must not look like congestion: padded pings are not in flight */
 	mix_record(&m, &r, size <= PEER_PING_BARE);
@@ -215,8 +217,8 @@ static uint64_t peer_tx_run(struct peer_path *path, struct peer_tray *t, unsigne
 	return fr.wire_bytes;
 }
 
-/* A turn of bulk is half a millisecond of the path, at most 1 MiB: messages share fairly on the scale anyone notices, and what follows each other on the wire follows each
- * other in memory, so that the receiver's guess where it belongs holds. */
+/* A turn of bulk is half a millisecond of the path, at most 1 MiB: messages share fairly on the scale anyone notices, and what follows each other on
+ * the wire follows each other in memory, so that the receiver's guess where it belongs holds. */
 static void peer_quantum(struct peer_path *path)
 {
 	uint64_t pace = flow_cc(&path->flow)->pace_bytes_per_s;

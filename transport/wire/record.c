@@ -386,7 +386,7 @@ static bool result_decode(const uint8_t *in, struct wire_result *r)
 	r->channel = wire_get16(in + 4);
 	r->status = in[6];
 	r->seq = wire_get32(in + 8);
-	r->bytes = wire_get64(in + 12);
+	r->tag = wire_get64(in + 12);
 	return in[7] == 0;
 }
 

@@ -114,10 +114,10 @@ static void test_path(void)
 {
 	char out[64];
 
-	setenv("HOME", "/home/me", 1);
+	setenv("HOME", "/nonexistent", 1);
 	unsetenv("TERN_KEY");
 	CU_ASSERT_EQUAL(control_key_path(NULL, out, sizeof(out), &error), 0);
-	CU_ASSERT_STRING_EQUAL(out, "/home/me/.config/tern/site.key");
+	CU_ASSERT_STRING_EQUAL(out, "/nonexistent/.config/tern/site.key");
 	setenv("TERN_KEY", "/etc/key", 1);
 	CU_ASSERT_EQUAL(control_key_path(NULL, out, sizeof(out), &error), 0);
 	CU_ASSERT_STRING_EQUAL(out, "/etc/key");

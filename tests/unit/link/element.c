@@ -21,8 +21,18 @@ static struct element fresh(const struct element_config *config)
 static void test_check(void)
 {
 	static const struct element_config bad[] = {
-		{.delay_ns = 11 * SEC}, {.rate_bits_per_s = 10}, {.loss = 1.1}, {.loss = -0.1}, {.reorder = NAN}, {.p_good_to_bad = 0.1}, {.outages = 17},
-		{.outages = 1}, {.rate_steps = 1}, {.overhead_bytes = 5000}, {.queue_bytes = UINT64_MAX}, {.steps = 1, .step = {{0, 20 * SEC}}},
+	    {.delay_ns = 11 * SEC},
+	    {.rate_bits_per_s = 10},
+	    {.loss = 1.1},
+	    {.loss = -0.1},
+	    {.reorder = NAN},
+	    {.p_good_to_bad = 0.1},
+	    {.outages = 17},
+	    {.outages = 1},
+	    {.rate_steps = 1},
+	    {.overhead_bytes = 5000},
+	    {.queue_bytes = UINT64_MAX},
+	    {.steps = 1, .step = {{0, 20 * SEC}}},
 	};
 	char error[200];
 
@@ -200,7 +210,8 @@ static void test_step(void)
 /* The rate halves while 100 frames wait: those already begun keep their time, and the queue is still counted in bytes. */
 static void test_rate_step(void)
 {
-	struct element e = fresh(&(struct element_config){.rate_bits_per_s = SEC, .queue_bytes = 150000, .rate_steps = 1, .rate_step = {{600000, SEC / 2}}});
+	struct element e =
+	    fresh(&(struct element_config){.rate_bits_per_s = SEC, .queue_bytes = 150000, .rate_steps = 1, .rate_step = {{600000, SEC / 2}}});
 	struct element_verdict v;
 
 	for (int i = 0; i < 100; i++)

@@ -33,7 +33,8 @@ static void open_ends(struct ends *e, const struct element_config *config)
 	CU_ASSERT_EQUAL_FATAL(emu_wrap(inner, config, 0, &e->a), 0);
 	CU_ASSERT_EQUAL_FATAL(e->a->ops->path_open(e->a, &(struct link_path_config){.remote = e->b->local}, &e->path), 0);
 	for (int i = 0; i < 64; i++) {
-		e->frame[i] = (struct frame){.path = e->path, .segs = 2, .wire_bytes = 1250, .seg = {{e->bytes[i], 16, 0}, {e->bytes[i] + 16, 1234, 0}}};
+		e->frame[i] =
+		    (struct frame){.path = e->path, .segs = 2, .wire_bytes = 1250, .seg = {{e->bytes[i], 16, 0}, {e->bytes[i] + 16, 1234, 0}}};
 		memset(e->bytes[i], i, sizeof(e->bytes[i]));
 	}
 }
@@ -201,10 +202,12 @@ static void udp_run(uint32_t payload)
 	CU_ASSERT_EQUAL_FATAL(emu_wrap(inner, &config, now_ns(CLOCK_MONOTONIC), &r.a), 0);
 	CU_ASSERT_EQUAL_FATAL(r.a->ops->path_open(r.a, &(struct link_path_config){.remote = r.b->local}, &r.path), 0);
 	for (int i = 0; i < BURST; i++) {
-		frame[i] = (struct frame){.path = r.path, .segs = 2, .wire_bytes = payload, .seg = {{bytes[i], 32, 0}, {bytes[i] + 32, payload - 32, 0}}};
+		frame[i] =
+		    (struct frame){.path = r.path, .segs = 2, .wire_bytes = payload, .seg = {{bytes[i], 32, 0}, {bytes[i] + 32, payload - 32, 0}}};
 		list[i] = &frame[i];
 	}
-	uint64_t start = now_ns(CLOCK_MONOTONIC), cpu = now_ns(CLOCK_PROCESS_CPUTIME_ID), gap = BURST * (payload + 66) * 8 * 100 / 97, next = start, now = start;
+	uint64_t start = now_ns(CLOCK_MONOTONIC), cpu = now_ns(CLOCK_PROCESS_CPUTIME_ID), gap = BURST * (payload + 66) * 8 * 100 / 97, next = start,
+	         now = start;
 	while (now < start + 400 * MS) {
 		for (; next <= now && next < start + 300 * MS; next += gap) {
 			for (int i = 0; i < BURST; i++)
@@ -224,8 +227,9 @@ static void udp_run(uint32_t payload)
 	struct emu_counters c;
 	emu_counters(r.a, &c);
 	double share = (double)(now_ns(CLOCK_PROCESS_CPUTIME_ID) - cpu) / (double)(now - start);
-	printf("\n    %u B: %llu sent, %llu arrived, %llu dropped by the queue, %.1f frames a call, %.2f of a core (both ends) ", payload, (unsigned long long)r.sent,
-	       (unsigned long long)r.got, (unsigned long long)c.element.drops[ELEMENT_DROP_QUEUE], (double)c.inner_frames / (double)c.inner_calls, share);
+	printf("\n    %u B: %llu sent, %llu arrived, %llu dropped by the queue, %.1f frames a call, %.2f of a core (both ends) ", payload,
+	       (unsigned long long)r.sent, (unsigned long long)r.got, (unsigned long long)c.element.drops[ELEMENT_DROP_QUEUE],
+	       (double)c.inner_frames / (double)c.inner_calls, share);
 	CU_ASSERT_EQUAL(r.early, 0);
 	CU_ASSERT_EQUAL(c.inner_frames + c.element.drops[ELEMENT_DROP_QUEUE], r.sent);
 	CU_ASSERT_TRUE(r.got <= c.inner_frames && r.got >= c.inner_frames * 9 / 10); /* a busy machine's socket buffer may overflow */

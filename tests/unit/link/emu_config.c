@@ -20,7 +20,8 @@ static void test_values(void)
 	CU_ASSERT_TRUE(!emu_parse_probability("0.1%", &p, &remedy) && p > 0.00099999 && p < 0.00100001);
 	CU_ASSERT_TRUE(!emu_parse_probability("1e-5", &p, &remedy) && p == 1e-5);
 	CU_ASSERT_TRUE(!emu_parse_probability("100%", &p, &remedy) && p == 1);
-	static const char *const bad_times[] = {"", "5", "-1ms", "1 ms", "ms", "1.5ns", "1e3ms", "99999999999999999999s", "18446744074s", "1mss", "+1s", "1..5s"};
+	static const char *const bad_times[] = {"",     "5",   "-1ms", "1 ms", "ms", "1.5ns", "1e3ms", "99999999999999999999s", "18446744074s",
+	                                        "1mss", "+1s", "1..5s"};
 	for (size_t i = 0; i < sizeof(bad_times) / sizeof(bad_times[0]); i++)
 		CU_ASSERT_EQUAL(emu_parse_time(bad_times[i], &v, &remedy), -TERN_EINVAL);
 	static const char *const bad_p[] = {"", "1", "5", "-0.1", "nan", "inf", "0x1p-3", "101%", "0.1%%", "1e999%", "%"};
@@ -31,9 +32,10 @@ static void test_values(void)
 	CU_ASSERT_EQUAL(emu_parse_size("10kb", &v, &remedy), -TERN_EINVAL);
 }
 
-static const char whole[] = "# Frankfurt - Singapore\n[link]\ndelay = 80ms\nrate = 10gbit 66b ; on the line\nlimit = 4mib\necn = 1mib\nloss = 0.001%\n"
-			    "outage = 10s 50ms\n  20s 60ms\nstep = 30s 84ms\nseed = 7\n[reverse]\nrate = 1gbit\ngemodel = 0.01% 2% 90%\nreorder = 1% 2ms\n"
-			    "duplicate = 0.5%\nrate_step = 5s 500mbit\n";
+static const char whole[] =
+    "# Frankfurt - Singapore\n[link]\ndelay = 80ms\nrate = 10gbit 66b ; on the line\nlimit = 4mib\necn = 1mib\nloss = 0.001%\n"
+    "outage = 10s 50ms\n  20s 60ms\nstep = 30s 84ms\nseed = 7\n[reverse]\nrate = 1gbit\ngemodel = 0.01% 2% 90%\nreorder = 1% 2ms\n"
+    "duplicate = 0.5%\nrate_step = 5s 500mbit\n";
 
 static void test_whole(void)
 {

@@ -134,9 +134,21 @@ static uint64_t storm(uint64_t s, uint64_t *arrived)
 {
 	static struct message m;
 	struct sim_net *net = open_net(3, s);
-	struct element_config wire = {.delay_ns = 2 * MS, .rate_bits_per_s = SEC, .queue_bytes = 100000, .ce_bytes = 50000, .loss = 0.01, .p_good_to_bad = 0.001,
-				      .p_bad_to_good = 0.1, .loss_bad = 0.9, .reorder = 0.02, .reorder_extra_ns = MS / 2, .duplicate = 0.01,
-				      .steps = 2, .step = {{20 * MS, 4 * MS}, {40 * MS, MS}}, .outages = 1, .outage = {{60 * MS, MS}}};
+	struct element_config wire = {.delay_ns = 2 * MS,
+	                              .rate_bits_per_s = SEC,
+	                              .queue_bytes = 100000,
+	                              .ce_bytes = 50000,
+	                              .loss = 0.01,
+	                              .p_good_to_bad = 0.001,
+	                              .p_bad_to_good = 0.1,
+	                              .loss_bad = 0.9,
+	                              .reorder = 0.02,
+	                              .reorder_extra_ns = MS / 2,
+	                              .duplicate = 0.01,
+	                              .steps = 2,
+	                              .step = {{20 * MS, 4 * MS}, {40 * MS, MS}},
+	                              .outages = 1,
+	                              .outage = {{60 * MS, MS}}};
 	struct rng rng;
 	uint64_t hash = 1, last = 0;
 
@@ -353,8 +365,8 @@ static void flood(const char *options, uint64_t delay_ns, const char *name)
 		peak = sim_net_memory_bytes(net) > peak ? sim_net_memory_bytes(net) : peak;
 	}
 	double seconds = (double)(clock() - start) / CLOCKS_PER_SEC;
-	printf("\n    %s: %llu frames, %llu acks in %.3f s CPU, %.0f ns a frame, %.1f MB peak ", name, (unsigned long long)got, (unsigned long long)acks, seconds,
-	       seconds * 1e9 / (double)(got + acks), (double)peak / 1e6);
+	printf("\n    %s: %llu frames, %llu acks in %.3f s CPU, %.0f ns a frame, %.1f MB peak ", name, (unsigned long long)got,
+	       (unsigned long long)acks, seconds, seconds * 1e9 / (double)(got + acks), (double)peak / 1e6);
 	CU_ASSERT_TRUE(got > FRAMES - FRAMES / 1000 && acks > FRAMES / 17);
 	CU_ASSERT_EQUAL(sim_net_in_flight(net), 0);
 	if (options && delay_ns == 100 * MS)

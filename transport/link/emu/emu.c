@@ -144,7 +144,8 @@ static int emu_open(const struct link_config *config, struct link **out)
 	rc = emu_wrap(inner, strcmp(direction, "reverse") ? &described.forward : &described.reverse, config->now_ns, out);
 	if (rc) {
 		ops->close(&inner);
-		snprintf(error, error_bytes, "emu: link %s cannot be wrapped: it is reliable or does not carry datagrams, or there is no memory", link ? link : "udp");
+		snprintf(error, error_bytes, "emu: link %s cannot be wrapped: it is reliable or does not carry datagrams, or there is no memory",
+		         link ? link : "udp");
 	}
 	return rc;
 }

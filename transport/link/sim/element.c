@@ -31,7 +31,8 @@ static int check_lists(const struct element_config *c, char *error, size_t n)
 		if (c->step[i].at_ns > ELEMENT_TIME_MAX_NS || c->step[i].value > ELEMENT_DELAY_MAX_NS)
 			return refuse(error, n, "a step comes within 30 days and leads to a delay of at most 10s");
 	for (uint32_t i = 0; i < c->rate_steps; i++)
-		if (c->rate_step[i].at_ns > ELEMENT_TIME_MAX_NS || c->rate_step[i].value < ELEMENT_RATE_MIN || c->rate_step[i].value > ELEMENT_RATE_MAX)
+		if (c->rate_step[i].at_ns > ELEMENT_TIME_MAX_NS || c->rate_step[i].value < ELEMENT_RATE_MIN ||
+		    c->rate_step[i].value > ELEMENT_RATE_MAX)
 			return refuse(error, n, "a rate step comes within 30 days and leads to a rate of 1kbit to 10000gbit");
 	return 0;
 }

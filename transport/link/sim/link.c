@@ -301,7 +301,8 @@ static void send_one(struct sim_link *link, const struct frame *tx)
 	struct sim_net *net = link->net;
 	struct sim_path *path = (struct sim_path *)tx->path;
 
-	if (!tx->wire_bytes || tx->wire_bytes > path->base.max_frame_bytes || (net->filter && !net->filter(net->filter_arg, link->node, path->node, tx))) {
+	if (!tx->wire_bytes || tx->wire_bytes > path->base.max_frame_bytes ||
+	    (net->filter && !net->filter(net->filter_arg, link->node, path->node, tx))) {
 		link->base.tx_dropped++;
 		return;
 	}
@@ -374,8 +375,15 @@ static struct sim_frame *join(struct sim_net *net, struct sim_frame *frame)
 
 static void lend(struct sim_link *link, struct sim_frame *frame, struct sim_path *path, struct rx_frame *out)
 {
-	*out = (struct rx_frame){.head = frame->data, .body = frame->body, .head_bytes = frame->head_bytes, .body_bytes = frame->body_bytes,
-				 .time_ns = frame->item.time_ns, .path = path ? &path->base : NULL, .lent = frame, .from = frame->from, .ecn = frame->ce ? 3 : 2};
+	*out = (struct rx_frame){.head = frame->data,
+	                         .body = frame->body,
+	                         .head_bytes = frame->head_bytes,
+	                         .body_bytes = frame->body_bytes,
+	                         .time_ns = frame->item.time_ns,
+	                         .path = path ? &path->base : NULL,
+	                         .lent = frame,
+	                         .from = frame->from,
+	                         .ecn = frame->ce ? 3 : 2};
 	link->lent_n++;
 	link->base.rx_frames++;
 	link->base.rx_bytes += frame->head_bytes + frame->body_bytes;

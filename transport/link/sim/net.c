@@ -323,7 +323,8 @@ void sim_net_send(struct sim_net *net, uint32_t at, struct sim_frame *frame)
 static void arrive(struct sim_net *net, struct sim_wire *wire, struct sim_frame *frame)
 {
 	struct sim_link *link = net->nodes[frame->to].link;
-	uint64_t mix = net->hash + frame->item.time_ns * 31 + ((uint64_t)frame->from << 40) + ((uint64_t)frame->to << 20) + frame->head_bytes + frame->body_bytes;
+	uint64_t mix = net->hash + frame->item.time_ns * 31 + ((uint64_t)frame->from << 40) + ((uint64_t)frame->to << 20) + frame->head_bytes +
+	               frame->body_bytes;
 
 	net->hash = rng_mix(&mix);
 	if (wire->to != frame->to) {

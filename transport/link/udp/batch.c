@@ -70,7 +70,8 @@ static void batch_lower(struct udp_link *l, struct udp_path *p, uint32_t bytes)
 	if (max >= bytes)
 		max = bytes - 1;
 	if (max < p->base.max_frame_bytes) {
-		udp_log(l, TERN_LOG_INFO, "datagram of %u bytes is too large for the interface; largest frame lowered from %u to %u", bytes, p->base.max_frame_bytes, max);
+		udp_log(l, TERN_LOG_INFO, "datagram of %u bytes is too large for the interface; largest frame lowered from %u to %u", bytes,
+		        p->base.max_frame_bytes, max);
 		p->base.max_frame_bytes = max;
 	}
 }

@@ -64,7 +64,8 @@ static void sock_options(struct udp_link *l, int fd, int family, bool report)
 	if (l->options.gro && sock_set(fd, SOL_UDP, UDP_GRO, 1) && report)
 		udp_log(l, TERN_LOG_INFO, "no UDP_GRO in this kernel: one datagram a receive");
 	if (report && rcv < UDP_RCVBUF_BYTES)
-		udp_log(l, TERN_LOG_WARN, "receive buffer is %d KiB of the %d KiB wanted: raise net.core.rmem_max, or bursts are lost on fast links", rcv >> 10, UDP_RCVBUF_BYTES >> 10);
+		udp_log(l, TERN_LOG_WARN, "receive buffer is %d KiB of the %d KiB wanted: raise net.core.rmem_max, or bursts are lost on fast links",
+		        rcv >> 10, UDP_RCVBUF_BYTES >> 10);
 	if (report)
 		udp_log(l, TERN_LOG_INFO, "socket buffers: receive %d KiB, send %d KiB", rcv >> 10, snd >> 10);
 }
@@ -93,9 +94,11 @@ static int sock_bind_error(const struct link_config *config, int err)
 {
 	const char *host = config->host && *config->host ? config->host : "*";
 	if (err == EADDRINUSE)
-		snprintf(config->error, config->error_bytes, "udp: port %u of %s is in use by another program; choose another port, or 0 for any", config->port, host);
+		snprintf(config->error, config->error_bytes, "udp: port %u of %s is in use by another program; choose another port, or 0 for any",
+		         config->port, host);
 	else if (err == EADDRNOTAVAIL)
-		snprintf(config->error, config->error_bytes, "udp: %s is no address of this machine (port %u); bind to one that is, or to none", host, config->port);
+		snprintf(config->error, config->error_bytes, "udp: %s is no address of this machine (port %u); bind to one that is, or to none", host,
+		         config->port);
 	else if (err == EACCES)
 		snprintf(config->error, config->error_bytes, "udp: port %u needs privileges; choose one above 1023", config->port);
 	else
@@ -111,7 +114,8 @@ static int sock_open_bound(struct udp_link *l, const struct link_config *config)
 	int err = any ? sock_resolve("::", config->port, a) : sock_resolve(config->host, config->port, a);
 
 	if (err) {
-		snprintf(config->error, config->error_bytes, "udp: \"%s\" is no address or known name: %s", any ? "::" : config->host, gai_strerror(err));
+		snprintf(config->error, config->error_bytes, "udp: \"%s\" is no address or known name: %s", any ? "::" : config->host,
+		         gai_strerror(err));
 		return -TERN_EADDR;
 	}
 	l->any = a->ss_family == AF_INET6 && IN6_IS_ADDR_UNSPECIFIED(&((struct sockaddr_in6 *)a)->sin6_addr);

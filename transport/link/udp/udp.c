@@ -75,8 +75,8 @@ static int udp_engine_open(struct udp_link *l, const struct link_config *config)
 		}
 		udp_log(l, TERN_LOG_WARN, "udp engine %s is refused here", engines[i]->name);
 	}
-	snprintf(config->error, config->error_bytes, "udp: engine=%s %s; leave it out to have one chosen", l->options.engine ? l->options.engine : "any",
-	         known ? "is refused by this system" : "is not in this build");
+	snprintf(config->error, config->error_bytes, "udp: engine=%s %s; leave it out to have one chosen",
+	         l->options.engine ? l->options.engine : "any", known ? "is refused by this system" : "is not in this build");
 	l->options.engine = NULL;
 	return known ? -TERN_EIO : -TERN_EINVAL;
 }

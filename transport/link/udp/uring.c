@@ -72,8 +72,9 @@ static void uring_close(struct udp_link *l)
 static int uring_open(struct udp_link *l)
 {
 	struct uring *e = calloc(1, sizeof(*e));
-	struct io_uring_params params = {.cq_entries = URING_CQ_ENTRIES, .flags = IORING_SETUP_CQSIZE | IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN |
-	                                 IORING_SETUP_TASKRUN_FLAG | IORING_SETUP_R_DISABLED};
+	struct io_uring_params params = {.cq_entries = URING_CQ_ENTRIES,
+	                                 .flags = IORING_SETUP_CQSIZE | IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN |
+	                                          IORING_SETUP_TASKRUN_FLAG | IORING_SETUP_R_DISABLED};
 	if (!e)
 		return -TERN_EIO;
 	e->ids = calloc(UDP_PATHS_MAX + 1, sizeof(*e->ids));
@@ -114,7 +115,8 @@ static void uring_fill(struct udp_link *l, struct uring *e)
 	int n = 0;
 	while (e->posted < URING_POSTED && l->n_idle) {
 		struct udp_buf *b = udp_buf_get(l);
-		io_uring_buf_ring_add(e->bufs, b->data - UDP_BUF_ROOM, UDP_BUF_BYTES, (unsigned short)b->index, io_uring_buf_ring_mask(UDP_BUFS), n++);
+		io_uring_buf_ring_add(e->bufs, b->data - UDP_BUF_ROOM, UDP_BUF_BYTES, (unsigned short)b->index, io_uring_buf_ring_mask(UDP_BUFS),
+		                      n++);
 		e->posted++;
 	}
 	if (n)
@@ -149,7 +151,8 @@ static void uring_message(struct udp_link *l, struct uring *e, struct udp_sock *
 		udp_buf_put(l, b);
 		return;
 	}
-	struct udp_message m = {.buf = b, .path = s->path, .data = io_uring_recvmsg_payload(o, name), .bytes = io_uring_recvmsg_payload_length(o, bytes, name)};
+	struct udp_message m = {
+	    .buf = b, .path = s->path, .data = io_uring_recvmsg_payload(o, name), .bytes = io_uring_recvmsg_payload_length(o, bytes, name)};
 	struct msghdr msg = {.msg_control = (uint8_t *)(o + 1) + name->msg_namelen, .msg_controllen = o->controllen};
 	udp_message_control(&m, &msg);
 	if (!s->path)
@@ -233,8 +236,8 @@ static void uring_give_back(struct udp_link *l, struct uring *e, const struct ud
 	}
 }
 
-/* Another thread uses the link than the ring's (known by its address, or by -EEXIST): on with plain sockets. Buffers that were in the ring are not used again; what it held is lost on
- * the way. @return false: not now */
+/* Another thread uses the link than the ring's (known by its address, or by -EEXIST): on with plain sockets. Buffers that were in the ring are not
+ * used again; what it held is lost on the way. @return false: not now */
 static bool uring_moved(struct udp_link *l, struct uring *e)
 {
 	l->engine_state = NULL;
@@ -305,9 +308,11 @@ static int uring_sock_add(struct udp_link *l, struct udp_sock *s)
 static void uring_sock_del(struct udp_link *l, struct udp_sock *s)
 {
 	struct uring *e = l->engine_state;
-	struct io_uring_sync_cancel_reg cancel = {.fd = s->fd, .flags = IORING_ASYNC_CANCEL_FD | IORING_ASYNC_CANCEL_ALL, .timeout = {.tv_nsec = 50000000}};
+	struct io_uring_sync_cancel_reg cancel = {
+	    .fd = s->fd, .flags = IORING_ASYNC_CANCEL_FD | IORING_ASYNC_CANCEL_ALL, .timeout = {.tv_nsec = 50000000}};
 
-	if (e->enabled && (e->thread != &uring_here || io_uring_register_sync_cancel(&e->ring, &cancel) == -EEXIST || !uring_poll(l, e)) && uring_moved(l, e)) {
+	if (e->enabled && (e->thread != &uring_here || io_uring_register_sync_cancel(&e->ring, &cancel) == -EEXIST || !uring_poll(l, e)) &&
+	    uring_moved(l, e)) {
 		l->engine->sock_del(l, s);
 		return;
 	}

@@ -1,0 +1,143 @@
+/* The pieces of a transfer: see plan.h. Called by both ends; must stay a function of its arguments alone, or the ends disagree. */
+#include "plan.h"
+#include <string.h>
+
+bool plan_sends(const struct manifest_entry *e)
+{
+	return e->kind != MANIFEST_FOLDER && !e->present;
+}
+
+bool plan_is_small(const struct manifest_entry *e)
+{
+	/* safetensors files go as tensors however small; what is partly there is not sent again; an empty one has no tensor to send */
+	return (e->kind == MANIFEST_FILE && e->bytes <= PLAN_SMALL_BYTES && !e->have_bytes) || !e->bytes;
+}
+
+void plan_init(struct plan *p, const struct manifest *m, uint64_t chunk_bytes)
+{
+	memset(p, 0, sizeof(*p));
+	p->m = m;
+	p->chunk_bytes = chunk_bytes;
+	if (m->n)
+		p->offset = m->entry[0].have_bytes;
+}
+
+static const struct manifest_tensor *tensor_at(const struct manifest_entry *e, size_t *from, uint64_t offset)
+{
+	size_t low = *from, high = e->tensors;
+	if (low < high && e->tensor[low].begin <= offset && offset < e->tensor[low].end)
+		return &e->tensor[low];
+	if (low + 1 < high && e->tensor[low + 1].begin <= offset && offset < e->tensor[low + 1].end)
+		return &e->tensor[*from = low + 1];
+	for (low = 0; low < high;) {
+		size_t middle = low + (high - low) / 2;
+		if (e->tensor[middle].end <= offset)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	*from = low;
+	return &e->tensor[low];
+}
+
+/* A tensor is cut along its first dimension whose slabs fit into a chunk. @return bytes of one such slab; *dim is that dimension */
+static uint64_t slab_bytes(const struct manifest_tensor *t, uint64_t chunk_bytes, uint32_t *dim)
+{
+	uint64_t slab = t->end - t->begin;
+	for (*dim = 0; *dim < t->dims; ++*dim) {
+		slab /= t->shape[*dim];
+		if (slab <= chunk_bytes)
+			break;
+	}
+	return slab;
+}
+
+static void tensor_piece(const struct plan *p, const struct manifest_tensor *t, struct piece *out)
+{
+	uint32_t dim;
+	uint64_t slab = slab_bytes(t, p->chunk_bytes, &dim);
+	out->dtype = t->dtype;
+	if (!t->dims) {
+		out->bytes = slab;
+		return;
+	}
+	uint64_t index = (p->offset - t->begin) / slab % t->shape[dim], rows = t->shape[dim] - index;
+	if (rows > p->chunk_bytes / slab)
+		rows = p->chunk_bytes / slab;
+	out->dims = t->dims - dim;
+	out->shape[0] = rows;
+	for (uint32_t d = 1; d < out->dims; d++)
+		out->shape[d] = t->shape[dim + d];
+	out->bytes = rows * slab;
+}
+
+static void file_piece(struct plan *p, const struct manifest_entry *e, struct piece *out)
+{
+	uint64_t end = e->kind == MANIFEST_TENSORS ? e->header_bytes : e->bytes;
+	out->offset = p->offset;
+	out->files_end = p->file + 1;
+	if (p->offset < end)
+		out->bytes = end - p->offset < p->chunk_bytes ? end - p->offset : p->chunk_bytes;
+	else
+		tensor_piece(p, tensor_at(e, &p->tensor, p->offset), out);
+}
+
+static void file_step(struct plan *p)
+{
+	p->file++;
+	p->tensor = 0;
+	p->offset = p->file < p->m->n ? p->m->entry[p->file].have_bytes : 0;
+}
+
+static void small_piece(struct plan *p, struct piece *out)
+{
+	unsigned files = 0;
+	out->small = true;
+	for (; p->file < p->m->n; file_step(p)) {
+		const struct manifest_entry *e = &p->m->entry[p->file];
+		if (!plan_sends(e))
+			continue;
+		if (!plan_is_small(e) || files == PLAN_SMALL_FILES || out->bytes + e->bytes > p->chunk_bytes)
+			break;
+		out->bytes += e->bytes;
+		files++;
+	}
+	out->files_end = p->file;
+}
+
+bool plan_next(struct plan *p, struct piece *out)
+{
+	memset(out, 0, sizeof(*out));
+	while (p->file < p->m->n) {
+		const struct manifest_entry *e = &p->m->entry[p->file];
+		bool rest = plan_sends(e) && (plan_is_small(e) || p->offset < e->bytes);
+		if (rest)
+			break;
+		file_step(p);
+	}
+	if (p->file >= p->m->n)
+		return false;
+	out->number = p->number++;
+	out->file = p->file;
+	if (plan_is_small(&p->m->entry[p->file])) {
+		small_piece(p, out);
+		return true;
+	}
+	file_piece(p, &p->m->entry[p->file], out);
+	p->offset += out->bytes;
+	return true;
+}
+
+uint64_t plan_floor(const struct manifest_entry *e, uint64_t chunk_bytes, uint64_t bytes)
+{
+	uint32_t dim;
+	size_t hint = 0;
+	if (plan_is_small(e))
+		return 0;
+	if (bytes >= e->bytes)
+		bytes = e->bytes - 1; /* one piece always travels: its arrival is what has a file checked and renamed */
+	if (e->kind != MANIFEST_TENSORS || bytes < e->header_bytes)
+		return bytes - bytes % chunk_bytes;
+	const struct manifest_tensor *t = tensor_at(e, &hint, bytes);
+	return bytes - (bytes - t->begin) % slab_bytes(t, chunk_bytes, &dim);
+}
