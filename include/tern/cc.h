@@ -19,6 +19,7 @@ struct tern_cc_init {
 	uint64_t contract_bytes_per_s; /* this flow's share of the contract's rate; TERN_CC_NONE without a contract */
 	uint64_t contract_rtt_ns;      /* base RTT; TERN_CC_NONE if not known */
 	uint64_t buffer_bytes;         /* egress buffer B; TERN_CC_NONE if not known */
+	uint64_t jitter_ns;            /* how late the hosts may be in noting an arrival: added to a delay it says nothing of a queue. 0 where the link stamps */
 	uint64_t protection_ns;        /* how long a protection switch may take; 0: none */
 	double loss_ceiling;           /* loss ratio above which loss is a sign of something else; 0: plug-in's default */
 	uint32_t frame_bytes;          /* largest frame on the wire, to begin with */

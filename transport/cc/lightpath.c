@@ -109,6 +109,7 @@ static void lightpath_init(void *state, const struct tern_cc_init *ev, struct te
 	s->queue_limit_ns = ev->dedicated ? QUEUE_DEDICATED_NS : QUEUE_SHARED_NS;
 	if (s->queue_limit_ns < frames_ns)
 		s->queue_limit_ns = frames_ns;
+	s->queue_limit_ns += ev->jitter_ns;
 	s->buffer_ns = UINT64_MAX;
 	if (ev->buffer_bytes != TERN_CC_NONE)
 		s->buffer_ns = (uint64_t)((unsigned __int128)ev->buffer_bytes * SECOND / ev->contract_bytes_per_s);

@@ -129,6 +129,7 @@ static int loop_path_up(struct loop_path *path, const struct session *session, c
 	             .now_ns = path->loop->now_ns},
 	};
 	pc.flow.cc_init.now_ns = path->loop->now_ns;
+	pc.flow.cc_init.jitter_ns = path->link->caps & (LINK_TIMESTAMPS | LINK_VIRTUAL) ? 0 : LOOP_JITTER_NS;
 	err = peer_path_init(&path->pp, &peer->peer, &pc);
 	if (err)
 		return err;
