@@ -5,11 +5,11 @@
  * control-plane functions. Operations go past the lock: slab -> command ring -> loop -> event ring -> poller. */
 #ifndef API_CONTEXT_H
 #define API_CONTEXT_H
-#include <ck_ring.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include "base/list.h"
+#include "base/ring.h"
 #include "control/contract.h"
 #include "control/control.h"
 #include "loop/loop.h"

@@ -14,7 +14,7 @@ static size_t event_take(tern_ep *ep, tern_event *events, size_t n)
 {
 	size_t got = 0;
 	void *entry;
-	while (got < n && ck_ring_dequeue_spsc(&ep->events, ep->slots, &entry)) {
+	while (got < n && (entry = ring_get(&ep->events, ep->slots))) {
 		if ((uintptr_t)entry & 1) {
 			struct api_node *node = (struct api_node *)((uintptr_t)entry & ~(uintptr_t)1);
 			events[got++] = node->event;
@@ -65,7 +65,7 @@ static int event_arm_context(tern_ep *ep)
 	ctx->now_ns = clock_now_ns();
 	event_asleep(ep, true);
 	uint64_t when = api_arm_links(ctx);
-	bool ready = when <= ctx->now_ns || ck_ring_size(&ctx->commands);
+	bool ready = when <= ctx->now_ns || ring_entries(&ctx->commands);
 	if (!ready && when != UINT64_MAX) {
 		it.it_value.tv_sec = (time_t)(when / 1000000000);
 		it.it_value.tv_nsec = (long)(when % 1000000000);
@@ -100,7 +100,7 @@ int tern_arm(tern_ep *ep)
 		if (err)
 			return err;
 	}
-	return ck_ring_size(&ep->events) ? -TERN_EAGAIN : 0;
+	return ring_entries(&ep->events) ? -TERN_EAGAIN : 0;
 }
 
 static int event_sleep(tern_ep *ep, uint64_t end_ns)
