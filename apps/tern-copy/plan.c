@@ -42,12 +42,12 @@ static const struct manifest_tensor *tensor_at(const struct manifest_entry *e, s
 
 /* A tensor is cut along its first dimension whose slabs fit into the limit and divide `at`, where the piece begins in it. @return bytes of one such
  * slab; *dim is that dimension */
-static uint64_t slab_bytes(const struct manifest_tensor *t, uint64_t at, uint64_t limit_bytes, uint32_t *dim)
+static uint64_t slab_bytes(const struct manifest_tensor *t, uint64_t at, uint64_t most_bytes, uint32_t *dim)
 {
 	uint64_t slab = t->end - t->begin;
 	for (*dim = 0; *dim < t->dims; ++*dim) {
 		slab /= t->shape[*dim];
-		if (slab <= limit_bytes && at % slab == 0)
+		if (slab <= most_bytes && at % slab == 0)
 			break;
 	}
 	return slab;
