@@ -1,7 +1,7 @@
 /* What a link costs beside a bare loop over UDP sockets, on the loopback interface, in one run.
  *   link_bench [place | REPEATS [SCHEME?OPTIONS ...]]     default: 5 udp?engine=plain udp?engine=uring
- * Rows: throughput of 64 KiB bursts of one frame size, one thread doing both ends or two; half round trip of 8 bytes, both ends polling. Columns: the bare
- * loop, then the links. place: GB/s into a tensor, a copy from the link's buffer against posted receives (rx_post), one thread being both ends.
+ * Rows: throughput of 64 KiB bursts of one frame size, one thread doing both ends or two; half round trip of 8 bytes, both ends polling. Columns: the
+ * bare loop, then the links. place: GB/s into a tensor, a copy from the link's buffer against posted receives (rx_post), one thread being both ends.
  * The best of the repeats is printed: other programs on the machine only make it worse. */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -171,7 +171,8 @@ static void bench_sleep(struct bench_end *e)
 		ops->wait(e->link, true, &wait);
 		p.fd = wait.fd;
 		struct epoll_event event;
-		if (epoll_wait(wait.fd, &event, 1, 100) >= 0 || errno != EINVAL) /* udp's plain engine: its epoll set; sleeping on it through poll costs more */
+		if (epoll_wait(wait.fd, &event, 1, 100) >= 0 ||
+		    errno != EINVAL) /* udp's plain engine: its epoll set; sleeping on it through poll costs more */
 			return;
 	}
 	poll(&p, 1, 100);

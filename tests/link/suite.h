@@ -1,5 +1,5 @@
-/* The conformance suite of links: cases over struct link_ops (cases.c), helpers (suite.c), and what a link must say about itself to join (struct suite_fixture,
- * one line in main.c). Cases know nothing of sockets or simulators: time and waiting go through the fixture. */
+/* The conformance suite of links: cases over struct link_ops (cases.c), helpers (suite.c), and what a link must say about itself to join (struct
+ * suite_fixture, one line in main.c). Cases know nothing of sockets or simulators: time and waiting go through the fixture. */
 #ifndef TESTS_LINK_SUITE_H
 #define TESTS_LINK_SUITE_H
 #include "link/link.h"
@@ -51,7 +51,8 @@ extern uint64_t suite_state; /* of suite_random */
 
 uint64_t suite_random(void);
 uint64_t suite_now(void);
-/** Opens end 0 (listening) and end 1 and a path each way: end 1 says hello, end 0 answers to its address. @return false: variant not on this machine */
+/** Opens end 0 (listening) and end 1 and a path each way: end 1 says hello, end 0 answers to its address. @return false: variant not on this machine
+ */
 bool suite_open(struct suite_end end[2], int variant);
 void suite_close(struct suite_end end[2]);
 int suite_open_link(struct link_config *config, struct suite_end *end);

@@ -42,8 +42,12 @@ static void udp_sleep(const struct link_wait *wait)
 }
 
 const struct suite_fixture fixture_udp = {
-	.name = "udp", .scheme = "udp", .has = SUITE_HOSTS | SUITE_SOCKETS | SUITE_FD | SUITE_ECN | SUITE_PLACES,
-	.configure = udp_configure, .now_ns = udp_now_ns, .sleep = udp_sleep,
+    .name = "udp",
+    .scheme = "udp",
+    .has = SUITE_HOSTS | SUITE_SOCKETS | SUITE_FD | SUITE_ECN | SUITE_PLACES,
+    .configure = udp_configure,
+    .now_ns = udp_now_ns,
+    .sleep = udp_sleep,
 };
 
 static void udp_bad_host(void)
@@ -385,17 +389,17 @@ static void udp_no_gso(void)
 }
 
 const struct suite_case udp_cases[] = {
-	{"udp_bad_host", udp_bad_host, SUITE_SOCKETS},
-	{"udp_bad_remote", udp_bad_remote, SUITE_SOCKETS},
-	{"udp_port_in_use", udp_port_in_use, SUITE_SOCKETS},
-	{"udp_ipv6", udp_ipv6, SUITE_SOCKETS},
-	{"udp_dual_stack", udp_dual_stack, SUITE_SOCKETS},
-	{"udp_ecn", udp_ecn, SUITE_SOCKETS},
-	{"udp_strangers", udp_strangers, SUITE_SOCKETS},
-	{"udp_refused", udp_refused, SUITE_SOCKETS},
-	{"udp_mtu_shrinks", udp_mtu_shrinks, SUITE_SOCKETS},
-	{"udp_wakes_up", udp_wakes_up, SUITE_SOCKETS},
-	{"udp_threads_take_turns", udp_threads_take_turns, SUITE_SOCKETS},
-	{"udp_no_gso", udp_no_gso, SUITE_SOCKETS},
+    {"udp_bad_host", udp_bad_host, SUITE_SOCKETS},
+    {"udp_bad_remote", udp_bad_remote, SUITE_SOCKETS},
+    {"udp_port_in_use", udp_port_in_use, SUITE_SOCKETS},
+    {"udp_ipv6", udp_ipv6, SUITE_SOCKETS},
+    {"udp_dual_stack", udp_dual_stack, SUITE_SOCKETS},
+    {"udp_ecn", udp_ecn, SUITE_SOCKETS},
+    {"udp_strangers", udp_strangers, SUITE_SOCKETS},
+    {"udp_refused", udp_refused, SUITE_SOCKETS},
+    {"udp_mtu_shrinks", udp_mtu_shrinks, SUITE_SOCKETS},
+    {"udp_wakes_up", udp_wakes_up, SUITE_SOCKETS},
+    {"udp_threads_take_turns", udp_threads_take_turns, SUITE_SOCKETS},
+    {"udp_no_gso", udp_no_gso, SUITE_SOCKETS},
 };
 const size_t udp_n_cases = sizeof(udp_cases) / sizeof(udp_cases[0]);

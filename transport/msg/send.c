@@ -84,8 +84,8 @@ bool msg_tx_run(struct msg_pair *pair, unsigned want, uint32_t max_bytes, struct
 	op->turn_bytes += (uint32_t)bytes;
 	bool turn_over = op->turn_bytes >= pair->quantum_bytes;
 	/* said again after 64 KiB, then after four times as much each: what is refused for want of it stays a part of what was sent */
-	if (op->head_bytes >= (uint64_t)MSG_HEAD_EVERY_BYTES << (2 * (op->heads ? op->heads - 1 : 0)) && !(op->state & OP_HEAD_ACKED) &&
-	    op->heads < MSG_HEADS_MAX)
+	uint32_t said = op->heads ? op->heads - 1 : 0;
+	if (said < MSG_HEADS_MAX - 1 && !(op->state & OP_HEAD_ACKED) && op->head_bytes >= (uint64_t)MSG_HEAD_EVERY_BYTES << (2 * said))
 		op->state |= OP_HEAD_DUE;
 	if (turn_over)
 		op->turn_bytes = 0;

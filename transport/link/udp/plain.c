@@ -1,4 +1,5 @@
-/* The engine on plain sockets: one sendmsg a batch, one recvmsg a GRO buffer, epoll for many sockets and for sleeping. Called through udp_engine_plain by udp.c.
+/* The engine on plain sockets: one sendmsg a batch, one recvmsg a GRO buffer, epoll for many sockets and for sleeping. Called through
+ * udp_engine_plain by udp.c.
  *
  * Which sockets are read: up to PLAIN_FEW sockets the one that gave something last is read every time and the others in turn now and then, without
  * epoll: a ping-pong costs one system call a look. Above that epoll says which. */
@@ -13,13 +14,13 @@ enum {
 	PLAIN_FEW = 4,
 	PLAIN_OTHERS_EVERY = 8, /* looks at the last giver between two looks at another socket */
 	PLAIN_READY_MAX = 64,
-	PLAIN_READS = 8,        /* receives in one rx: half a MiB of full GRO buffers stays in the cache */
+	PLAIN_READS = 8, /* receives in one rx: half a MiB of full GRO buffers stays in the cache */
 };
 
 struct plain {
 	int epoll;
-	bool watching;            /* sockets are in the epoll set: wait was called, or there are many */
-	bool woken;               /* after a wait: ask epoll once who it was */
+	bool watching; /* sockets are in the epoll set: wait was called, or there are many */
+	bool woken;    /* after a wait: ask epoll once who it was */
 	uint32_t hot, turn, looks;
 	struct udp_sock *blocked; /* the last whose send buffer was full */
 	struct udp_sock *ready[PLAIN_READY_MAX];
@@ -137,7 +138,8 @@ static long plain_recv(struct udp_link *l, struct udp_sock *s)
 	return bytes;
 }
 
-/* Reads one socket: one message, more while it keeps giving (a stream), so that a lone one is answered before anything else is asked of the kernel. */
+/* Reads one socket: one message, more while it keeps giving (a stream), so that a lone one is answered before anything else is asked of the kernel.
+ */
 static size_t plain_read(struct udp_link *l, struct udp_sock *s, struct rx_frame *out, size_t n, uint32_t *reads)
 {
 	size_t got = 0;
@@ -256,6 +258,12 @@ static void plain_wait(struct udp_link *l, bool armed, struct link_wait *out)
 }
 
 const struct udp_engine udp_engine_plain = {
-	.name = "plain", .open = plain_open, .close = plain_close, .sock_add = plain_sock_add, .sock_del = plain_sock_del,
-	.tx = plain_tx, .rx = plain_rx, .wait = plain_wait,
+    .name = "plain",
+    .open = plain_open,
+    .close = plain_close,
+    .sock_add = plain_sock_add,
+    .sock_del = plain_sock_del,
+    .tx = plain_tx,
+    .rx = plain_rx,
+    .wait = plain_wait,
 };

@@ -1,6 +1,7 @@
-/* Scattered receives: the iovec of a receive alternates between a header in the link's buffer and a payload in the posted memory, at the stride that the next
- * datagrams are expected to have, so that the kernel's own copy is the placing one (DESIGN "Scatter receive"). Called by plain.c and udp.c.
- * Memory is written inside recvmsg only, so after a revoke nothing can be. What does not fit the guess is copied together into a buffer of the link. */
+/* Scattered receives: the iovec of a receive alternates between a header in the link's buffer and a payload in the posted memory, at the stride that
+ * the next datagrams are expected to have, so that the kernel's own copy is the placing one (DESIGN "Scatter receive"). Called by plain.c and udp.c.
+ * Memory is written inside recvmsg only, so after a revoke nothing can be. What does not fit the guess is copied together into a buffer of the link.
+ */
 #include <string.h>
 #include "link/udp/udp.h"
 #include "tern/error.h"

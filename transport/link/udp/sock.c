@@ -1,4 +1,5 @@
-/* The link's kernel sockets: binding, connecting, options. Called by udp.c at open and path_open; never on the hot path (but for the MTU after EMSGSIZE). */
+/* The link's kernel sockets: binding, connecting, options. Called by udp.c at open and path_open; never on the hot path (but for the MTU after
+ * EMSGSIZE). */
 #include <errno.h>
 #include <linux/filter.h>
 #include <netdb.h>

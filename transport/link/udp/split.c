@@ -112,7 +112,8 @@ size_t udp_split_next(struct udp_link *l, struct rx_frame *out, size_t n)
 	while (got < n && m->bytes) {
 		uint32_t bytes = m->bytes < m->stride ? m->bytes : m->stride;
 		struct rx_frame *f = &out[got++];
-		*f = (struct rx_frame){.head = m->data, .head_bytes = bytes, .path = m->path ? &m->path->base : NULL, .lent = buf, .from = buf->index, .ecn = m->ecn};
+		*f = (struct rx_frame){
+		    .head = m->data, .head_bytes = bytes, .path = m->path ? &m->path->base : NULL, .lent = buf, .from = buf->index, .ecn = m->ecn};
 		if (m->pairs)
 			udp_split_pair(m, f);
 		else

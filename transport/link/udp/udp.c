@@ -1,5 +1,6 @@
-/* The udp link: datagrams over kernel sockets, one shared socket for whoever comes and a connected one a path. Called by the loop through link_udp_ops.
- * Which engine moves the messages (plain sockets or io_uring) is decided at open; this file only keeps the link's lists. Knows nothing of what is in a frame. */
+/* The udp link: datagrams over kernel sockets, one shared socket for whoever comes and a connected one a path. Called by the loop through
+ * link_udp_ops. Which engine moves the messages (plain sockets or io_uring) is decided at open; this file only keeps the link's lists. Knows nothing
+ * of what is in a frame. */
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -10,9 +11,9 @@
 #include "tern_config.h"
 
 static const struct udp_engine *const engines[] = {
-	&udp_engine_plain, /* the default: see docs/design/002-udp-link.md */
+    &udp_engine_plain, /* the default: see docs/design/002-udp-link.md */
 #ifdef TERN_HAVE_URING
-	&udp_engine_uring,
+    &udp_engine_uring,
 #endif
 };
 
@@ -318,7 +319,17 @@ static void udp_wait(struct link *link, bool armed, struct link_wait *out)
 }
 
 const struct link_ops link_udp_ops = {
-	.name = "udp", .open = udp_open, .close = udp_close, .path_open = udp_path_open, .path_close = udp_path_close,
-	.tx = udp_tx, .reap = udp_reap, .rx = udp_rx, .rx_free = udp_rx_free, .from = udp_from,
-	.rx_post = udp_rx_post, .rx_revoke = udp_rx_revoke, .wait = udp_wait,
+    .name = "udp",
+    .open = udp_open,
+    .close = udp_close,
+    .path_open = udp_path_open,
+    .path_close = udp_path_close,
+    .tx = udp_tx,
+    .reap = udp_reap,
+    .rx = udp_rx,
+    .rx_free = udp_rx_free,
+    .from = udp_from,
+    .rx_post = udp_rx_post,
+    .rx_revoke = udp_rx_revoke,
+    .wait = udp_wait,
 };

@@ -19,8 +19,8 @@ enum {
 	UDP_BATCH_IOV_MAX = 1024,    /* UIO_MAXIOV */
 	UDP_DONE_MAX = 8192,         /* taken and not yet reaped, a power of two */
 	UDP_BUFS = 64,
-	UDP_BUF_ROOM = 192,          /* before the data: io_uring puts its own header, address and control messages there */
-	UDP_BUF_DATA = 65536,        /* the largest GRO buffer */
+	UDP_BUF_ROOM = 192,   /* before the data: io_uring puts its own header, address and control messages there */
+	UDP_BUF_DATA = 65536, /* the largest GRO buffer */
 	UDP_BUF_BYTES = UDP_BUF_ROOM + UDP_BUF_DATA,
 	UDP_POST_PAYLOAD_MIN = 512,
 	UDP_CONTROL_BYTES = 96,      /* UDP_GRO, IP_TOS or IPV6_TCLASS */
@@ -33,13 +33,13 @@ struct udp_link;
 /* One kernel socket: the shared one (path NULL) or a path's connected one. */
 struct udp_sock {
 	int fd;
-	uint32_t slot;         /* index in udp_link.socks */
-	uint32_t streak;       /* receives in a row that gave something */
-	bool watched;          /* in the epoll set */
-	bool ready;            /* in the ready list */
+	uint32_t slot;   /* index in udp_link.socks */
+	uint32_t streak; /* receives in a row that gave something */
+	bool watched;    /* in the epoll set */
+	bool ready;      /* in the ready list */
 	struct udp_path *path;
-	uint32_t id;           /* uring.c: entry of the table that completions find it by */
-	bool armed;            /* uring.c: its receive is in the ring */
+	uint32_t id; /* uring.c: entry of the table that completions find it by */
+	bool armed;  /* uring.c: its receive is in the ring */
 };
 
 struct udp_path {
@@ -53,7 +53,7 @@ struct udp_path {
 
 /* A receive buffer, or what is left of it, shared by the frames in it. */
 struct udp_buf {
-	uint8_t *data;         /* UDP_BUF_ROOM bytes before it are usable too */
+	uint8_t *data; /* UDP_BUF_ROOM bytes before it are usable too */
 	uint32_t refs;
 	uint32_t index;
 	struct udp_path *path; /* NULL: it came through the shared socket and `from` says whose */
@@ -66,7 +66,7 @@ struct udp_message {
 	struct udp_path *path;
 	uint8_t *data;
 	uint32_t bytes;
-	uint32_t stride;       /* of the datagrams in it; the last may be shorter */
+	uint32_t stride; /* of the datagrams in it; the last may be shorter */
 	uint8_t ecn;
 	/* a scattered receive: the first `pairs` times header_bytes lie at data, payload_bytes at body, and so on; what is behind them at overflow */
 	uint32_t pairs, header_bytes, payload_bytes, last_bytes; /* last_bytes: the last pair's payload area */
@@ -79,9 +79,9 @@ struct udp_batch {
 	size_t frames;
 	uint64_t bytes;
 	size_t iovs;
-	uint32_t tries;        /* 0 before the first send */
+	uint32_t tries; /* 0 before the first send */
 	struct msghdr msg;
-	struct iovec *iov;     /* the caller's, UDP_BATCH_IOV_MAX free entries */
+	struct iovec *iov; /* the caller's, UDP_BATCH_IOV_MAX free entries */
 	union {
 		char bytes[CMSG_SPACE(sizeof(uint16_t))];
 		struct cmsghdr align;
@@ -124,20 +124,20 @@ struct udp_link {
 	struct udp_options options;
 	struct sockaddr_storage bound;
 	bool listening;
-	bool any;                     /* bound to no address: paths of either family */
+	bool any; /* bound to no address: paths of either family */
 	struct udp_sock shared;
-	struct udp_sock **socks;      /* those that are read */
+	struct udp_sock **socks; /* those that are read */
 	uint32_t n_socks;
 	struct udp_path **paths;
 	uint32_t n_paths;
-	struct frame **done;          /* ring of UDP_DONE_MAX */
+	struct frame **done; /* ring of UDP_DONE_MAX */
 	uint32_t done_head, done_tail;
 	struct udp_buf bufs[UDP_BUFS];
 	struct udp_buf *idle[UDP_BUFS]; /* last in, first out: the warmest buffer is used next */
 	uint32_t n_idle;
 	uint8_t *memory;
-	struct udp_message rest;      /* the message being split; bytes 0: none */
-	uint64_t refused;             /* ICMP unreachable */
+	struct udp_message rest; /* the message being split; bytes 0: none */
+	uint64_t refused;        /* ICMP unreachable */
 	uint64_t gso_refused;
 	void (*log)(void *arg, int level, const char *file, int line, const char *text);
 	void *log_arg;
@@ -158,7 +158,8 @@ __attribute__((format(printf, 3, 4))) void udp_log(const struct udp_link *l, int
 void udp_batch_build(struct frame *const *frames, size_t n, bool single, struct udp_batch *b);
 /** Counts, and says what the result of a send (bytes, or -errno) means for its frames. */
 enum udp_verdict udp_batch_verdict(struct udp_link *l, struct udp_batch *b, struct frame *const *frames, long result);
-/** Sends by sendmsg: batches, one by one where the kernel refuses a batch. @param iov room for UDP_BATCH_IOV_MAX. @return how many frames were taken */
+/** Sends by sendmsg: batches, one by one where the kernel refuses a batch. @param iov room for UDP_BATCH_IOV_MAX. @return how many frames were taken
+ */
 size_t udp_send_now(struct udp_link *l, struct frame *const *frames, size_t n, struct iovec *iov);
 static inline uint32_t udp_done_room(const struct udp_link *l)
 {
@@ -187,7 +188,8 @@ size_t udp_split_next(struct udp_link *l, struct rx_frame *out, size_t n);
 /* scatter.c */
 int udp_scatter_post(struct udp_link *l, struct udp_path *p, const struct link_post *post);
 void udp_scatter_revoke(struct udp_link *l, struct udp_path *p);
-/** Lays a receive out over the posted memory. @param iov room for 2 UDP_BATCH_FRAMES_MAX + 1. @return entries, 0: nothing posted or no spare buffer */
+/** Lays a receive out over the posted memory. @param iov room for 2 UDP_BATCH_FRAMES_MAX + 1. @return entries, 0: nothing posted or no spare buffer
+ */
 size_t udp_scatter_iov(struct udp_link *l, struct udp_path *p, struct udp_message *m, struct iovec *iov);
 /** After the receive, with bytes and stride known: keeps the layout if the datagrams fit it, otherwise gathers them. */
 void udp_scatter_settle(struct udp_link *l, struct udp_path *p, struct udp_message *m);

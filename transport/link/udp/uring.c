@@ -1,7 +1,7 @@
 /* The engine on io_uring: multishot recvmsg into provided buffers, sendmsg entries submitted once a tx. Called through udp_engine_uring by udp.c.
- * One ring a link, for one thread: completions are delivered when that thread asks (DEFER_TASKRUN), so an idle look costs no system call, and the kernel
- * writes into buffers at no other time. When another thread takes the link over, the link goes on with plain sockets (uring_moved).
- * A completion finds its socket through a table with generations: one that comes after its socket is gone only gives its buffer back. */
+ * One ring a link, for one thread: completions are delivered when that thread asks (DEFER_TASKRUN), so an idle look costs no system call, and the
+ * kernel writes into buffers at no other time. When another thread takes the link over, the link goes on with plain sockets (uring_moved). A
+ * completion finds its socket through a table with generations: one that comes after its socket is gone only gives its buffer back. */
 #include <errno.h>
 #include <liburing.h>
 #include <stdlib.h>
@@ -15,10 +15,10 @@
 enum {
 	URING_ENTRIES = 128,
 	URING_CQ_ENTRIES = 1024,
-	URING_SENDS_MAX = 64,     /* batches in the kernel */
-	URING_IOV = 4096,         /* of the batches of one submit */
-	URING_POSTED = 16,        /* buffers in the ring: 1 MiB stays in the cache */
-	URING_SHARED_NAME = 32,   /* a sockaddr_in6, rounded up so that the control messages behind it are aligned */
+	URING_SENDS_MAX = 64,   /* batches in the kernel */
+	URING_IOV = 4096,       /* of the batches of one submit */
+	URING_POSTED = 16,      /* buffers in the ring: 1 MiB stays in the cache */
+	URING_SHARED_NAME = 32, /* a sockaddr_in6, rounded up so that the control messages behind it are aligned */
 	URING_GROUP = 0,
 };
 _Static_assert(sizeof(struct io_uring_recvmsg_out) + URING_SHARED_NAME + UDP_CONTROL_BYTES <= UDP_BUF_ROOM, "io_uring's header fits before the data");
@@ -41,13 +41,13 @@ struct uring {
 	struct io_uring_buf_ring *bufs;
 	uint32_t posted;
 	bool enabled;
-	int event;                      /* to sleep on, -1 before the first wait: the ring's own descriptor does not fire for deferred work */
-	const void *thread;             /* &uring_here of the thread that enabled it */
-	uint32_t unarmed;               /* sockets without a receive in the ring */
-	struct msghdr name[2];          /* for recvmsg: path sockets, the shared one */
+	int event;             /* to sleep on, -1 before the first wait: the ring's own descriptor does not fire for deferred work */
+	const void *thread;    /* &uring_here of the thread that enabled it */
+	uint32_t unarmed;      /* sockets without a receive in the ring */
+	struct msghdr name[2]; /* for recvmsg: path sockets, the shared one */
 	struct uring_send send[URING_SENDS_MAX];
 	uint32_t idle[URING_SENDS_MAX], n_idle;
-	struct uring_id *ids;           /* UDP_PATHS_MAX + 1 */
+	struct uring_id *ids; /* UDP_PATHS_MAX + 1 */
 	uint32_t n_ids;
 	struct udp_message got[UDP_BUFS]; /* received, not yet given out: a ring, each holds a buffer */
 	uint32_t got_head, got_tail;
@@ -276,7 +276,8 @@ static bool uring_poll(struct udp_link *l, struct uring *e)
 /* @return false: this is not the ring's thread */
 static bool uring_ready(struct udp_link *l, struct uring *e)
 {
-	if (!e->enabled && io_uring_register(e->ring.ring_fd, IORING_REGISTER_ENABLE_RINGS, NULL, 0) >= 0) { /* liburing 2.3 forgets to export the call for it */
+	if (!e->enabled &&
+	    io_uring_register(e->ring.ring_fd, IORING_REGISTER_ENABLE_RINGS, NULL, 0) >= 0) { /* liburing 2.3 forgets to export the call for it */
 		e->enabled = true;
 		e->thread = &uring_here;
 	}
@@ -401,6 +402,13 @@ static void uring_wait(struct udp_link *l, bool armed, struct link_wait *out)
 }
 
 const struct udp_engine udp_engine_uring = {
-	.name = "uring", .open = uring_open, .close = uring_close, .sock_add = uring_sock_add, .sock_del = uring_sock_del,
-	.tx = uring_tx, .reap = uring_reap, .rx = uring_rx, .wait = uring_wait,
+    .name = "uring",
+    .open = uring_open,
+    .close = uring_close,
+    .sock_add = uring_sock_add,
+    .sock_del = uring_sock_del,
+    .tx = uring_tx,
+    .reap = uring_reap,
+    .rx = uring_rx,
+    .wait = uring_wait,
 };
