@@ -522,6 +522,8 @@ static int run_sizes(struct bw *b)
 		print_head(b);
 	for (unsigned i = 0; i < sizes && !result; i++)
 		result = run_size(b, size[i]);
+	if (b->common.verbose)
+		node_print_stats(&b->node);
 	return result;
 }
 
