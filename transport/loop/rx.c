@@ -250,8 +250,10 @@ static size_t rx_run(struct loop *lp, struct rx_frame *batch, size_t n, uint64_t
 		const uint8_t *payload = split ? f->body : head + WIRE_BULK_HEADER_BYTES;
 		uint32_t bytes = split ? f->body_bytes : f->head_bytes - WIRE_BULK_HEADER_BYTES;
 		struct msg_arrival a = {.seq = wire_get32(head + 20), .offset = wire_get64(head + 24), .bytes = bytes};
-		struct flow_arrival fa = {
-			.number = wire_get64(head + 8), .wire_bytes = bytes + WIRE_BULK_HEADER_BYTES + overhead, .ecn = f->ecn, .ack_eliciting = true};
+		struct flow_arrival fa = {.number = wire_get64(head + 8),
+		        .wire_bytes = bytes + WIRE_BULK_HEADER_BYTES + overhead,
+		        .ecn = f->ecn,
+		        .ack_eliciting = true};
 		if (flow_rx_check(flow, fa.number) || msg_rx_where(pair, &a, &place) || place.flags || place.segs != 1)
 			break;
 		if (place.seg[0].addr == payload)

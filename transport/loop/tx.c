@@ -21,9 +21,8 @@ static void loop_chunk_put(struct loop *lp, struct loop_chunk *c)
 /* Header and segments of a frame that is sent from where its bytes are. */
 static inline void loop_finish_bare(struct loop_path *path, struct frame *f)
 {
-	struct wire_header h = {.version = WIRE_VERSION, .type = WIRE_BULK, .flags = f->flags, .path_id = f->path_id, .flow_id = f->flow_id,
-		.number = f->number, .channel = f->channel, .seq = f->seq, .offset = f->offset};
-	wire_header_encode(&h, f->head);
+	struct wire_header h = {.flags = f->flags, .number = f->number, .seq = f->seq, .offset = f->offset};
+	wire_bulk_encode(path->tx_prefix, &h, f->head);
 	f->path = path->via;
 	f->wire_bytes = WIRE_BULK_HEADER_BYTES + f->payload_bytes;
 	f->seg[0] = (struct frame_seg){.addr = f->head, .bytes = WIRE_BULK_HEADER_BYTES};
