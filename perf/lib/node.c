@@ -112,7 +112,7 @@ static int peer_event(struct node *n, const tern_event *e)
 		return NODE_GONE;
 	}
 	return node_error(n, "%s: %s%s%s", e->type == TERN_EV_CONNECTED ? "cannot connect" : "lost the other side", tern_error_text(e->status),
-	                  *detail ? ": " : "", detail);
+	        *detail ? ": " : "", detail);
 }
 
 static bool is_operation(const tern_event *e)

@@ -140,7 +140,7 @@ int talk_welcome(struct node *n, const char *tool)
 		result = talk_refuse(n, "this is %s, and the client is %s", tool, theirs ? theirs : "something else");
 	else if (version != TALK_VERSION)
 		result = talk_refuse(n, "this %s speaks version %d of the control messages, the client version %llu", tool, TALK_VERSION,
-		                     (unsigned long long)version);
+		        (unsigned long long)version);
 	else
 		result = talk_answer(n, json_pack("{s:s}", "tool", tool));
 	json_decref(question);

@@ -179,8 +179,9 @@ static void loop_wake(struct loop *lp)
 		loop_peer_activate(msg_pair_owner(pair));
 }
 
-void loop_step(struct loop *lp, uint64_t now_ns)
+bool loop_step(struct loop *lp, uint64_t now_ns)
 {
+	lp->is_moving = false;
 	lp->now_ns = now_ns;
 	lp->count.steps++;
 	loop_reap(lp, now_ns);
@@ -193,6 +194,7 @@ void loop_step(struct loop *lp, uint64_t now_ns)
 	loop_timers(lp, now_ns);
 	loop_wake(lp);
 	loop_tx(lp, now_ns);
+	return lp->is_moving;
 }
 
 uint64_t loop_when_ns(struct loop *lp, uint64_t now_ns)

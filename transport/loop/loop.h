@@ -116,6 +116,7 @@ struct loop {
 	struct loop_chunk *free_chunk;
 	struct loop_counters count;
 	bool is_posted;          /* something was posted since the last step */
+	bool is_moving;          /* frames came or left in this step */
 	uint64_t now_ns;
 	uint64_t peer_timeout_ns;
 	uint64_t rng;
@@ -131,8 +132,8 @@ int loop_open(const struct loop_config *config, struct loop **out);
 /** Closes its links too. Operations still in msg are the caller's to end before. */
 void loop_close(struct loop **lp);
 
-/** One round: reap, rx, timers, tx. Afterwards take msg_done, msg_notice_pop, loop_event. */
-void loop_step(struct loop *lp, uint64_t now_ns);
+/** One round: reap, rx, timers, tx. Afterwards take msg_done, msg_notice_pop, loop_event. @return true: frames came or left */
+bool loop_step(struct loop *lp, uint64_t now_ns);
 /** When the next step has something to do, as far as timers say; 0: at once. Frames come at any time. */
 uint64_t loop_when_ns(struct loop *lp, uint64_t now_ns);
 

@@ -228,6 +228,7 @@ static size_t rx_post(struct loop *lp, struct link *link)
 static void rx_batch(struct loop *lp, struct link *link, struct rx_frame *batch, size_t n, uint64_t now_ns)
 {
 	lp->stash_used = 0;
+	lp->is_moving = true;
 	for (size_t i = 0; i < n; i++) {
 		struct rx rx = {.lp = lp, .link = link, .frame = &batch[i], .last = &batch[n - 1], .now_ns = now_ns};
 		loop_rx_frame(&rx);

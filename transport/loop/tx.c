@@ -81,6 +81,7 @@ static bool loop_offer(struct loop_path *path, uint64_t now_ns)
 	if (!path->waiting_n)
 		return true;
 	size_t taken = link->ops->tx(link, path->waiting, path->waiting_n, now_ns);
+	path->loop->is_moving |= taken > 0;
 	path->waiting_n -= taken;
 	memmove(path->waiting, path->waiting + taken, path->waiting_n * sizeof(path->waiting[0]));
 	loop_reap_link(path->loop, link, now_ns);
@@ -113,18 +114,19 @@ static bool loop_burst(struct loop_path *path, bool last, uint64_t now_ns)
 	return n > 0;
 }
 
-/* @return true: it should be asked again in the next step */
-static bool loop_path_tx(struct loop_path *path, uint64_t now_ns)
+/* @return when the path wants another turn: 0 in the next step, UINT64_MAX never by itself */
+static uint64_t loop_path_tx(struct loop_path *path, uint64_t now_ns)
 {
-	for (unsigned round = 0; round < LOOP_TX_ROUNDS; round++) {
-		if (!path->via)
-			return false;
+	for (unsigned round = 0; path->via && round < LOOP_TX_ROUNDS; round++) {
 		if (!loop_offer(path, now_ns))
-			return true;
+			return 0;
+		uint64_t when = peer_when_ns(&path->pp, now_ns);
+		if (when > now_ns)
+			return when;
 		if (!loop_burst(path, false, now_ns))
-			return false;
+			return now_ns + 1; /* it wants to but cannot, out of frames, chunks or extents: the timer brings it back */
 	}
-	return !loop_offer(path, now_ns) || peer_when_ns(&path->pp, now_ns) <= now_ns;
+	return path->via && !loop_offer(path, now_ns) ? 0 : peer_when_ns(&path->pp, now_ns);
 }
 
 void loop_peer_flush(struct loop_peer *peer)
@@ -145,14 +147,12 @@ void loop_tx(struct loop *lp, uint64_t now_ns)
 	struct list *at;
 	while ((at = list_pop_front(&lp->active))) {
 		struct loop_path *path = list_entry(at, struct loop_path, active);
-		if (loop_path_tx(path, now_ns)) {
+		uint64_t when = loop_path_tx(path, now_ns);
+		if (when <= now_ns) {
 			list_push_back(&again, at);
 			continue;
 		}
 		path->is_active = false;
-		uint64_t when = peer_when_ns(&path->pp, now_ns);
-		if (when <= now_ns)
-			when = now_ns + 1; /* out of frames, chunks or extents: the next step tries again */
 		if (when == UINT64_MAX)
 			heap_remove(&lp->timers, path->slot);
 		else

