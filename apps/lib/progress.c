@@ -6,7 +6,16 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
-enum { DRAW_NS = 100000000, SAMPLE_NS = 250000000, BAR_MIN = 10, BAR_MAX = 40, WIDTH_DEFAULT = 80, WIDTH_BOTH_RATES = 110, NAME_MAX_WIDTH = 24, NAME_MIN_WIDTH = 8 };
+enum {
+	DRAW_NS = 100000000,
+	SAMPLE_NS = 250000000,
+	BAR_MIN = 10,
+	BAR_MAX = 40,
+	WIDTH_DEFAULT = 80,
+	WIDTH_BOTH_RATES = 110,
+	NAME_MAX_WIDTH = 24,
+	NAME_MIN_WIDTH = 8
+};
 
 void progress_open(struct progress *p, FILE *out, uint64_t total_bytes, uint64_t now_ns)
 {
