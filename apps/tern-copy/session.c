@@ -13,6 +13,7 @@
 #endif
 
 enum { LIST_ENTRY_BYTES = 12, GOODBYE_NS = 2000000000u };
+#define SILENCE_NS UINT64_C(60000000000) /* a sender has its list ready before it connects */
 #define WINDOW_MIN (UINT64_C(64) << 20)
 #define WINDOW_LONG (UINT64_C(256) << 20) /* rate unknown, and not a local link: 20 Gb/s x 100 ms */
 #define WINDOW_MAX (UINT64_C(4) << 30)
@@ -273,6 +274,10 @@ bool session_step(struct session *s)
 		return atomic_load(&s->link.gone) || (atomic_load(&s->link.farewell_done) && now - s->last_ns > GOODBYE_NS);
 	if (atomic_load(&s->link.gone)) {
 		copy_fail(&s->error, COPY_FAILED, "the sender is gone (killed, or the link is down); what arrived is kept for --resume");
+		return true;
+	}
+	if (!s->running && now - s->report.start_ns > SILENCE_NS) {
+		copy_fail(&s->error, COPY_FAILED, "a sender connected and said nothing for %d s", (int)(SILENCE_NS / 1000000000));
 		return true;
 	}
 	if (s->running)

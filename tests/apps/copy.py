@@ -454,6 +454,23 @@ def changes(root):
 
 
 @scenario
+def corrupt(root):
+    """Bytes that change behind the sender's back, its time set back: only the hash can tell."""
+    bed = Bed(root, SLOW)
+    path = bed.here / 'big.bin'
+    blob(path, 60_000_000)
+    at = path.stat().st_mtime_ns
+    r = bed.listen()
+    s = bed.send(path)
+    s.reach(4_000_000)
+    with open(path, 'r+b') as f:
+        f.write(bytes(60_000_000))
+    os.utime(path, ns=(at, at))
+    both(bed, r, s, 3, 3, 'xxh3')
+    check(not list(bed.there.iterdir()), f'left over: {list(bed.there.iterdir())}')
+
+
+@scenario
 def vanishes(root):
     while_sent(root, os.unlink, 'vanished while it was sent', size=120_000_000)
 
