@@ -21,6 +21,8 @@ struct node {
 	tern_ep *ep;
 	tern_peer peer; /* 0: none */
 	tern_peer last; /* the same, and after it has gone */
+	tern_peer waiting; /* server: the next client, 0: none */
+	uint64_t waiting_ns;
 	const struct options *options;
 	uint64_t progress_ns; /* when something last happened */
 	unsigned empty;       /* polls in a row that gave nothing */
