@@ -1,5 +1,5 @@
-/* The progress line. Called by programs of apps/ from their event loop. The terminal's width is asked for at each drawing (an ioctl, ten times a second):
- * so a resize needs no SIGWINCH handler and can race with nothing. */
+/* The progress line. Called by programs of apps/ from their event loop. The terminal's width is asked for at each drawing (an ioctl, ten times a
+ * second): so a resize needs no SIGWINCH handler and can race with nothing. */
 #include "progress.h"
 #include "units.h"
 #include <string.h>
@@ -98,7 +98,8 @@ char *progress_line(const struct progress *p, const char *name, uint64_t bytes, 
 		char left[UNITS_TEXT_MAX];
 		uint64_t rest = p->total_bytes > bytes ? p->total_bytes - bytes : 0;
 		double seconds = (double)rest / (double)now;
-		snprintf(eta, sizeof(eta), "  %.30s left", units_time(left, sizeof(left), seconds > 1e9 ? (uint64_t)1e18 : (uint64_t)(seconds * 1e9)));
+		snprintf(
+		        eta, sizeof(eta), "  %.30s left", units_time(left, sizeof(left), seconds > 1e9 ? (uint64_t)1e18 : (uint64_t)(seconds * 1e9)));
 	}
 	snprintf(tail, sizeof(tail), "%s%.20s  %.40s%.24s%.40s", percent, done, rate, share, eta);
 	unsigned used = columns(tail), room = width > used + 2 ? width - used - 2 : 0;

@@ -131,6 +131,10 @@ static void one_sided(const char *way, bool private)
 			break;
 	}
 	CHECK_EQ(tern_rmem_release(&remote), 0);
+	uint64_t end = inter_now_ns() + 5000000000ull;
+	while (tern_mem_release(&mem) == -TERN_EBUSY && inter_now_ns() < end)
+		inter_pump(1000000);
+	CHECK(!mem);
 }
 
 static void all(bool private)

@@ -115,6 +115,37 @@ static void unmatched_memory(void)
 	inter_pair_close(&p);
 }
 
+/* As many operations as the config says, no fewer, and not one more. */
+static void every_operation(void)
+{
+	enum { OPS = 40000 };
+	static uint8_t to[OPS];
+	tern_config c = inter_config();
+	tern_op op;
+	c.max_ops = OPS;
+	inter_pair_with(&p, "127.0.0.1", "", &c);
+	for (uint64_t i = 0; i < OPS; i++)
+		inter_recv(&p.b, p.ba, to + i, 1, i, 0);
+	CHECK_EQ(tern_recv(p.b.ep, p.ba, NULL, NULL, &op), -TERN_EAGAIN);
+	inter_drive(50000000);
+	CHECK_EQ(p.b.events, 0);
+	for (uint64_t i = 0; i < OPS; i++)
+		inter_send(&p.a, p.ab, "z", 1, i, 0);
+	for (uint64_t seen = 0, end = inter_now_ns() + 60000000000ull; seen < 2 * OPS;) {
+		CHECK(inter_now_ns() < end);
+		inter_pump(1000000);
+		seen += p.a.events + p.b.events;
+		for (size_t i = 0; i < p.a.events; i++)
+			CHECK_EQ(p.a.queue[i].status, 0);
+		for (size_t i = 0; i < p.b.events; i++)
+			CHECK_EQ(p.b.queue[i].status, 0);
+		p.a.events = p.b.events = 0;
+	}
+	for (uint64_t i = 0; i < OPS; i++)
+		CHECK_EQ(to[i], 'z');
+	inter_pair_close(&p);
+}
+
 static void too_many_peers(void)
 {
 	static struct inter_node n, far;
@@ -273,6 +304,7 @@ static void configs(void)
 static const struct inter_case cases[] = {
 	{"coalescing", coalescing},
 	{"unmatched_memory", unmatched_memory},
+	{"every_operation", every_operation},
 	{"too_many_peers", too_many_peers},
 	{"come_and_go", come_and_go},
 	{"threads_polling", threads_polling},

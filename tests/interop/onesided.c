@@ -65,6 +65,7 @@ static void there_and_back(const char *query, uint32_t flags)
 	region_open(&g, REGION, TERN_REMOTE_READ | TERN_REMOTE_WRITE);
 	for (size_t i = 0; i < sizeof(lengths) / sizeof(lengths[0]); i++) {
 		uint64_t n = lengths[i], at = (REGION - n) / 2;
+		inter_stat(&p.b, 0, "rx_frames"); /* takes b's lock: what its thread read of the region for us comes before, as far as a race detector can see */
 		memset(g.addr, 0xee, REGION);
 		inter_fill(from, n, n);
 		CHECK_EQ(move_wait(false, &g, at, from, n), 0);

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -117,6 +118,81 @@ static void sleepers_thread(void)
 static void sleepers_mixed(void)
 {
 	ping_pong(0, TERN_OWN_THREAD);
+}
+
+/* Two threads asleep on two endpoints of one context, woken by frames for the one, frames for the other, and posts of a third thread. */
+static struct inter_node near_node, far_node;
+static tern_ep *near_ep[2];
+static tern_peer near_peer[2];
+enum { ECHOES = 300 };
+
+static void *echo_waiter(void *arg)
+{
+	uintptr_t k = (uintptr_t)arg;
+	for (int i = 0; i < ECHOES; i++) {
+		tern_event e = {0};
+		size_t got = 0;
+		char x = 0;
+		tern_iov iov = {.addr = &x, .bytes = 1};
+		tern_op r;
+		if (tern_recv(near_ep[k], near_peer[k], &(tern_buf){.iov = &iov, .n = 1}, NULL, &r))
+			return (void *)1;
+		iov = (tern_iov){.addr = "e", .bytes = 1};
+		tern_args args = {.size_bytes = sizeof(args), .flags = TERN_QUIET | TERN_INJECT};
+		if (tern_send(near_ep[k], near_peer[k], &(tern_buf){.iov = &iov, .n = 1}, &args, NULL))
+			return (void *)2;
+		while (e.op != r)
+			if (tern_wait(near_ep[k], &e, 1, 20000000000ull, &got))
+				return (void *)3;
+		if (e.status || x != 'e')
+			return (void *)4;
+	}
+	return NULL;
+}
+
+static void two_waiters(void)
+{
+	pthread_t thread[2];
+	tern_config c = inter_config();
+	tern_event e;
+	char x[64];
+	size_t got;
+	c.flags = TERN_OWN_THREAD;
+	inter_open(&far_node, &c);
+	inter_listen(&far_node, "127.0.0.1", "");
+	inter_open(&near_node, NULL);
+	near_ep[0] = near_node.ep;
+	CHECK_EQ(tern_ep_open(near_node.ctx, &near_ep[1]), 0);
+	for (int k = 0; k < 2; k++) {
+		char text[64];
+		snprintf(text, sizeof(text), "udp://127.0.0.1:%u", far_node.port);
+		CHECK_EQ(tern_connect_text(near_ep[k], text, NULL, &near_peer[k]), 0);
+		do
+			CHECK_EQ(tern_wait(near_ep[k], &e, 1, 10000000000ull, &got), 0);
+		while (e.type != TERN_EV_CONNECTED);
+		CHECK_EQ(e.status, 0);
+	}
+	for (int i = 0; i < 64; i++)
+		inter_recv(&far_node, TERN_ANY_PEER, x + i, 1, 0, UINT64_MAX);
+	for (uintptr_t k = 0; k < 2; k++)
+		CHECK_EQ(pthread_create(&thread[k], NULL, echo_waiter, (void *)k), 0);
+	for (int left = 2 * ECHOES; left > 0;) {
+		CHECK_EQ(tern_wait(far_node.ep, &e, 1, 20000000000ull, &got), 0);
+		if (e.type != TERN_EV_RECV)
+			continue;
+		CHECK_EQ(e.status, 0);
+		inter_send(&far_node, e.peer, "e", 1, 0, TERN_QUIET | TERN_INJECT);
+		inter_recv(&far_node, TERN_ANY_PEER, x, 1, 0, UINT64_MAX);
+		left--;
+	}
+	for (int k = 0; k < 2; k++) {
+		void *bad;
+		pthread_join(thread[k], &bad);
+		CHECK_EQ((uintptr_t)bad, 0);
+	}
+	CHECK_EQ(tern_ep_close(&near_ep[1]), 0);
+	inter_close(&near_node);
+	inter_close(&far_node);
 }
 
 /* One epoll over both descriptors carries a transfer with retransmission timers and all; tern_poll only when a descriptor says so. */
@@ -342,6 +418,7 @@ static const struct inter_case cases[] = {
 	{"sleepers_polling", sleepers_polling},
 	{"sleepers_thread", sleepers_thread},
 	{"sleepers_mixed", sleepers_mixed},
+	{"two_waiters", two_waiters},
 	{"epoll_polling", epoll_polling},
 	{"epoll_thread", epoll_thread},
 	{"test_polling", test_polling},

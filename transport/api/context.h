@@ -5,11 +5,11 @@
  * control-plane functions. Operations go past the lock: slab -> command ring -> loop -> event ring -> poller. */
 #ifndef API_CONTEXT_H
 #define API_CONTEXT_H
-#include <ck_ring.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include "base/list.h"
+#include "base/ring.h"
 #include "control/contract.h"
 #include "control/control.h"
 #include "loop/loop.h"
@@ -138,6 +138,7 @@ struct tern_ep {
 	_Atomic bool armed;    /* A1: set by tern_arm, then the ring is looked at; R1: the loop fills the ring, then looks here. Both seq_cst */
 	_Atomic uint32_t open_ops;
 	bool is_closing;
+	bool asleep;           /* the poller's own: armed since its last poll, counted in tern_ctx.sleeping */
 };
 
 struct api_note_text {
@@ -175,7 +176,7 @@ struct tern_ctx {
 	pthread_t thread;
 	bool has_thread;
 	_Atomic bool stop;
-	_Atomic bool sleeping; /* A2: set, then the command ring is looked at; R2: a command is put in, then this is looked at. Both seq_cst */
+	_Atomic int sleeping;  /* A2: raised, then the command ring is looked at; R2: a command is put in, then this is looked at. Both seq_cst. The thread, or each armed endpoint */
 	int wake_fd, timer_fd, epoll_fd;
 	uint64_t now_ns;
 	struct api_note_text note[API_NOTES];

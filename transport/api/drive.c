@@ -14,7 +14,7 @@
 static void api_ring_put(tern_ep *ep, void *entry)
 {
 	/* sized for every operation and every node there can be: it never overflows */
-	ck_ring_enqueue_spsc(&ep->events, ep->slots, entry);
+	ring_put(&ep->events, ep->slots, entry);
 	atomic_thread_fence(memory_order_seq_cst);
 	if (atomic_load_explicit(&ep->armed, memory_order_relaxed) && atomic_exchange(&ep->armed, false)) {
 		uint64_t one = 1;
@@ -135,7 +135,7 @@ static bool api_commands(tern_ctx *ctx)
 {
 	void *entry;
 	unsigned n = 0;
-	while (n < API_COMMANDS_STEP && ck_ring_dequeue_mpsc(&ctx->commands, ctx->command_slots, &entry)) {
+	while (n < API_COMMANDS_STEP && (entry = ring_get(&ctx->commands, ctx->command_slots))) {
 		api_run_command(ctx, (uintptr_t)entry);
 		n++;
 	}
@@ -145,7 +145,7 @@ static bool api_commands(tern_ctx *ctx)
 void api_commands_flush(tern_ctx *ctx)
 {
 	/* bounded by what the ring holds now: others may go on posting */
-	for (unsigned n = ck_ring_size(&ctx->commands), i = 0; i < n; i += API_COMMANDS_STEP)
+	for (unsigned n = ring_entries(&ctx->commands), i = 0; i < n; i += API_COMMANDS_STEP)
 		api_commands(ctx);
 }
 
@@ -216,7 +216,8 @@ uint64_t api_arm_links(tern_ctx *ctx)
 	return when;
 }
 
-/* Sleeps until a descriptor, a command or `when`. The lock is not held. */
+/* Sleeps until a descriptor, a command or `when`. The lock is not held; `sleeping` was set while it was (A2), so that whoever changed something since then wrote to
+ * wake_fd, and the command ring is looked at after it. */
 static void api_sleep(tern_ctx *ctx, uint64_t when_ns)
 {
 	uint64_t now = clock_now_ns(), count;
@@ -227,10 +228,8 @@ static void api_sleep(tern_ctx *ctx, uint64_t when_ns)
 		ts.tv_sec = (time_t)(nap / 1000000000);
 		ts.tv_nsec = (long)(nap % 1000000000);
 	}
-	atomic_store(&ctx->sleeping, true); /* A2 */
-	if (!ck_ring_size(&ctx->commands) && !atomic_load(&ctx->waiters) && !atomic_load(&ctx->stop))
+	if (!ring_entries(&ctx->commands) && !atomic_load(&ctx->waiters) && !atomic_load(&ctx->stop))
 		epoll_pwait2(ctx->epoll_fd, ev, 4, &ts, NULL);
-	atomic_store(&ctx->sleeping, false);
 	if (read(ctx->wake_fd, &count, sizeof(count)) < 0 && errno != EAGAIN)
 		LOG(ctx, TERN_LOG_WARN, "eventfd: %s", strerror(errno));
 }
@@ -258,14 +257,17 @@ void *api_thread(void *arg)
 		pthread_mutex_lock(&ctx->lock);
 		if (api_step(ctx, now))
 			busy_ns = now;
-		else if (now - busy_ns > API_SPIN_NS)
+		else if (now - busy_ns > API_SPIN_NS) {
+			atomic_store(&ctx->sleeping, 1); /* A2 */
 			when = api_arm_links(ctx);
+		}
 		pthread_mutex_unlock(&ctx->lock);
 		/* bounded: a waiter takes the lock as soon as it runs */
 		for (unsigned i = 0; i < 1000 && atomic_load(&ctx->waiters); i++)
 			sched_yield();
 		if (when > now + API_SLEEP_MIN_NS)
 			api_sleep(ctx, when);
+		atomic_store(&ctx->sleeping, 0);
 	}
 	return NULL;
 }

@@ -14,7 +14,7 @@ static size_t event_take(tern_ep *ep, tern_event *events, size_t n)
 {
 	size_t got = 0;
 	void *entry;
-	while (got < n && ck_ring_dequeue_spsc(&ep->events, ep->slots, &entry)) {
+	while (got < n && (entry = ring_get(&ep->events, ep->slots))) {
 		if ((uintptr_t)entry & 1) {
 			struct api_node *node = (struct api_node *)((uintptr_t)entry & ~(uintptr_t)1);
 			events[got++] = node->event;
@@ -27,6 +27,14 @@ static size_t event_take(tern_ep *ep, tern_event *events, size_t n)
 	return got;
 }
 
+/* Without a thread of the library: whether this endpoint's poller may be asleep. Others of the same context sleep and wake on their own. */
+static void event_asleep(tern_ep *ep, bool asleep)
+{
+	if (ep->asleep != asleep)
+		atomic_fetch_add(&ep->ctx->sleeping, asleep ? 1 : -1);
+	ep->asleep = asleep;
+}
+
 int tern_poll(tern_ep *ep, tern_event *events, size_t n, size_t *got)
 {
 	if (!ep || !events || !got)
@@ -34,8 +42,10 @@ int tern_poll(tern_ep *ep, tern_event *events, size_t n, size_t *got)
 	*got = 0;
 	if (api_fork_check(ep->ctx))
 		return -TERN_EFORK;
-	if (!ep->ctx->has_thread)
+	if (!ep->ctx->has_thread) {
+		event_asleep(ep, false);
 		api_drive(ep->ctx);
+	}
 	*got = event_take(ep, events, n);
 	return 0;
 }
@@ -46,15 +56,16 @@ int tern_fd(tern_ep *ep)
 }
 
 /* Without a thread of its own the descriptor must also fire for frames, commands of other threads and timers. */
-static int event_arm_context(tern_ctx *ctx)
+static int event_arm_context(tern_ep *ep)
 {
+	tern_ctx *ctx = ep->ctx;
 	struct itimerspec it = {0};
 	if (pthread_mutex_trylock(&ctx->lock))
 		return -TERN_EAGAIN; /* somebody drives right now and may bring something */
 	ctx->now_ns = clock_now_ns();
-	atomic_store(&ctx->sleeping, true);
+	event_asleep(ep, true);
 	uint64_t when = api_arm_links(ctx);
-	bool ready = when <= ctx->now_ns || ck_ring_size(&ctx->commands);
+	bool ready = when <= ctx->now_ns || ring_entries(&ctx->commands);
 	if (!ready && when != UINT64_MAX) {
 		it.it_value.tv_sec = (time_t)(when / 1000000000);
 		it.it_value.tv_nsec = (long)(when % 1000000000);
@@ -62,7 +73,7 @@ static int event_arm_context(tern_ctx *ctx)
 	if (!ready)
 		timerfd_settime(ctx->timer_fd, TFD_TIMER_ABSTIME, &it, NULL);
 	else
-		atomic_store(&ctx->sleeping, false);
+		event_asleep(ep, false);
 	pthread_mutex_unlock(&ctx->lock);
 	return ready ? -TERN_EAGAIN : 0;
 }
@@ -85,11 +96,11 @@ int tern_arm(tern_ep *ep)
 	if (!ep->ctx->has_thread) {
 		event_drain(ep->ctx->wake_fd);
 		event_drain(ep->ctx->timer_fd);
-		int err = event_arm_context(ep->ctx);
+		int err = event_arm_context(ep);
 		if (err)
 			return err;
 	}
-	return ck_ring_size(&ep->events) ? -TERN_EAGAIN : 0;
+	return ring_entries(&ep->events) ? -TERN_EAGAIN : 0;
 }
 
 static int event_sleep(tern_ep *ep, uint64_t end_ns)
@@ -105,7 +116,6 @@ static int event_sleep(tern_ep *ep, uint64_t end_ns)
 	}
 	if (ppoll(&p, 1, timeout, NULL) < 0 && errno != EINTR)
 		return ERR(TERN_EIO, "poll: %s", strerror(errno));
-	atomic_store(&ep->ctx->sleeping, atomic_load(&ep->ctx->sleeping) && ep->ctx->has_thread);
 	return 0;
 }
 

@@ -28,7 +28,7 @@ int api_slab_open(struct api_slab *s, size_t bytes, uint32_t n)
 	if (!s->slots)
 		return -TERN_ENOMEM;
 	for (uint32_t i = 0; i < n; i++)
-		ck_ring_enqueue_mpmc(&s->ring, s->slots, s->memory + s->bytes * i); /* not spsc: that leaves the other producers' head behind, and every put fails */
+		ring_put_any(&s->ring, s->slots, s->memory + s->bytes * i); /* by many, as they come back */
 	return 0;
 }
 
@@ -43,13 +43,12 @@ void api_slab_close(struct api_slab *s)
 
 void *api_slab_get(struct api_slab *s)
 {
-	void *object;
-	return ck_ring_dequeue_mpmc(&s->ring, s->slots, &object) ? object : NULL;
+	return ring_get_any(&s->ring, s->slots);
 }
 
 void api_slab_put(struct api_slab *s, void *object)
 {
 	/* there is room for every object there is; it can only be full to a taker who has not said so yet */
-	while (!ck_ring_enqueue_mpmc(&s->ring, s->slots, object))
+	while (!ring_put_any(&s->ring, s->slots, object))
 		ck_pr_stall();
 }
