@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include "clock.h"
 #include "stop.h"
@@ -71,6 +72,9 @@ void node_close(struct node *n)
 		tern_ep_close(&n->ep);
 	if (n->ctx)
 		tern_close(&n->ctx);
+	free(n->in);
+	free(n->out);
+	n->in = n->out = NULL;
 }
 
 /* The address as given, with private=1 where --private says so. */
@@ -308,6 +312,20 @@ void node_part(struct node *n, bool drain)
 		other_peer(n, &event);
 	}
 	n->peer = 0;
+}
+
+void node_release(struct node *n, tern_mem **mem)
+{
+	tern_event event;
+	size_t got;
+	uint64_t until = clock_ns() + PART_NS;
+
+	while (*mem && tern_mem_release(mem) == -TERN_EBUSY && clock_ns() < until) {
+		int err = tern_wait(n->ep, &event, 1, SLEEP_NS / 10, &got);
+		if (!err && got && !is_operation(&event) && event.peer != n->peer)
+			other_peer(n, &event);
+	}
+	*mem = NULL;
 }
 
 int node_send(struct node *n, const void *data, uint64_t bytes, const tern_args *args)
