@@ -13,7 +13,7 @@
 enum {
 	PEER_PATHS_MAX = 16,
 	PEER_FRAME_MIN = 1232, /* UDP payload that every IPv6 path carries (1280 - 48): where a search starts */
-	PEER_PONGS_MAX = 8,
+	PEER_PONGS_MAX = 12,   /* a whole round of the size search, in any order */
 	PEER_MIX_MAX = 8192,   /* largest MIX payload: enough small messages to make a frame pay, little enough to stay in the cache */
 	PEER_ITEMS_MAX = 64,   /* records of one MIX frame that must be recovered */
 	PEER_QUANTUM_MIN = 65536, /* bytes of one bulk message before the next has its turn */
