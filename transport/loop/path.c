@@ -162,12 +162,8 @@ int loop_peer_up(struct loop_peer *peer, const struct session *session, struct l
 
 void loop_peer_lost(struct loop_peer *peer)
 {
-	peer->peer.control_lost = true;
-	for (unsigned i = 0; i < peer->peer.paths; i++) {
-		struct peer_path *pp = &peer->path[i]->pp;
-		pp->ping_when_ns = peer->loop->now_ns;
-		loop_activate(peer->path[i]);
-	}
+	peer_control_lost(&peer->peer, peer->loop->now_ns);
+	loop_peer_activate(peer);
 }
 
 static void loop_path_close(struct loop_path *path)

@@ -162,8 +162,8 @@ static void rx_follow(struct rx *rx)
 {
 	struct loop_path *path = rx->path;
 	struct link_addr from;
-	if (path->via && (rx->frame->path == path->via || path->pp.initiator))
-		return;
+	if (path->via && (rx->frame->path == path->via || path->pp.initiator || rx->h.number < path->pp.flow.rx_newest_end))
+		return; /* an older frame, held back and sent on from elsewhere, moves nothing */
 	if (rx->link->ops->from(rx->link, rx->frame, &from))
 		return;
 	if (path->via && from.bytes == path->via->remote.bytes && !memcmp(from.data, path->via->remote.data, from.bytes))

@@ -271,6 +271,7 @@ size_t peer_tx(struct peer_path *path, struct peer_tray *t, uint64_t now_ns)
 	if (path->peer->state == PEER_GONE || path->state == PEER_PATH_WAITING)
 		return 0;
 	peer_tx_control(path, t, now_ns);
+	peer_owe(path->peer, now_ns);
 	if (path->state != PEER_PATH_UP)
 		return t->n;
 	peer_quantum(path);
@@ -287,5 +288,6 @@ size_t peer_tx(struct peer_path *path, struct peer_tray *t, uint64_t now_ns)
 		if (!sent)
 			break;
 	}
+	peer_owe(path->peer, now_ns);
 	return t->n;
 }
