@@ -83,17 +83,20 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 	return 0;
 }
 
+static void drop_buffers(struct lat *l)
+{
+	node_release(&l->node, &l->out_mem);
+	node_release(&l->node, &l->in_mem);
+	l->room = 0;
+}
+
 /* Both buffers, for messages up to `bytes`; a server keeps them for its next client. */
 static int buffers(struct lat *l, uint64_t bytes)
 {
 	if (bytes <= l->room)
 		return NODE_OK;
-	l->room = 0;
-	int err = l->out_mem ? tern_mem_release(&l->out_mem) : 0;
-	if (!err && l->in_mem)
-		err = tern_mem_release(&l->in_mem);
-	if (!err)
-		err = tern_mem_alloc(l->node.ctx, bytes, &l->out, &l->out_mem);
+	drop_buffers(l);
+	int err = tern_mem_alloc(l->node.ctx, bytes, &l->out, &l->out_mem);
 	if (!err)
 		err = tern_mem_alloc(l->node.ctx, bytes, &l->in, &l->in_mem);
 	if (err)
@@ -223,6 +226,7 @@ static int serve(struct lat *l)
 
 	if (result == NODE_FAILED)
 		fprintf(stderr, TOOL ": %s\n", l->node.error);
+	drop_buffers(l);
 	node_close(&l->node);
 	return result == NODE_FAILED ? EXIT_FAILED : EXIT_OK;
 }
@@ -348,6 +352,7 @@ static int client(struct lat *l)
 	if (result == NODE_FAILED || result == NODE_GONE)
 		fprintf(stderr, TOOL ": %s\n", l->node.error);
 	node_part(&l->node, !result);
+	drop_buffers(l);
 	node_close(&l->node);
 	samples_close(&l->samples);
 	json_decref(l->results);

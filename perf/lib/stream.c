@@ -94,15 +94,14 @@ int stream_open(struct stream *s, struct node *node, const struct stream_plan *p
 	return result;
 }
 
-/* Memory may still be in use when a run was cut short; then the context keeps it until it is closed. */
 void stream_close(struct stream *s)
 {
 	if (s->remote)
 		tern_rmem_release(&s->remote);
-	if (s->source_mem)
-		tern_mem_release(&s->source_mem);
-	if (s->target_mem)
-		tern_mem_release(&s->target_mem);
+	if (s->node)
+		node_release(s->node, &s->source_mem);
+	if (s->node)
+		node_release(s->node, &s->target_mem);
 	free(s->source_hash);
 	free(s->remote_hash);
 	s->source_hash = s->remote_hash = NULL;

@@ -72,8 +72,8 @@ static bool hold(const char *name, const struct counts *before, uint64_t bytes, 
 		right &= fits;
 		wrong += !fits && last;
 		if (!fits && last)
-			printf("\n    %s: %s %llu bytes of a message of %llu; docs/copies.md says %u times", name, what[k], (unsigned long long)moved[k],
-				   (unsigned long long)bytes, row[i].value[k]);
+			printf("\n    %s: %s %llu bytes of a message of %llu; docs/copies.md says %u times", name, what[k],
+			        (unsigned long long)moved[k], (unsigned long long)bytes, row[i].value[k]);
 	}
 	return right;
 }

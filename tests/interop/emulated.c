@@ -88,7 +88,9 @@ static void duplicated(void)
 
 static void everything(void)
 {
-	over("[link]\ndelay = 4ms\nrate = 300mbit\nlimit = 256kib\nloss = 2%\nreorder = 3% 2ms\nduplicate = 3%\noutage = 200ms 60ms\nstep = 300ms 7ms\n", 0, "");
+	over("[link]\ndelay = 4ms\nrate = 300mbit\nlimit = 256kib\nloss = 2%\nreorder = 3% 2ms\nduplicate = 3%\noutage = 200ms 60ms\nstep = 300ms "
+	     "7ms\n",
+	        0, "");
 	inter_pair_close(&p);
 }
 

@@ -253,7 +253,8 @@ static void resend(const struct caught *c, bool changed)
 			for (int i = 0; i < kind; i++)
 				d.data[lrand48() % (lrand48() % 2 ? 40 : (long)n) % (long)n] ^= (uint8_t)(1 + lrand48() % 255);
 	}
-	d.ip = (struct iphdr){.version = 4, .ihl = 5, .ttl = 64, .protocol = IPPROTO_UDP, .saddr = htonl(INADDR_LOOPBACK), .daddr = htonl(INADDR_LOOPBACK)};
+	d.ip = (struct iphdr){
+	        .version = 4, .ihl = 5, .ttl = 64, .protocol = IPPROTO_UDP, .saddr = htonl(INADDR_LOOPBACK), .daddr = htonl(INADDR_LOOPBACK)};
 	d.udp = (struct udphdr){.source = htons(c->from), .dest = htons(c->to), .len = htons((uint16_t)(sizeof(d.udp) + n))};
 	sendto(sender, &d, sizeof(d.ip) + sizeof(d.udp) + n, MSG_DONTWAIT, (struct sockaddr *)&to, sizeof(to));
 }
@@ -271,7 +272,8 @@ static bool tap_open(void)
 	tap = socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC, htons(ETH_P_IP));
 	sender = socket(AF_INET, SOCK_RAW | SOCK_CLOEXEC, IPPROTO_RAW);
 	struct sockaddr_ll at = {.sll_family = AF_PACKET, .sll_protocol = htons(ETH_P_IP), .sll_ifindex = (int)if_nametoindex("lo")};
-	if (tap >= 0 && sender >= 0 && !setsockopt(tap, SOL_PACKET, PACKET_VNET_HDR, &one, sizeof(one)) && !bind(tap, (struct sockaddr *)&at, sizeof(at)))
+	if (tap >= 0 && sender >= 0 && !setsockopt(tap, SOL_PACKET, PACKET_VNET_HDR, &one, sizeof(one)) &&
+	        !bind(tap, (struct sockaddr *)&at, sizeof(at)))
 		return true;
 	printf("\nSKIP: hostile: real frames are not captured: %s (needs CAP_NET_RAW)\n", strerror(errno));
 	return false;

@@ -343,6 +343,26 @@ static void silent_busy(void)
 	dies(SIGSTOP, true, 0, 1000000000ull, 4000000000ull);
 }
 
+/* Silence of which nobody expected an end kills nobody, however long it is: only what is owed has a time. */
+static void idle_then_busy(void)
+{
+	char x;
+	tern_config c = inter_config();
+	c.peer_timeout_ns = 200000000;
+	for (int mode = 0; mode < 2; mode++) {
+		c.flags = mode ? TERN_OWN_THREAD : 0;
+		inter_pair_with(&p, "127.0.0.1", "", &c);
+		for (int i = 0; i < 3; i++) {
+			inter_drive(450000000);
+			CHECK_EQ(p.a.events + p.b.events, 0);
+			tern_op r = inter_recv(&p.b, p.ba, &x, 1, 1, 0);
+			inter_send(&p.a, p.ab, "x", 1, 1, TERN_QUIET);
+			CHECK_EQ(inter_await(&p.b, TERN_EV_RECV, r).status, 0);
+		}
+		inter_pair_close(&p);
+	}
+}
+
 /* ---- forks --------------------------------------------------------------------------------------------------------------------------- */
 
 static int forked_calls(void)
@@ -451,6 +471,7 @@ static const struct inter_case cases[] = {
 	{"killed_busy_thread", killed_busy_thread},
 	{"killed_idle", killed_idle},
 	{"silent_busy", silent_busy},
+	{"idle_then_busy", idle_then_busy},
 	{"forks_polling", forks_polling},
 	{"forks_thread", forks_thread},
 	{"closed_in_the_middle", closed_in_the_middle},

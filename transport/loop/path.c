@@ -115,6 +115,10 @@ static int loop_path_up(struct loop_path *path, const struct session *session, c
 	if (err)
 		return err;
 	path->mtu_bytes = params->mtu_bytes;
+	if (session->is_private) {
+		path->rx_prefix = wire_bulk_prefix(sp->path_id, path->flow_id);
+		path->tx_prefix = wire_bulk_prefix(sp->path_id, sp->remote_flow_id);
+	}
 	struct peer_path_config pc = {
 	    .path_id = sp->path_id,
 	    .sealed = !session->is_private,
@@ -158,12 +162,8 @@ int loop_peer_up(struct loop_peer *peer, const struct session *session, struct l
 
 void loop_peer_lost(struct loop_peer *peer)
 {
-	peer->peer.control_lost = true;
-	for (unsigned i = 0; i < peer->peer.paths; i++) {
-		struct peer_path *pp = &peer->path[i]->pp;
-		pp->ping_when_ns = peer->loop->now_ns;
-		loop_activate(peer->path[i]);
-	}
+	peer_control_lost(&peer->peer, peer->loop->now_ns);
+	loop_peer_activate(peer);
 }
 
 static void loop_path_close(struct loop_path *path)

@@ -24,6 +24,7 @@ void peer_init(struct peer *peer, uint64_t id, struct msg *msg, struct msg_pair 
 	peer->msg = msg;
 	peer->pair = pair;
 	peer->timeout_ns = timeout_ns;
+	peer->owed_ns = UINT64_MAX;
 }
 
 static void peer_frame_size(struct peer_path *path, uint32_t frame_max, uint64_t now_ns)
@@ -215,22 +216,36 @@ int peer_rx_mix(struct peer_path *path, const uint8_t *payload, size_t bytes, ui
 	return result;
 }
 
-/* Silence is judged against every path of the peer: a silent path of a talking peer is not a dead peer (5.13). */
-static int peer_liveness(struct peer_path *path, uint64_t now_ns)
+void peer_owe(struct peer *peer, uint64_t now_ns)
 {
-	struct peer *peer = path->peer;
-	uint64_t heard = 0;
 	bool owed = peer->state == PEER_OPENING;
-	for (unsigned i = 0; i < peer->paths; i++) {
-		const struct peer_path *p = peer->path[i];
-		heard = p->heard_ns > heard ? p->heard_ns : heard;
-		owed |= flow_in_flight_bytes(&p->flow) > 0 || p->ping_unanswered > 0;
-	}
-	uint64_t silent = now_ns > heard ? now_ns - heard : 0;
-	uint64_t bound = peer->control_lost ? peer->timeout_ns / 10 : peer->timeout_ns;
-	if (owed && silent >= bound)
-		return peer->state == PEER_OPENING ? -TERN_EBLOCKED : -TERN_EPEER;
-	return 0;
+	for (unsigned i = 0; i < peer->paths; i++)
+		owed |= flow_in_flight_bytes(&peer->path[i]->flow) > 0 || peer->path[i]->ping_unanswered > 0;
+	if (!owed)
+		peer->owed_ns = UINT64_MAX;
+	else if (peer->owed_ns == UINT64_MAX)
+		peer->owed_ns = now_ns;
+}
+
+void peer_control_lost(struct peer *peer, uint64_t now_ns)
+{
+	peer->control_lost = true;
+	if (peer->owed_ns != UINT64_MAX)
+		peer->owed_ns = now_ns;
+	for (unsigned i = 0; i < peer->paths; i++)
+		peer->path[i]->ping_when_ns = now_ns;
+}
+
+/* When silence has lasted too long; UINT64_MAX: nothing is owed. It is judged against every path of the peer: a silent path of a talking peer is not a dead
+ * peer (5.13). */
+static uint64_t peer_dead_when_ns(const struct peer *peer)
+{
+	uint64_t since = peer->owed_ns;
+	if (since == UINT64_MAX)
+		return UINT64_MAX;
+	for (unsigned i = 0; i < peer->paths; i++)
+		since = peer->path[i]->heard_ns > since ? peer->path[i]->heard_ns : since;
+	return since + (peer->control_lost ? peer->timeout_ns / 10 : peer->timeout_ns);
 }
 
 static void peer_ping_timer(struct peer_path *path, uint64_t now_ns)
@@ -255,7 +270,10 @@ int peer_timers(struct peer_path *path, uint64_t now_ns)
 		peer_reports(path, r, flow_on_timer(&path->flow, now_ns, r, PEER_ITEMS_MAX));
 	}
 	peer_ping_timer(path, now_ns);
-	return peer_liveness(path, now_ns);
+	peer_owe(path->peer, now_ns);
+	if (peer_dead_when_ns(path->peer) > now_ns)
+		return 0;
+	return path->peer->state == PEER_OPENING ? -TERN_EBLOCKED : -TERN_EPEER;
 }
 
 /* The ping that is due: PEER_PING_BARE, or the datagram size it must be padded to; 0: none. A round is the link's limit and each smaller rung of the ladder
@@ -288,7 +306,7 @@ uint64_t peer_when_ns(struct peer_path *path, uint64_t now_ns)
 	if (path->peer->state == PEER_GONE)
 		return UINT64_MAX;
 	if (path->state == PEER_PATH_WAITING)
-		return path->opened_ns + path->peer->timeout_ns;
+		return peer_dead_when_ns(path->peer);
 	if (path->pongs)
 		return 0;
 	t = flow_deadline_ns(&path->flow);
@@ -297,10 +315,8 @@ uint64_t peer_when_ns(struct peer_path *path, uint64_t now_ns)
 	when = t < when ? t : when;
 	t = path->search_when_ns;
 	when = t < when ? t : when;
-	if (path->ping_unanswered || path->peer->state == PEER_OPENING || flow_in_flight_bytes(&path->flow)) {
-		t = path->heard_ns + (path->peer->control_lost ? path->peer->timeout_ns / 10 : path->peer->timeout_ns);
-		when = t < when ? t : when;
-	}
+	t = peer_dead_when_ns(path->peer);
+	when = t < when ? t : when;
 	if (path->state == PEER_PATH_UP && msg_tx_want(path->peer->pair)) {
 		uint64_t open = UINT64_MAX;
 		if (flow_tx_room(&path->flow, now_ns, &open))

@@ -13,7 +13,7 @@
 enum {
 	PEER_PATHS_MAX = 16,
 	PEER_FRAME_MIN = 1232, /* UDP payload that every IPv6 path carries (1280 - 48): where a search starts */
-	PEER_PONGS_MAX = 8,
+	PEER_PONGS_MAX = 12,   /* a whole round of the size search, in any order */
 	PEER_MIX_MAX = 8192,   /* largest MIX payload: enough small messages to make a frame pay, little enough to stay in the cache */
 	PEER_ITEMS_MAX = 64,   /* records of one MIX frame that must be recovered */
 	PEER_QUANTUM_MIN = 65536, /* bytes of one bulk message before the next has its turn */
@@ -76,6 +76,7 @@ struct peer {
 	bool control_lost;      /* the control connection went: look sooner */
 	int32_t status;         /* why it is gone, -TERN_E... */
 	uint64_t timeout_ns;    /* silence while something is owed */
+	uint64_t owed_ns;       /* since when something has been owed; UINT64_MAX: nothing is. Silence before that was nobody's fault */
 	uint64_t copied_bytes;  /* through base/copy.h */
 	struct peer_path *path[PEER_PATHS_MAX];
 };
@@ -104,6 +105,12 @@ void peer_path_shrunk(struct peer_path *path, uint32_t frame_limit, uint64_t now
 
 /** Gives what the flow still holds back to msg as lost. The peer goes on with its other paths. */
 void peer_path_close(struct peer_path *path);
+
+/** The control connection went: from now on a tenth of the timeout holds, and the path is asked at once. */
+void peer_control_lost(struct peer *peer, uint64_t now_ns);
+
+/** Notes whether something is owed now; after anything was sent. */
+void peer_owe(struct peer *peer, uint64_t now_ns);
 
 /** The peer is gone: all operations end with `status`, paths are emptied. */
 void peer_end(struct peer *peer, int status);
