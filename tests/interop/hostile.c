@@ -1,6 +1,6 @@
-/* Strangers and vandals: rubbish at the UDP and TCP ports, real frames changed or sent again, while a transfer runs. The transfer stays intact, counters tell.
- * Rubbish comes from a stranger's socket and, by a duplicate of the library's own socket, from the peer's very address. Real frames are read off the loopback
- * interface, which needs CAP_NET_RAW; without it that case is skipped with its reason. */
+/* Strangers and vandals: rubbish at the UDP and TCP ports, real frames changed or sent again, while a transfer runs. The transfer stays intact,
+ * counters tell. Rubbish comes from a stranger's socket and, by a duplicate of the library's own socket, from the peer's very address. Real frames
+ * are read off the loopback interface, which needs CAP_NET_RAW; without it that case is skipped with its reason. */
 #include <arpa/inet.h>
 #include <errno.h>
 #include <linux/if_ether.h>
@@ -43,7 +43,7 @@ static size_t own_sockets(uint16_t port, int *out, size_t max)
 		socklen_t type_bytes = sizeof(int), a = sizeof(local), b = sizeof(remote);
 		int type;
 		if (getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &type_bytes) || type != SOCK_DGRAM || getsockname(fd, (struct sockaddr *)&local, &a) ||
-		    getpeername(fd, (struct sockaddr *)&remote, &b))
+		        getpeername(fd, (struct sockaddr *)&remote, &b))
 			continue;
 		if (ntohs(remote.sin_port) == port || ntohs(local.sin_port) == port)
 			out[n++] = dup(fd);
@@ -238,7 +238,11 @@ static void tap_read(void)
 /* Sent with the addresses it once had. */
 static void resend(const struct caught *c, bool changed)
 {
-	struct { struct iphdr ip; struct udphdr udp; uint8_t data[FRAME]; } __attribute__((packed)) d;
+	struct {
+		struct iphdr ip;
+		struct udphdr udp;
+		uint8_t data[FRAME];
+	} __attribute__((packed)) d;
 	struct sockaddr_in to = loopback(c->to);
 	size_t n = c->bytes;
 	memset(&d, 0, sizeof(d));
@@ -253,7 +257,8 @@ static void resend(const struct caught *c, bool changed)
 			for (int i = 0; i < kind; i++)
 				d.data[lrand48() % (lrand48() % 2 ? 40 : (long)n) % (long)n] ^= (uint8_t)(1 + lrand48() % 255);
 	}
-	d.ip = (struct iphdr){.version = 4, .ihl = 5, .ttl = 64, .protocol = IPPROTO_UDP, .saddr = htonl(INADDR_LOOPBACK), .daddr = htonl(INADDR_LOOPBACK)};
+	d.ip = (struct iphdr){
+	        .version = 4, .ihl = 5, .ttl = 64, .protocol = IPPROTO_UDP, .saddr = htonl(INADDR_LOOPBACK), .daddr = htonl(INADDR_LOOPBACK)};
 	d.udp = (struct udphdr){.source = htons(c->from), .dest = htons(c->to), .len = htons((uint16_t)(sizeof(d.udp) + n))};
 	sendto(sender, &d, sizeof(d.ip) + sizeof(d.udp) + n, MSG_DONTWAIT, (struct sockaddr *)&to, sizeof(to));
 }
@@ -271,7 +276,8 @@ static bool tap_open(void)
 	tap = socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC, htons(ETH_P_IP));
 	sender = socket(AF_INET, SOCK_RAW | SOCK_CLOEXEC, IPPROTO_RAW);
 	struct sockaddr_ll at = {.sll_family = AF_PACKET, .sll_protocol = htons(ETH_P_IP), .sll_ifindex = (int)if_nametoindex("lo")};
-	if (tap >= 0 && sender >= 0 && !setsockopt(tap, SOL_PACKET, PACKET_VNET_HDR, &one, sizeof(one)) && !bind(tap, (struct sockaddr *)&at, sizeof(at)))
+	if (tap >= 0 && sender >= 0 && !setsockopt(tap, SOL_PACKET, PACKET_VNET_HDR, &one, sizeof(one)) &&
+	        !bind(tap, (struct sockaddr *)&at, sizeof(at)))
 		return true;
 	printf("\nSKIP: hostile: real frames are not captured: %s (needs CAP_NET_RAW)\n", strerror(errno));
 	return false;
@@ -355,12 +361,12 @@ static void old_session(void)
 }
 
 static const struct inter_case cases[] = {
-	{"rubbish_sealed", rubbish_sealed},
-	{"rubbish_private", rubbish_private},
-	{"strange_calls", strange_calls},
-	{"replayed", replayed},
-	{"replayed_private", replayed_private},
-	{"changed", changed},
-	{"old_session", old_session},
+        {"rubbish_sealed", rubbish_sealed},
+        {"rubbish_private", rubbish_private},
+        {"strange_calls", strange_calls},
+        {"replayed", replayed},
+        {"replayed_private", replayed_private},
+        {"changed", changed},
+        {"old_session", old_session},
 };
 INTER_MAIN("hostile", cases)

@@ -32,15 +32,42 @@ static void accepted(void)
 
 static void refused(void)
 {
-	static const struct { const char *text; int err; } bad[] = {
-		{NULL, TERN_EADDR}, {"", TERN_EADDR}, {"://h:1", TERN_EADDR}, {"h:1", TERN_EADDR}, {"udp:/h:1", TERN_EADDR}, {"udp://h", TERN_EADDR},
-		{"udp://h:", TERN_EADDR}, {"udp://h:x", TERN_EADDR}, {"udp://h:1x", TERN_EADDR}, {"udp://h: 1", TERN_EADDR}, {"udp://h:+1", TERN_EADDR},
-		{"udp://h:-1", TERN_EADDR}, {"udp://h:65536", TERN_EADDR}, {"udp://h:99999999999999999999999", TERN_EADDR}, {"udp://a:b:1", TERN_EADDR},
-		{"udp://[::1", TERN_EADDR}, {"udp://[::1]", TERN_EADDR}, {"udp://[::1]1", TERN_EADDR}, {"udp://[::1]:", TERN_EADDR},
-		{"schemelongerthan15://h:1", TERN_EADDR}, {"udp://h:1?private", TERN_EINVAL}, {"udp://h:1?private=yes", TERN_EINVAL},
-		{"udp://h:1?private=", TERN_EINVAL}, {"udp://h:1?mtu=1279", TERN_EINVAL}, {"udp://h:1?mtu=65536", TERN_EINVAL}, {"udp://h:1?mtu= 1500", TERN_EINVAL},
-		{"udp://h:1?mtu=1500b", TERN_EINVAL}, {"udp://h:1?cc=", TERN_EINVAL}, {"udp://h:1?emu=", TERN_EINVAL}, {"udp://h:1?Private=1", TERN_EINVAL},
-		{"udp://h:1?=1", TERN_EINVAL}, {"udp://h:1?private=1&x=2", TERN_EINVAL},
+	static const struct {
+		const char *text;
+		int err;
+	} bad[] = {
+	        {NULL, TERN_EADDR},
+	        {"", TERN_EADDR},
+	        {"://h:1", TERN_EADDR},
+	        {"h:1", TERN_EADDR},
+	        {"udp:/h:1", TERN_EADDR},
+	        {"udp://h", TERN_EADDR},
+	        {"udp://h:", TERN_EADDR},
+	        {"udp://h:x", TERN_EADDR},
+	        {"udp://h:1x", TERN_EADDR},
+	        {"udp://h: 1", TERN_EADDR},
+	        {"udp://h:+1", TERN_EADDR},
+	        {"udp://h:-1", TERN_EADDR},
+	        {"udp://h:65536", TERN_EADDR},
+	        {"udp://h:99999999999999999999999", TERN_EADDR},
+	        {"udp://a:b:1", TERN_EADDR},
+	        {"udp://[::1", TERN_EADDR},
+	        {"udp://[::1]", TERN_EADDR},
+	        {"udp://[::1]1", TERN_EADDR},
+	        {"udp://[::1]:", TERN_EADDR},
+	        {"schemelongerthan15://h:1", TERN_EADDR},
+	        {"udp://h:1?private", TERN_EINVAL},
+	        {"udp://h:1?private=yes", TERN_EINVAL},
+	        {"udp://h:1?private=", TERN_EINVAL},
+	        {"udp://h:1?mtu=1279", TERN_EINVAL},
+	        {"udp://h:1?mtu=65536", TERN_EINVAL},
+	        {"udp://h:1?mtu= 1500", TERN_EINVAL},
+	        {"udp://h:1?mtu=1500b", TERN_EINVAL},
+	        {"udp://h:1?cc=", TERN_EINVAL},
+	        {"udp://h:1?emu=", TERN_EINVAL},
+	        {"udp://h:1?Private=1", TERN_EINVAL},
+	        {"udp://h:1?=1", TERN_EINVAL},
+	        {"udp://h:1?private=1&x=2", TERN_EINVAL},
 	};
 	struct api_address a;
 	for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
@@ -67,7 +94,8 @@ static void refused(void)
 
 static void blobs(void)
 {
-	static const char *const texts[] = {"udp://h:1", "udp://[::1]:7400?private=1", "udp://h:1?private=1&emu=/e&cc=fixed&contract=/c&mtu=1500", "udp://:0"};
+	static const char *const texts[] = {
+	        "udp://h:1", "udp://[::1]:7400?private=1", "udp://h:1?private=1&emu=/e&cc=fixed&contract=/c&mtu=1500", "udp://:0"};
 	struct api_address a, b;
 	uint8_t blob[TERN_ADDR_MAX];
 	for (size_t i = 0; i < sizeof(texts) / sizeof(texts[0]); i++) {
