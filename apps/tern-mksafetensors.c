@@ -1,6 +1,6 @@
-/* tern-mksafetensors: writes a safetensors file of a given size with made-up content, for trying out and testing transfers. The layout is that of a small language
- * model (embedding, layers, several element types and shapes, scalars and odd sizes among them), the values are random numbers from a seed: the same seed and
- * size give the same file. Uses nothing of the library but its version. */
+/* tern-mksafetensors: writes a safetensors file of a given size with made-up content, for trying out and testing transfers. The layout is that of a
+ * small language model (embedding, layers, several element types and shapes, scalars and odd sizes among them), the values are random numbers from a
+ * seed: the same seed and size give the same file. Uses nothing of the library but its version. */
 #include <argp.h>
 #include <errno.h>
 #include <stdbool.h>
@@ -84,9 +84,13 @@ static void tensor_add(struct plan *p, const char *name, const char *dtype, uint
 /* One layer: about 3.4 h^2 bytes for width h. */
 static void layer_add(struct plan *p, unsigned layer, uint64_t h)
 {
-	static const struct { const char *name, *dtype; uint64_t element_bytes, rows_eighths, heads; } parts[] = {
-		{"attn.q.weight", "BF16", 2, 8, 0}, {"attn.kv.weight", "F8_E4M3", 1, 4, 0}, {"mlp.up.weight", "F16", 2, 4, 0}, {"mlp.gate.weight", "I8", 1, 4, 0},
-		{"mlp.down.weight", "F32", 4, 1, 8},
+	static const struct { const char *name, *dtype; uint64_t element_bytes, rows_eighths, heads;
+	} parts[] = {
+	        {"attn.q.weight", "BF16", 2, 8, 0},
+	        {"attn.kv.weight", "F8_E4M3", 1, 4, 0},
+	        {"mlp.up.weight", "F16", 2, 4, 0},
+	        {"mlp.gate.weight", "I8", 1, 4, 0},
+	        {"mlp.down.weight", "F32", 4, 1, 8},
 	};
 	char name[64];
 	for (size_t i = 0; i < sizeof(parts) / sizeof(parts[0]); i++) {
@@ -119,13 +123,15 @@ static void plan_make(struct plan *p, uint64_t bytes)
 static size_t header_write(const struct plan *p, const struct options *o, char *out)
 {
 	uint64_t at = 0;
-	size_t n = (size_t)snprintf(out, HEADER_MAX, "{\"__metadata__\":{\"format\":\"pt\",\"note\":\"made-up content, seed %llu\"}", (unsigned long long)o->seed);
+	size_t n = (size_t)snprintf(
+	        out, HEADER_MAX, "{\"__metadata__\":{\"format\":\"pt\",\"note\":\"made-up content, seed %llu\"}", (unsigned long long)o->seed);
 	for (size_t i = 0; i < p->n; i++) {
 		const struct tensor *t = &p->tensor[i];
 		n += (size_t)snprintf(out + n, HEADER_MAX - n, ",\"%s\":{\"dtype\":\"%s\",\"shape\":[", t->name, t->dtype);
 		for (uint64_t d = 0; d < t->dims; d++)
 			n += (size_t)snprintf(out + n, HEADER_MAX - n, "%s%llu", d ? "," : "", (unsigned long long)t->shape[d]);
-		n += (size_t)snprintf(out + n, HEADER_MAX - n, "],\"data_offsets\":[%llu,%llu]}", (unsigned long long)at, (unsigned long long)(at + t->bytes));
+		n += (size_t)snprintf(
+		        out + n, HEADER_MAX - n, "],\"data_offsets\":[%llu,%llu]}", (unsigned long long)at, (unsigned long long)(at + t->bytes));
 		at += t->bytes;
 	}
 	out[n++] = '}';
@@ -198,7 +204,8 @@ int main(int argc, char **argv)
 	int rc = file_write(&o, p);
 	char text[UNITS_TEXT_MAX];
 	if (!rc)
-		printf("%s: %zu tensors, %s, made-up content from seed %llu\n", o.file, p->n, units_bytes(text, sizeof(text), p->bytes), (unsigned long long)o.seed);
+		printf("%s: %zu tensors, %s, made-up content from seed %llu\n", o.file, p->n, units_bytes(text, sizeof(text), p->bytes),
+		        (unsigned long long)o.seed);
 	free(p);
 	return rc;
 }

@@ -38,15 +38,13 @@ struct cost {
 
 enum { KEY_WRITE = 512, KEY_READ, KEY_VERIFY, KEY_GBITS };
 
-static const struct argp_option option_list[] = {
-    {"bidirectional", 'b', NULL, 0, "Both ways at once; the sum is reported", 2},
-    {"tx-depth", 't', "N", 0, "Operations in flight, 1 to 1024; default 4 MiB of them, or 2.5 BDP of the contract", 2},
-    {"write", KEY_WRITE, NULL, 0, "Write into the server's memory instead of sending", 2},
-    {"read", KEY_READ, NULL, 0, "Read from the server's memory instead of sending", 2},
-    {"verify", KEY_VERIFY, NULL, 0, "Check every message (XXH3); costs speed at the receiver", 2},
-    {"report-gbits", KEY_GBITS, NULL, 0, "Report Gb/s instead of MiB/s", 5},
-    {"report_gbits", KEY_GBITS, NULL, OPTION_ALIAS | OPTION_HIDDEN, NULL, 5},
-    {0}};
+static const struct argp_option option_list[] = {{"bidirectional", 'b', NULL, 0, "Both ways at once; the sum is reported", 2},
+        {"tx-depth", 't', "N", 0, "Operations in flight, 1 to 1024; default 4 MiB of them, or 2.5 BDP of the contract", 2},
+        {"write", KEY_WRITE, NULL, 0, "Write into the server's memory instead of sending", 2},
+        {"read", KEY_READ, NULL, 0, "Read from the server's memory instead of sending", 2},
+        {"verify", KEY_VERIFY, NULL, 0, "Check every message (XXH3); costs speed at the receiver", 2},
+        {"report-gbits", KEY_GBITS, NULL, 0, "Report Gb/s instead of MiB/s", 5},
+        {"report_gbits", KEY_GBITS, NULL, OPTION_ALIAS | OPTION_HIDDEN, NULL, 5}, {0}};
 
 static error_t parse(int key, char *arg, struct argp_state *state)
 {
@@ -173,12 +171,12 @@ static int server_plan(struct bw *b, const json_t *q, struct stream_plan *plan)
 	plan->iterations = talk_number(q, "iterations", 0);
 	plan->duration_ns = talk_number(q, "duration_ns", 0);
 	if (plan->mode >= STREAM_MODES || plan->bytes < SIZE_LEAST || plan->bytes > SIZE_MOST || !plan->depth || plan->depth > STREAM_DEPTH_MAX ||
-	    !plan->iterations == !plan->duration_ns)
+	        !plan->iterations == !plan->duration_ns)
 		return talk_refuse(&b->node, "a run of %" PRIu64 " bytes, %u in flight, %" PRIu64 " times is not something this server does",
-		                   plan->bytes, plan->depth, plan->iterations);
+		        plan->bytes, plan->depth, plan->iterations);
 	if (plan->depth * plan->bytes > SERVER_MEMORY_MAX)
 		return talk_refuse(&b->node, "%u messages of %" PRIu64 " bytes need more than %llu GiB of memory; use a smaller --tx-depth",
-		                   plan->depth, plan->bytes, SERVER_MEMORY_MAX >> 30);
+		        plan->depth, plan->bytes, SERVER_MEMORY_MAX >> 30);
 	return NODE_OK;
 }
 
@@ -207,8 +205,8 @@ static int server_report(struct bw *b, const struct cost *c)
 {
 	const struct stream *s = &b->stream;
 	json_t *answer = json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "out", (json_int_t)s->result.out, "in", (json_int_t)s->result.in, "bad",
-	                           (json_int_t)s->result.bad, "elapsed_ns", (json_int_t)s->result.elapsed_ns, "cpu_ns", (json_int_t)c->cpu_ns,
-	                           "copied_bytes", (json_int_t)c->copied_bytes, "sealed_bytes", (json_int_t)c->sealed_bytes);
+	        (json_int_t)s->result.bad, "elapsed_ns", (json_int_t)s->result.elapsed_ns, "cpu_ns", (json_int_t)c->cpu_ns, "copied_bytes",
+	        (json_int_t)c->copied_bytes, "sealed_bytes", (json_int_t)c->sealed_bytes);
 
 	if (s->plan.verify && s->plan.mode == STREAM_WRITE) {
 		json_object_set_new(answer, "placed", pack_placed(s));
@@ -332,8 +330,8 @@ static void row_fill(struct bw *b, const json_t *report, struct row *row)
 		row->percent = 100 * out_rate * (double)row->bytes / row->limit;
 	}
 	if (report)
-		row->server =
-		    (struct cost){talk_number(report, "cpu_ns", 0), talk_number(report, "copied_bytes", 0), talk_number(report, "sealed_bytes", 0)};
+		row->server = (struct cost){
+		        talk_number(report, "cpu_ns", 0), talk_number(report, "copied_bytes", 0), talk_number(report, "sealed_bytes", 0)};
 }
 
 static double in_unit(const struct bw *b, double bytes_per_s)
@@ -349,19 +347,19 @@ static void print_head(const struct bw *b)
 	snprintf(peak, sizeof(peak), "BW peak[%s]", unit);
 	snprintf(average, sizeof(average), "BW average[%s]", unit);
 	printf(" %-10s %-14s %-18s %-21s %-15s%s\n", "#bytes", "#iterations", peak, average, "MsgRate[Mpps]",
-	       b->common.contract_file ? " of limit[%]" : "");
+	        b->common.contract_file ? " of limit[%]" : "");
 }
 
 static void print_cost(const char *side, const struct cost *c, double bytes)
 {
 	printf("#   %s: %.4f ns/byte of processor time, %.4f bytes copied and %.4f sealed or opened a byte moved\n", side, (double)c->cpu_ns / bytes,
-	       (double)c->copied_bytes / bytes, (double)c->sealed_bytes / bytes);
+	        (double)c->copied_bytes / bytes, (double)c->sealed_bytes / bytes);
 }
 
 static void print_row(const struct bw *b, const struct row *row)
 {
 	printf(" %-10" PRIu64 " %-14" PRIu64 " %-18.2f %-21.2f %-15.6f", row->bytes, row->messages, in_unit(b, row->peak), in_unit(b, row->average),
-	       row->messages_per_s / 1e6);
+	        row->messages_per_s / 1e6);
 	if (row->limit > 0)
 		printf(" %.2f", row->percent);
 	printf("\n");
@@ -379,8 +377,8 @@ static void keep_row(struct bw *b, const struct row *row)
 {
 	const struct stream_result *r = &b->stream.result;
 	json_t *o = json_pack("{s:I, s:I, s:I, s:f, s:f, s:f, s:f}", "message_bytes", (json_int_t)row->bytes, "iterations", (json_int_t)row->messages,
-	                      "bytes", (json_int_t)(row->bytes * row->messages), "seconds", (double)r->elapsed_ns / 1e9, "bits_per_second",
-	                      row->average * 8, "peak_bits_per_second", row->peak * 8, "messages_per_second", row->messages_per_s);
+	        "bytes", (json_int_t)(row->bytes * row->messages), "seconds", (double)r->elapsed_ns / 1e9, "bits_per_second", row->average * 8,
+	        "peak_bits_per_second", row->peak * 8, "messages_per_second", row->messages_per_s);
 	const struct cost *side[] = {&row->client, &row->server};
 	static const char *const name[] = {"client", "server"};
 
@@ -393,8 +391,8 @@ static void keep_row(struct bw *b, const struct row *row)
 		json_object_set_new(o, "corrupt", json_integer((json_int_t)r->bad));
 	for (unsigned i = 0; i < 2; i++)
 		json_object_set_new(o, name[i],
-		                    json_pack("{s:f, s:I, s:I}", "cpu_seconds", (double)side[i]->cpu_ns / 1e9, "copied_bytes",
-		                              (json_int_t)side[i]->copied_bytes, "sealed_bytes", (json_int_t)side[i]->sealed_bytes));
+		        json_pack("{s:f, s:I, s:I}", "cpu_seconds", (double)side[i]->cpu_ns / 1e9, "copied_bytes", (json_int_t)side[i]->copied_bytes,
+		                "sealed_bytes", (json_int_t)side[i]->sealed_bytes));
 	json_array_append_new(b->results, o);
 }
 
@@ -436,8 +434,8 @@ static void client_plan(struct bw *b, uint64_t bytes, struct stream_plan *plan)
 static int agree(struct bw *b, const struct stream_plan *p)
 {
 	json_t *answer = NULL, *question = json_pack("{s:i, s:I, s:I, s:I, s:I, s:b, s:b}", "mode", (int)p->mode, "bytes", (json_int_t)p->bytes,
-	                                             "depth", (json_int_t)p->depth, "iterations", (json_int_t)p->iterations, "duration_ns",
-	                                             (json_int_t)p->duration_ns, "both", (int)p->receives, "verify", (int)p->verify);
+	                               "depth", (json_int_t)p->depth, "iterations", (json_int_t)p->iterations, "duration_ns",
+	                               (json_int_t)p->duration_ns, "both", (int)p->receives, "verify", (int)p->verify);
 	int result = pack_target(b, question);
 
 	if (!result)
@@ -522,6 +520,8 @@ static int run_sizes(struct bw *b)
 		print_head(b);
 	for (unsigned i = 0; i < sizes && !result; i++)
 		result = run_size(b, size[i]);
+	if (b->common.verbose)
+		node_print_stats(&b->node);
 	return result;
 }
 
@@ -529,8 +529,8 @@ static void print_json(struct bw *b, bool failed)
 {
 	static const char *const mode[] = {"send", "write", "read"};
 	json_t *all = json_pack("{s:s, s:s, s:s, s:s, s:b, s:b, s:b, s:O}", "tool", TOOL, "version", tern_version(), "address", b->common.address,
-	                        "mode", mode[b->mode], "bidirectional", (int)b->both, "private", (int)b->common.is_private, "events",
-	                        (int)b->common.events, "results", b->results);
+	        "mode", mode[b->mode], "bidirectional", (int)b->both, "private", (int)b->common.is_private, "events", (int)b->common.events,
+	        "results", b->results);
 
 	if (failed)
 		json_object_set_new(all, "error", json_string(b->node.error));
@@ -563,15 +563,10 @@ static int client(struct bw *b)
 int main(int argc, char **argv)
 {
 	static const struct argp_child children[] = {{&options_argp, 0, NULL, 0}, {0}};
-	static const struct argp argp = {
-	    option_list,
-	    parse,
-	    "ADDR\n--listen ADDR",
-	    "Measure how fast messages move.\vThe server is started first: tern-bw --listen udp://0.0.0.0:7400. "
-	    "Exit status: 0 done, 1 failed, 2 usage, 3 bytes differ (--verify), 4 interrupted (results so far are printed). See tern-bw(1).",
-	    children,
-	    NULL,
-	    NULL};
+	static const struct argp argp = {option_list, parse, "ADDR\n--listen ADDR",
+	        "Measure how fast messages move.\vThe server is started first: tern-bw --listen udp://0.0.0.0:7400. "
+	        "Exit status: 0 done, 1 failed, 2 usage, 3 bytes differ (--verify), 4 interrupted (results so far are printed). See tern-bw(1).",
+	        children, NULL, NULL};
 	static struct bw bw; /* the slots make it large */
 
 	options_init(&bw.common, SIZE_LEAST, SIZE_MOST);

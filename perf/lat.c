@@ -42,12 +42,9 @@ struct lat {
 
 enum { KEY_WARMUP = 512 };
 
-static const struct argp_option option_list[] = {
-    {"unsorted", 'U', NULL, 0, "Print every sample, in the order taken (usec)", 2},
-    {"histogram", 'H', NULL, 0, "Print a histogram", 2},
-    {"warmup", KEY_WARMUP, "N", 0, "Pings before the samples; default 100", 2},
-    {"inject", 'I', "BYTES", 0, "Messages up to this size are handed over by value; default 256, at most 4096", 2},
-    {0}};
+static const struct argp_option option_list[] = {{"unsorted", 'U', NULL, 0, "Print every sample, in the order taken (usec)", 2},
+        {"histogram", 'H', NULL, 0, "Print a histogram", 2}, {"warmup", KEY_WARMUP, "N", 0, "Pings before the samples; default 100", 2},
+        {"inject", 'I', "BYTES", 0, "Messages up to this size are handed over by value; default 256, at most 4096", 2}, {0}};
 
 static error_t parse(int key, char *arg, struct argp_state *state)
 {
@@ -86,17 +83,20 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 	return 0;
 }
 
+static void drop_buffers(struct lat *l)
+{
+	node_release(&l->node, &l->out_mem);
+	node_release(&l->node, &l->in_mem);
+	l->room = 0;
+}
+
 /* Both buffers, for messages up to `bytes`; a server keeps them for its next client. */
 static int buffers(struct lat *l, uint64_t bytes)
 {
 	if (bytes <= l->room)
 		return NODE_OK;
-	l->room = 0;
-	int err = l->out_mem ? tern_mem_release(&l->out_mem) : 0;
-	if (!err && l->in_mem)
-		err = tern_mem_release(&l->in_mem);
-	if (!err)
-		err = tern_mem_alloc(l->node.ctx, bytes, &l->out, &l->out_mem);
+	drop_buffers(l);
+	int err = tern_mem_alloc(l->node.ctx, bytes, &l->out, &l->out_mem);
 	if (!err)
 		err = tern_mem_alloc(l->node.ctx, bytes, &l->in, &l->in_mem);
 	if (err)
@@ -226,6 +226,7 @@ static int serve(struct lat *l)
 
 	if (result == NODE_FAILED)
 		fprintf(stderr, TOOL ": %s\n", l->node.error);
+	drop_buffers(l);
 	node_close(&l->node);
 	return result == NODE_FAILED ? EXIT_FAILED : EXIT_OK;
 }
@@ -271,13 +272,13 @@ static int ping(struct lat *l, uint64_t bytes)
 static void print_head(void)
 {
 	printf(" %-10s %-14s %-13s %-13s %-17s %-13s %-15s %-22s %s\n", "#bytes", "#iterations", "t_min[usec]", "t_max[usec]", "t_typical[usec]",
-	       "t_avg[usec]", "t_stdev[usec]", "99% percentile[usec]", "99.9% percentile[usec]");
+	        "t_avg[usec]", "t_stdev[usec]", "99% percentile[usec]", "99.9% percentile[usec]");
 }
 
 static void print_row(uint64_t bytes, const struct sample_summary *s)
 {
 	printf(" %-10" PRIu64 " %-14" PRIu64 " %-13.2f %-13.2f %-17.2f %-13.2f %-15.2f %-22.2f %.2f\n", bytes, s->n, s->min_us, s->max_us,
-	       s->typical_us, s->avg_us, s->stdev_us, s->p99_us, s->p999_us);
+	        s->typical_us, s->avg_us, s->stdev_us, s->p99_us, s->p999_us);
 	fflush(stdout);
 }
 
@@ -301,10 +302,10 @@ static int measure(struct lat *l, uint64_t bytes, uint64_t most)
 		print_row(bytes, &s);
 	if (l->histogram)
 		samples_histogram(&l->samples, l->common.json ? stderr : stdout);
-	json_array_append_new(l->results,
-	                      json_pack("{s:I, s:I, s:f, s:f, s:f, s:f, s:f, s:f, s:f}", "bytes", (json_int_t)bytes, "iterations", (json_int_t)s.n,
-	                                "t_min_usec", s.min_us, "t_max_usec", s.max_us, "t_typical_usec", s.typical_us, "t_avg_usec", s.avg_us,
-	                                "t_stdev_usec", s.stdev_us, "t_99_usec", s.p99_us, "t_99.9_usec", s.p999_us));
+	json_array_append_new(
+	        l->results, json_pack("{s:I, s:I, s:f, s:f, s:f, s:f, s:f, s:f, s:f}", "bytes", (json_int_t)bytes, "iterations", (json_int_t)s.n,
+	                            "t_min_usec", s.min_us, "t_max_usec", s.max_us, "t_typical_usec", s.typical_us, "t_avg_usec", s.avg_us,
+	                            "t_stdev_usec", s.stdev_us, "t_99_usec", s.p99_us, "t_99.9_usec", s.p999_us));
 	return result;
 }
 
@@ -341,7 +342,7 @@ static int client(struct lat *l)
 	int result = run_sizes(l);
 	if (l->common.json) {
 		json_t *all = json_pack("{s:s, s:s, s:s, s:b, s:b, s:O}", "tool", TOOL, "version", tern_version(), "address", l->common.address,
-		                        "private", l->common.is_private, "events", l->common.events, "results", l->results);
+		        "private", l->common.is_private, "events", l->common.events, "results", l->results);
 		if (result == NODE_FAILED || result == NODE_GONE)
 			json_object_set_new(all, "error", json_string(l->node.error));
 		json_dumpf(all, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(9));
@@ -351,6 +352,7 @@ static int client(struct lat *l)
 	if (result == NODE_FAILED || result == NODE_GONE)
 		fprintf(stderr, TOOL ": %s\n", l->node.error);
 	node_part(&l->node, !result);
+	drop_buffers(l);
 	node_close(&l->node);
 	samples_close(&l->samples);
 	json_decref(l->results);
@@ -360,15 +362,10 @@ static int client(struct lat *l)
 int main(int argc, char **argv)
 {
 	static const struct argp_child children[] = {{&options_argp, 0, NULL, 0}, {0}};
-	static const struct argp argp = {
-	    option_list,
-	    parse,
-	    "ADDR\n--listen ADDR",
-	    "Measure half the round-trip time of messages.\vThe server is started first: tern-lat --listen udp://0.0.0.0:7400. "
-	    "Exit status: 0 done, 1 failed, 2 usage, 4 interrupted (results so far are printed). See tern-lat(1).",
-	    children,
-	    NULL,
-	    NULL};
+	static const struct argp argp = {option_list, parse, "ADDR\n--listen ADDR",
+	        "Measure half the round-trip time of messages.\vThe server is started first: tern-lat --listen udp://0.0.0.0:7400. "
+	        "Exit status: 0 done, 1 failed, 2 usage, 4 interrupted (results so far are printed). See tern-lat(1).",
+	        children, NULL, NULL};
 	struct lat lat = {.warmup = WARMUP, .inject_bytes = INJECT};
 
 	options_init(&lat.common, SIZE_LEAST, SIZE_MOST);

@@ -1,12 +1,21 @@
-/* The progress line. Called by programs of apps/ from their event loop. The terminal's width is asked for at each drawing (an ioctl, ten times a second):
- * so a resize needs no SIGWINCH handler and can race with nothing. */
+/* The progress line. Called by programs of apps/ from their event loop. The terminal's width is asked for at each drawing (an ioctl, ten times a
+ * second): so a resize needs no SIGWINCH handler and can race with nothing. */
 #include "progress.h"
 #include "units.h"
 #include <string.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
 
-enum { DRAW_NS = 100000000, SAMPLE_NS = 250000000, BAR_MIN = 10, BAR_MAX = 40, WIDTH_DEFAULT = 80 };
+enum {
+	DRAW_NS = 100000000,
+	SAMPLE_NS = 250000000,
+	BAR_MIN = 10,
+	BAR_MAX = 40,
+	WIDTH_DEFAULT = 80,
+	WIDTH_BOTH_RATES = 110,
+	NAME_MAX_WIDTH = 24,
+	NAME_MIN_WIDTH = 8
+};
 
 void progress_open(struct progress *p, FILE *out, uint64_t total_bytes, uint64_t now_ns)
 {
@@ -90,6 +99,8 @@ char *progress_line(const struct progress *p, const char *name, uint64_t bytes, 
 		width = 200;
 	units_bytes(done, sizeof(done), bytes);
 	units_rate(rate, sizeof(rate), now);
+	if (width < WIDTH_BOTH_RATES)
+		rate[strcspn(rate, "(") - 1] = 0; /* bits alone */
 	if (p->total_bytes)
 		snprintf(percent, sizeof(percent), "%3u%% ", (unsigned)(part * 100));
 	if (p->limit_bytes_per_s)
@@ -98,12 +109,14 @@ char *progress_line(const struct progress *p, const char *name, uint64_t bytes, 
 		char left[UNITS_TEXT_MAX];
 		uint64_t rest = p->total_bytes > bytes ? p->total_bytes - bytes : 0;
 		double seconds = (double)rest / (double)now;
-		snprintf(eta, sizeof(eta), "  %.30s left", units_time(left, sizeof(left), seconds > 1e9 ? (uint64_t)1e18 : (uint64_t)(seconds * 1e9)));
+		snprintf(
+		        eta, sizeof(eta), "  %.30s left", units_time(left, sizeof(left), seconds > 1e9 ? (uint64_t)1e18 : (uint64_t)(seconds * 1e9)));
 	}
 	snprintf(tail, sizeof(tail), "%s%.20s  %.40s%.24s%.40s", percent, done, rate, share, eta);
 	unsigned used = columns(tail), room = width > used + 2 ? width - used - 2 : 0;
-	unsigned name_width = room > 24 + BAR_MIN + 3 ? 24 : room;
-	unsigned bar_width = p->total_bytes && room > name_width + BAR_MIN + 3 ? room - name_width - 3 : 0;
+	unsigned bar_room = BAR_MIN + 3;
+	unsigned name_width = room > NAME_MAX_WIDTH + bar_room ? NAME_MAX_WIDTH : room > NAME_MIN_WIDTH + bar_room ? room - bar_room : room;
+	unsigned bar_width = p->total_bytes && room >= name_width + bar_room ? room - name_width - 3 : 0;
 	if (bar_width > BAR_MAX)
 		bar_width = BAR_MAX;
 	name_fit(fit, sizeof(fit), name, name_width);

@@ -1,5 +1,5 @@
-/* Parser of safetensors headers. Called by tern-copy before a file is sent and by the fuzzer with anything. Trusts no byte: bounds first, then JSON (by
- * jansson, duplicate keys refused), then each tensor, then all of them together. Must not open files. */
+/* Parser of safetensors headers. Called by tern-copy before a file is sent and by the fuzzer with anything. Trusts no byte: bounds first, then JSON
+ * (by jansson, duplicate keys refused), then each tensor, then all of them together. Must not open files. */
 #include "safetensors.h"
 #include <jansson.h>
 #include <stdarg.h>
@@ -55,7 +55,9 @@ static int depth_check(struct st_file *f, const char *json, size_t n)
 		if (c == '"')
 			in_string = 1;
 		else if ((c == '{' || c == '[') && ++depth > ST_DEPTH_MAX)
-			return fail(f, "the header nests deeper than %d levels at byte %zu: this is not a safetensors header; copy the file with --raw", ST_DEPTH_MAX, i + 8);
+			return fail(f,
+			        "the header nests deeper than %d levels at byte %zu: this is not a safetensors header; copy the file with --raw",
+			        ST_DEPTH_MAX, i + 8);
 		else if ((c == '}' || c == ']') && depth)
 			depth--;
 	}
@@ -75,7 +77,8 @@ static int shape_get(struct st_file *f, struct st_tensor *t, const json_t *shape
 	if (!json_is_array(shape))
 		return fail(f, "tensor '%.100s': shape is not a list of numbers; write the file again", t->name);
 	if (json_array_size(shape) > ST_DIMS_MAX)
-		return fail(f, "tensor '%.100s' has %zu dimensions, the limit is %d; copy the file with --raw", t->name, json_array_size(shape), ST_DIMS_MAX);
+		return fail(f, "tensor '%.100s' has %zu dimensions, the limit is %d; copy the file with --raw", t->name, json_array_size(shape),
+		        ST_DIMS_MAX);
 	t->dims = (uint32_t)json_array_size(shape);
 	t->shape = calloc(t->dims ? t->dims : 1, sizeof(*t->shape));
 	if (!t->shape)
@@ -94,8 +97,8 @@ static int size_check(struct st_file *f, const struct st_tensor *t, const struct
 			bits = 0;
 	for (uint32_t i = 0; i < t->dims && bits; i++)
 		if (__builtin_mul_overflow(bits, t->shape[i], &bits))
-			return fail(f, "tensor '%.100s': the product of its shape overflows 64 bits at dimension %u (%llu); write the file again", t->name, i,
-				    (unsigned long long)t->shape[i]);
+			return fail(f, "tensor '%.100s': the product of its shape overflows 64 bits at dimension %u (%llu); write the file again",
+			        t->name, i, (unsigned long long)t->shape[i]);
 	if (bits % 8 || bits / 8 != t->end - t->begin)
 		return fail(f, "tensor '%.100s': shape and %s need %llu bytes, data_offsets give %llu; write the file again", t->name, type->name,
 			    (unsigned long long)(bits / 8), (unsigned long long)(t->end - t->begin));
@@ -109,8 +112,8 @@ static int offsets_get(struct st_file *f, struct st_tensor *t, const json_t *off
 	    u64_get(json_array_get(offsets, 1), &end))
 		return fail(f, "tensor '%.100s': data_offsets is not [begin, end]; write the file again", t->name);
 	if (begin > end)
-		return fail(f, "tensor '%.100s': data_offsets begin at %llu behind their end %llu; write the file again", t->name, (unsigned long long)begin,
-			    (unsigned long long)end);
+		return fail(f, "tensor '%.100s': data_offsets begin at %llu behind their end %llu; write the file again", t->name,
+		        (unsigned long long)begin, (unsigned long long)end);
 	if (end > data)
 		return fail(f, "tensor '%.100s' ends at data byte %llu, but the file holds only %llu: it is truncated, fetch it again", t->name,
 			    (unsigned long long)end, (unsigned long long)data);
@@ -172,10 +175,12 @@ static int cover_check(struct st_file *f, uint64_t file_bytes)
 	for (size_t i = 0; i < f->n; i++) {
 		const struct st_tensor *t = &f->tensor[i];
 		if (t->begin < at)
-			return fail(f, "tensor '%.100s' overlaps '%.100s' by %llu bytes; write the file again", t->name, before, (unsigned long long)(at - t->begin));
+			return fail(f, "tensor '%.100s' overlaps '%.100s' by %llu bytes; write the file again", t->name, before,
+			        (unsigned long long)(at - t->begin));
 		if (t->begin > at)
-			return fail(f, "%llu bytes between '%.100s' and tensor '%.100s' belong to no tensor; write the file again, or copy it with --raw",
-				    (unsigned long long)(t->begin - at), before, t->name);
+			return fail(f,
+			        "%llu bytes between '%.100s' and tensor '%.100s' belong to no tensor; write the file again, or copy it with --raw",
+			        (unsigned long long)(t->begin - at), before, t->name);
 		at = t->end;
 		before = t->name;
 	}
@@ -208,7 +213,8 @@ int st_parse(const uint8_t *bytes, size_t room, uint64_t file_bytes, struct st_f
 	uint64_t header = 0;
 	memset(out, 0, sizeof(*out));
 	if (room < 8 || file_bytes < 8)
-		return fail(out, "the file has %llu bytes, a safetensors file has at least 10: it is truncated, fetch it again", (unsigned long long)file_bytes);
+		return fail(out, "the file has %llu bytes, a safetensors file has at least 10: it is truncated, fetch it again",
+		        (unsigned long long)file_bytes);
 	for (int i = 7; i >= 0; i--)
 		header = header << 8 | bytes[i];
 	if (header > ST_HEADER_MAX_BYTES)

@@ -1,5 +1,6 @@
-/* The safetensors format: a little-endian u64 with the header's length, a JSON header, then the tensors' bytes without holes. Parses a header that may come
- * from anywhere: everything in it is checked before a caller sees it. Used by tern-copy and by tests/fuzz; knows files only as bytes in memory. */
+/* The safetensors format: a little-endian u64 with the header's length, a JSON header, then the tensors' bytes without holes. Parses a header that
+ * may come from anywhere: everything in it is checked before a caller sees it. Used by tern-copy and by tests/fuzz; knows files only as bytes in
+ * memory. */
 #ifndef APPS_SAFETENSORS_H
 #define APPS_SAFETENSORS_H
 #include <stddef.h>

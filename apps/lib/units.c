@@ -1,5 +1,5 @@
-/* Bytes, rates and times as text, and back. Called by every program of apps/. Decimal units in output, as networks and disks are sold; binary ones are
- * accepted. Must not know what the numbers mean. */
+/* Bytes, rates and times as text, and back. Called by every program of apps/. Decimal units in output, as networks and disks are sold; binary ones
+ * are accepted. Must not know what the numbers mean. */
 #include "units.h"
 #include <ctype.h>
 #include <math.h>
@@ -13,9 +13,27 @@ struct unit {
 };
 
 static const struct unit byte_units[] = {
-	{"", 1}, {"B", 1}, {"k", 1e3}, {"kB", 1e3}, {"KB", 1e3}, {"K", 1e3}, {"M", 1e6}, {"MB", 1e6}, {"G", 1e9}, {"GB", 1e9}, {"T", 1e12}, {"TB", 1e12},
-	{"Ki", 1024.0}, {"KiB", 1024.0}, {"Mi", 1048576.0}, {"MiB", 1048576.0}, {"Gi", 1073741824.0}, {"GiB", 1073741824.0},
-	{"Ti", 1099511627776.0}, {"TiB", 1099511627776.0}, {NULL, 0},
+        {"", 1},
+        {"B", 1},
+        {"k", 1e3},
+        {"kB", 1e3},
+        {"KB", 1e3},
+        {"K", 1e3},
+        {"M", 1e6},
+        {"MB", 1e6},
+        {"G", 1e9},
+        {"GB", 1e9},
+        {"T", 1e12},
+        {"TB", 1e12},
+        {"Ki", 1024.0},
+        {"KiB", 1024.0},
+        {"Mi", 1048576.0},
+        {"MiB", 1048576.0},
+        {"Gi", 1073741824.0},
+        {"GiB", 1073741824.0},
+        {"Ti", 1099511627776.0},
+        {"TiB", 1099511627776.0},
+        {NULL, 0},
 };
 static const struct unit rate_units[] = {
 	{"b/s", 0.125}, {"bit/s", 0.125}, {"kb/s", 125}, {"kbit/s", 125}, {"Mb/s", 125e3}, {"Mbit/s", 125e3}, {"Gb/s", 125e6}, {"Gbit/s", 125e6},

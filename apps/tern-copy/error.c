@@ -29,8 +29,8 @@ int copy_fail_tern(struct copy_error *error, const char *what, int tern_err)
 {
 	char detail[TERN_TEXT_MAX] = "";
 	int err = tern_err < 0 ? -tern_err : tern_err;
-	bool refused = err == TERN_EAUTH || err == TERN_EKEY || err == TERN_EPRIVATE || err == TERN_EVERSION || err == TERN_EADDR || err == TERN_ESCHEME ||
-		       err == TERN_EBLOCKED || err == TERN_EINVAL;
+	bool refused = err == TERN_EAUTH || err == TERN_EKEY || err == TERN_EPRIVATE || err == TERN_EVERSION || err == TERN_EADDR ||
+	               err == TERN_ESCHEME || err == TERN_EBLOCKED || err == TERN_EINVAL;
 	tern_error_detail(NULL, 0, detail, sizeof(detail));
 	return copy_fail(error, refused ? COPY_REFUSED : COPY_FAILED, "%s: %s%s%s", what, tern_error_text(tern_err), detail[0] ? ": " : "", detail);
 }

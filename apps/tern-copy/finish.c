@@ -1,5 +1,6 @@
-/* The receiver's finisher thread: for files that are written and whose hash has come it compares, syncs, renames and tells the sender; between them it syncs the
- * file that is being written and notes in the journal how far it is. Works in batches: many small files share the cost of a journal commit of the file system. */
+/* The receiver's finisher thread: for files that are written and whose hash has come it compares, syncs, renames and tells the sender; between them
+ * it syncs the file that is being written and notes in the journal how far it is. Works in batches: many small files share the cost of a journal
+ * commit of the file system. */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -25,8 +26,10 @@ static int hash_check(struct session *s, size_t file)
 	const struct manifest_entry *e = &s->m.entry[file];
 	if (f->hash == f->sent_hash)
 		return 0;
-	copy_fail(&s->error, COPY_UNVERIFIED, "'%.400s' arrived with xxh3 %016llx, the sender read %016llx: it changed while it was sent, or memory or a disk is bad; send it again",
-		  e->path, (unsigned long long)f->hash, (unsigned long long)f->sent_hash);
+	copy_fail(&s->error, COPY_UNVERIFIED,
+	        "'%.400s' arrived with xxh3 %016llx, the sender read %016llx: it changed while it was sent, or memory or a disk is bad; send it "
+	        "again",
+	        e->path, (unsigned long long)f->hash, (unsigned long long)f->sent_hash);
 	/* what cannot be trusted is not gone on from */
 	journal_set(&s->journal, e, 0);
 	store_temp_remove(&s->store, e);

@@ -1,5 +1,5 @@
-/* The journal of a receiving folder, .tern-resume: which unfinished files have how much of their beginning safely on disk. One JSON object a line; replaced as a
- * whole (written beside, synced, renamed), so that a killed receiver leaves the old one or the new one. */
+/* The journal of a receiving folder, .tern-resume: which unfinished files have how much of their beginning safely on disk. One JSON object a line;
+ * replaced as a whole (written beside, synced, renamed), so that a killed receiver leaves the old one or the new one. */
 #ifndef COPY_JOURNAL_H
 #define COPY_JOURNAL_H
 #include "manifest.h"

@@ -81,13 +81,14 @@ static const struct argp_option options[] = {
 int main(int argc, char **argv)
 {
 	static const struct argp argp = {
-		.options = options,
-		.parser = option_parse,
-		.args_doc = "FILE|DIR... ADDRESS\n--listen ADDRESS DIR",
-		.doc = "Copy files and folders to another site: safetensors files as tensors, all others as bytes."
-		       "\vWhat arrives is written under a temporary name, compared by xxh3, synced and renamed. ADDRESS is host:port or udp://host:port.\n"
-		       "Exit status: 0 all copied, 1 transfer failed, 2 wrong use, 3 not verified, 4 source unreadable, malformed or changed, "
-		       "5 the receiving side cannot write, 6 refused (key, private=1, version, address), 130 interrupted.",
+	        .options = options,
+	        .parser = option_parse,
+	        .args_doc = "FILE|DIR... ADDRESS\n--listen ADDRESS DIR",
+	        .doc = "Copy files and folders to another site: safetensors files as tensors, all others as bytes."
+	               "\vWhat arrives is written under a temporary name, compared by xxh3, synced and renamed. ADDRESS is host:port or "
+	               "udp://host:port.\n"
+	               "Exit status: 0 all copied, 1 transfer failed, 2 wrong use, 3 not verified, 4 source unreadable, malformed or changed, "
+	               "5 the receiving side cannot write, 6 refused (key, private=1, version, address), 130 interrupted.",
 	};
 	struct copy_options o = {0};
 	argp_err_exit_status = COPY_USAGE;

@@ -1,5 +1,5 @@
-/* The manifest: see manifest.h. The sender fills it (walk.c), encodes it and sends it as one message; the receiver decodes it. Both then derive the same list of
- * pieces from it (plan.c), so chunks need no headers. Must not touch files or sockets. */
+/* The manifest: see manifest.h. The sender fills it (walk.c), encodes it and sends it as one message; the receiver decodes it. Both then derive the
+ * same list of pieces from it (plan.c), so chunks need no headers. Must not touch files or sockets. */
 #include "manifest.h"
 #include <stdio.h>
 #include <stdlib.h>

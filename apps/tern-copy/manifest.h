@@ -1,5 +1,5 @@
-/* What is to be copied: the list of files, folders and safetensors files with their tensors, as both ends know it; its bytes on the way, and the checks that a
- * receiver makes before it believes one. Knows neither files nor network. */
+/* What is to be copied: the list of files, folders and safetensors files with their tensors, as both ends know it; its bytes on the way, and the
+ * checks that a receiver makes before it believes one. Knows neither files nor network. */
 #ifndef COPY_MANIFEST_H
 #define COPY_MANIFEST_H
 #include "copy.h"

@@ -1,5 +1,6 @@
-/* Files mapped for sending. A page that is lost while mapped (the file was truncated, the disk failed) raises SIGBUS in whichever thread touches it, the library's
- * included; the handler here puts zeros under it and marks the mapping, and the transfer ends with an error instead of the process. Knows nothing of tern. */
+/* Files mapped for sending. A page that is lost while mapped (the file was truncated, the disk failed) raises SIGBUS in whichever thread touches it,
+ * the library's included; the handler here puts zeros under it and marks the mapping, and the transfer ends with an error instead of the process.
+ * Knows nothing of tern. */
 #ifndef COPY_MAPPING_H
 #define COPY_MAPPING_H
 #include <stdatomic.h>

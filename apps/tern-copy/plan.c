@@ -40,30 +40,38 @@ static const struct manifest_tensor *tensor_at(const struct manifest_entry *e, s
 	return &e->tensor[low];
 }
 
-/* A tensor is cut along its first dimension whose slabs fit into a chunk. @return bytes of one such slab; *dim is that dimension */
-static uint64_t slab_bytes(const struct manifest_tensor *t, uint64_t chunk_bytes, uint32_t *dim)
+/* A tensor is cut along its first dimension whose slabs fit into the limit and divide `at`, where the piece begins in it. @return bytes of one such
+ * slab; *dim is that dimension */
+static uint64_t slab_bytes(const struct manifest_tensor *t, uint64_t at, uint64_t most_bytes, uint32_t *dim)
 {
 	uint64_t slab = t->end - t->begin;
 	for (*dim = 0; *dim < t->dims; ++*dim) {
 		slab /= t->shape[*dim];
-		if (slab <= chunk_bytes)
+		if (slab <= most_bytes && at % slab == 0)
 			break;
 	}
 	return slab;
 }
 
-static void tensor_piece(const struct plan *p, const struct manifest_tensor *t, struct piece *out)
+/* Messages of one peer share the link in turn: pieces that are posted together end together, and the link would then idle until more are posted. So
+ * the first ones grow step by step: they end one after the other, and so do all that follow them. */
+static uint64_t limit_bytes(const struct plan *p)
+{
+	return p->number >= PLAN_RAMP ? p->chunk_bytes : p->chunk_bytes / PLAN_RAMP * (p->number + 1);
+}
+
+static void tensor_piece(const struct plan *p, const struct manifest_tensor *t, uint64_t limit, struct piece *out)
 {
 	uint32_t dim;
-	uint64_t slab = slab_bytes(t, p->chunk_bytes, &dim);
+	uint64_t slab = slab_bytes(t, p->offset - t->begin, limit, &dim);
 	out->dtype = t->dtype;
 	if (!t->dims) {
 		out->bytes = slab;
 		return;
 	}
 	uint64_t index = (p->offset - t->begin) / slab % t->shape[dim], rows = t->shape[dim] - index;
-	if (rows > p->chunk_bytes / slab)
-		rows = p->chunk_bytes / slab;
+	if (rows > limit / slab)
+		rows = limit / slab;
 	out->dims = t->dims - dim;
 	out->shape[0] = rows;
 	for (uint32_t d = 1; d < out->dims; d++)
@@ -73,13 +81,13 @@ static void tensor_piece(const struct plan *p, const struct manifest_tensor *t, 
 
 static void file_piece(struct plan *p, const struct manifest_entry *e, struct piece *out)
 {
-	uint64_t end = e->kind == MANIFEST_TENSORS ? e->header_bytes : e->bytes;
+	uint64_t end = e->kind == MANIFEST_TENSORS ? e->header_bytes : e->bytes, limit = limit_bytes(p);
 	out->offset = p->offset;
 	out->files_end = p->file + 1;
 	if (p->offset < end)
-		out->bytes = end - p->offset < p->chunk_bytes ? end - p->offset : p->chunk_bytes;
+		out->bytes = end - p->offset < limit ? end - p->offset : limit;
 	else
-		tensor_piece(p, tensor_at(e, &p->tensor, p->offset), out);
+		tensor_piece(p, tensor_at(e, &p->tensor, p->offset), limit, out);
 }
 
 static void file_step(struct plan *p)
@@ -117,14 +125,15 @@ bool plan_next(struct plan *p, struct piece *out)
 	}
 	if (p->file >= p->m->n)
 		return false;
-	out->number = p->number++;
+	out->number = p->number;
 	out->file = p->file;
 	if (plan_is_small(&p->m->entry[p->file])) {
 		small_piece(p, out);
-		return true;
+	} else {
+		file_piece(p, &p->m->entry[p->file], out);
+		p->offset += out->bytes;
 	}
-	file_piece(p, &p->m->entry[p->file], out);
-	p->offset += out->bytes;
+	p->number++;
 	return true;
 }
 
@@ -137,7 +146,7 @@ uint64_t plan_floor(const struct manifest_entry *e, uint64_t chunk_bytes, uint64
 	if (bytes >= e->bytes)
 		bytes = e->bytes - 1; /* one piece always travels: its arrival is what has a file checked and renamed */
 	if (e->kind != MANIFEST_TENSORS || bytes < e->header_bytes)
-		return bytes - bytes % chunk_bytes;
+		return bytes - bytes % PLAN_ALIGN;
 	const struct manifest_tensor *t = tensor_at(e, &hint, bytes);
-	return bytes - (bytes - t->begin) % slab_bytes(t, chunk_bytes, &dim);
+	return bytes - (bytes - t->begin) % slab_bytes(t, 0, chunk_bytes, &dim);
 }

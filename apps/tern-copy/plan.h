@@ -1,5 +1,5 @@
-/* The pieces of a transfer. A piece is one message: a run of a file, some rows of a tensor, or many small files one behind the other. Both ends derive the same
- * pieces in the same order from the manifest, so the receiver can post every receive ahead and pieces carry no header. Pure. */
+/* The pieces of a transfer. A piece is one message: a run of a file, some rows of a tensor, or many small files one behind the other. Both ends
+ * derive the same pieces in the same order from the manifest, so the receiver can post every receive ahead and pieces carry no header. Pure. */
 #ifndef COPY_PLAN_H
 #define COPY_PLAN_H
 #include "manifest.h"
@@ -9,6 +9,8 @@ enum {
 	PLAN_CHUNK_MAX = 16 << 20,
 	PLAN_SMALL_BYTES = 256 << 10, /* files up to this size travel together */
 	PLAN_SMALL_FILES = 256,       /* at most so many of them */
+	PLAN_RAMP = 32,               /* the first pieces grow in so many steps */
+	PLAN_ALIGN = 4096,            /* where a file of bytes may be gone on with */
 };
 
 struct piece {

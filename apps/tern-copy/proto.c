@@ -138,7 +138,8 @@ struct proto_op *proto_event(struct proto_link *link, const tern_event *ev)
 		return NULL;
 	case TERN_EV_MISMATCH:
 		if (ev->peer == link->peer)
-			copy_fail(link->error, COPY_FAILED, "a piece did not fit the other end's list of tensors; use the same version of tern-copy at both ends");
+			copy_fail(link->error, COPY_FAILED,
+			        "a piece did not fit the other end's list of tensors; use the same version of tern-copy at both ends");
 		return NULL;
 	default:
 		return NULL;
@@ -169,13 +170,14 @@ int proto_open(struct proto_link *link, tern_ctx *ctx, tern_ep *ep, tern_peer pe
 int proto_take(struct proto_link *link, const struct proto_op *op, size_t bytes, struct proto_msg *msg)
 {
 	if (proto_decode(msg, link->recv_buf[op->index], bytes))
-		return copy_fail(link->error, COPY_REFUSED, "the other end sent a message that is not tern-copy's (version %d here); use the same version at both ends",
-				 PROTO_VERSION);
+		return copy_fail(link->error, COPY_REFUSED,
+		        "the other end sent a message that is not tern-copy's (version %d here); use the same version at both ends", PROTO_VERSION);
 	if (msg->type == PROTO_ERROR) {
 		if (!copy_failed(link->error)) {
 			int code = msg->exit && msg->exit < 256 ? (int)msg->exit : COPY_FAILED;
 			link->error->from_peer = true;
-			copy_fail(link->error, code == COPY_INTERRUPTED ? COPY_FAILED : (enum copy_exit)code, "the other end says: %.700s", msg->text);
+			copy_fail(
+			        link->error, code == COPY_INTERRUPTED ? COPY_FAILED : (enum copy_exit)code, "the other end says: %.700s", msg->text);
 		}
 		return -1;
 	}

@@ -1,5 +1,5 @@
-/* The sender's helper thread: for each piece of the plan it brings the pages into memory, hashes them and posts the send, so that the library's loop never takes
- * a page fault from a disk. Runs ahead of the link by the window. Must not wait for events: the main thread takes them. */
+/* The sender's helper thread: for each piece of the plan it brings the pages into memory, hashes them and posts the send, so that the library's loop
+ * never takes a page fault from a disk. Runs ahead of the link by the window. Must not wait for events: the main thread takes them. */
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
@@ -31,7 +31,8 @@ static int flight_take(struct sender *s, const struct piece *p)
 			continue;
 		}
 		taken = (int)s->free_flight[--s->free_flights];
-		s->flight[taken] = (struct flight){.op = {.kind = PROTO_OP_PIECE, .index = (uint32_t)taken}, .bytes = p->bytes, .small = small, .used = true};
+		s->flight[taken] =
+		        (struct flight){.op = {.kind = PROTO_OP_PIECE, .index = (uint32_t)taken}, .bytes = p->bytes, .small = small, .used = true};
 		s->flight_bytes += p->bytes;
 		if (small >= 0)
 			s->small[small].used = true;
@@ -117,7 +118,8 @@ static int small_send(struct reader *r, const struct piece *p, struct flight *f)
 
 static int lost_fail(struct reader *r, const struct manifest_entry *e)
 {
-	return copy_fail(&r->s->error, COPY_SOURCE, "'%.400s' became shorter, or its disk failed, while it was sent; copy it again when nothing writes it", e->source);
+	return copy_fail(&r->s->error, COPY_SOURCE,
+	        "'%.400s' became shorter, or its disk failed, while it was sent; copy it again when nothing writes it", e->source);
 }
 
 static int range_hash(struct reader *r, const struct manifest_entry *e, uint64_t offset, uint64_t bytes)

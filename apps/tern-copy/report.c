@@ -72,8 +72,8 @@ void report_start(struct report *r, uint64_t files, uint64_t bytes, uint64_t lim
 	r->progress.limit_bytes_per_s = limit_bytes_per_s;
 	r->started = true;
 	if (r->o->json)
-		json_put(json_pack("{s:s, s:s, s:I, s:I, s:I}", "event", "start", "role", r->role, "files", (json_int_t)files, "bytes", (json_int_t)bytes,
-				   "limit_bytes_per_s", (json_int_t)limit_bytes_per_s));
+		json_put(json_pack("{s:s, s:s, s:I, s:I, s:I}", "event", "start", "role", r->role, "files", (json_int_t)files, "bytes",
+		        (json_int_t)bytes, "limit_bytes_per_s", (json_int_t)limit_bytes_per_s));
 }
 
 static void json_step(struct report *r, const char *name, uint64_t bytes, uint64_t now_ns)
@@ -83,10 +83,10 @@ static void json_step(struct report *r, const char *name, uint64_t bytes, uint64
 	if (now_ns - r->json_ns < JSON_NS)
 		return;
 	r->json_ns = now_ns;
-	json_put(json_pack("{s:s, s:s, s:o, s:I, s:I, s:I, s:o, s:o}", "event", "progress", "role", r->role, "name", text_json(name), "bytes", (json_int_t)bytes,
-			   "total_bytes", (json_int_t)p->total_bytes, "rate_bytes_per_s", (json_int_t)rate, "contract_percent",
-			   p->limit_bytes_per_s ? json_real((double)rate * 100 / (double)p->limit_bytes_per_s) : json_null(), "left_s",
-			   rate ? json_real((double)left / (double)rate) : json_null()));
+	json_put(json_pack("{s:s, s:s, s:o, s:I, s:I, s:I, s:o, s:o}", "event", "progress", "role", r->role, "name", text_json(name), "bytes",
+	        (json_int_t)bytes, "total_bytes", (json_int_t)p->total_bytes, "rate_bytes_per_s", (json_int_t)rate, "contract_percent",
+	        p->limit_bytes_per_s ? json_real((double)rate * 100 / (double)p->limit_bytes_per_s) : json_null(), "left_s",
+	        rate ? json_real((double)left / (double)rate) : json_null()));
 }
 
 void report_step(struct report *r, const char *name, uint64_t bytes, uint64_t now_ns)
@@ -127,10 +127,11 @@ int report_end(struct report *r, const struct report_totals *t, const struct cop
 	uint64_t goodput = t->move_ns && t->moved_bytes ? (uint64_t)((double)t->moved_bytes * 1e9 / (double)t->move_ns) : 0;
 	progress_clear(&r->progress);
 	if (r->o->json)
-		json_put(json_pack("{s:s, s:s, s:s, s:i, s:o, s:I, s:I, s:I, s:f, s:f, s:I, s:I}", "event", "end", "role", r->role, "status", code ? "error" : "ok",
-				   "exit", code, "error", code ? text_json(error->text) : json_null(), "files", (json_int_t)t->files, "bytes", (json_int_t)t->bytes,
-				   "moved_bytes", (json_int_t)t->moved_bytes, "seconds", (double)(copy_now_ns() - r->start_ns) / 1e9, "move_seconds",
-				   (double)t->move_ns / 1e9, "goodput_bytes_per_s", (json_int_t)goodput, "limit_bytes_per_s", (json_int_t)t->limit_bytes_per_s));
+		json_put(json_pack("{s:s, s:s, s:s, s:i, s:o, s:I, s:I, s:I, s:f, s:f, s:I, s:I}", "event", "end", "role", r->role, "status",
+		        code ? "error" : "ok", "exit", code, "error", code ? text_json(error->text) : json_null(), "files", (json_int_t)t->files,
+		        "bytes", (json_int_t)t->bytes, "moved_bytes", (json_int_t)t->moved_bytes, "seconds",
+		        (double)(copy_now_ns() - r->start_ns) / 1e9, "move_seconds", (double)t->move_ns / 1e9, "goodput_bytes_per_s",
+		        (json_int_t)goodput, "limit_bytes_per_s", (json_int_t)t->limit_bytes_per_s));
 	else if (!code && !r->o->quiet)
 		totals_print(r, t, goodput);
 	if (code)

@@ -1,5 +1,5 @@
-/* The sending end of tern-copy: lists the sources, connects, says HELLO, lets the reader post the pieces, takes events, shows progress. Main thread only, but for
- * what sender.h says is shared. */
+/* The sending end of tern-copy: lists the sources, connects, says HELLO, lets the reader post the pieces, takes events, shows progress. Main thread
+ * only, but for what sender.h says is shared. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -8,7 +8,7 @@
 #include "sender.h"
 #include "walk.h"
 
-enum { WAIT_NS = 50000000, FAREWELL_NS = 3000000000u, CLOSE_NS = 2000000000u, EVENTS = 64 };
+enum { WAIT_NS = 50000000, FAREWELL_NS = 3000000000u, CLOSE_NS = 2000000000u, EVENTS = 64, SLACK_CHUNKS = 4 };
 
 static int connect_start(struct sender *s)
 {
@@ -63,8 +63,8 @@ static void answer_take(struct sender *s, const struct proto_msg *msg)
 	s->chunk_bytes = msg->chunk_bytes;
 	s->window_bytes = msg->window_bytes;
 	s->answer_bytes = msg->list_bytes;
-	bool sane = !s->answered && msg->chunk_bytes >= PLAN_CHUNK_MIN && msg->chunk_bytes <= PLAN_CHUNK_MAX && msg->window_bytes >= 4 * msg->chunk_bytes &&
-		    msg->list_bytes % 12 == 0 && msg->list_bytes / 12 <= s->m.n;
+	bool sane = !s->answered && msg->chunk_bytes >= PLAN_CHUNK_MIN && msg->chunk_bytes <= PLAN_CHUNK_MAX &&
+	            msg->window_bytes >= 4 * msg->chunk_bytes && msg->list_bytes % 12 == 0 && msg->list_bytes / 12 <= s->m.n;
 	s->answered = true;
 	if (!sane) {
 		copy_fail(&s->error, COPY_FAILED, "the other end's answer makes no sense; use the same version of tern-copy at both ends");
@@ -86,7 +86,8 @@ static int have_take(struct sender *s)
 		uint64_t have = bytes_get64(&b);
 		struct manifest_entry *e = i < s->m.n ? &s->m.entry[i] : NULL;
 		if (!e || e->kind == MANIFEST_FOLDER || (have != e->bytes && plan_floor(e, s->chunk_bytes, have) != have))
-			return copy_fail(&s->error, COPY_FAILED, "the other end's answer makes no sense; use the same version of tern-copy at both ends");
+			return copy_fail(
+			        &s->error, COPY_FAILED, "the other end's answer makes no sense; use the same version of tern-copy at both ends");
 		if (have == e->bytes) {
 			e->present = true;
 			s->files_done++;
@@ -102,6 +103,11 @@ static void reading_start(struct sender *s)
 {
 	if (have_take(s))
 		return;
+	/* More than twice what the link holds only costs: memory that is read and may have changed, pieces that a cut leaves half sent. */
+	uint64_t rtt = proto_stat(&s->link, "srtt_ns");
+	uint64_t enough = (uint64_t)(2.0 * (double)s->limit_bytes_per_s * (double)rtt / 1e9) + SLACK_CHUNKS * s->chunk_bytes;
+	if (s->limit_bytes_per_s && rtt && s->window_bytes > enough)
+		s->window_bytes = enough;
 	report_start(&s->report, s->m.n, s->m.total_bytes, s->limit_bytes_per_s, copy_now_ns());
 	s->report.progress.sample[0].bytes = s->skipped_bytes;
 	if (pthread_create(&s->reader, NULL, reader_run, s))
@@ -149,8 +155,8 @@ static void ctrl_take(struct sender *s, const struct proto_op *op, size_t bytes)
 
 static void op_ended(struct sender *s, struct proto_op *op, const tern_event *ev)
 {
-	/* After the peer's own words, or its end, failures of operations say nothing new. */
-	if (ev->status && !copy_failed(&s->error) && ev->status != -TERN_EPEER && ev->status != -TERN_ECANCELED)
+	/* Before the connection stands its own event says more; after the peer's words, or its end, failures of operations say nothing new. */
+	if (ev->status && s->connected && !copy_failed(&s->error) && ev->status != -TERN_EPEER && ev->status != -TERN_ECANCELED)
 		copy_fail_tern(&s->error, "a message failed", ev->status);
 	switch (op->kind) {
 	case PROTO_OP_PIECE:
@@ -177,8 +183,8 @@ static void connected_take(struct sender *s, const tern_event *ev)
 	}
 	atomic_store(&s->link.gone, true);
 	tern_error_detail(s->ctx, s->peer, detail, sizeof(detail));
-	copy_fail(&s->error, ev->status == -TERN_ETIMEDOUT || ev->status == -TERN_EPEER ? COPY_FAILED : COPY_REFUSED, "cannot connect to %.200s: %s%s%s", s->o->target,
-		  tern_error_text(ev->status), detail[0] ? ": " : "", detail);
+	copy_fail(&s->error, ev->status == -TERN_ETIMEDOUT || ev->status == -TERN_EPEER ? COPY_FAILED : COPY_REFUSED,
+	        "cannot connect to %.200s: %s%s%s", s->o->target, tern_error_text(ev->status), detail[0] ? ": " : "", detail);
 }
 
 static void events_take(struct sender *s, uint64_t wait_ns)
@@ -284,9 +290,11 @@ int copy_send(const struct copy_options *o)
 	uint64_t files = 0, first = atomic_load(&s->first_ns);
 	for (size_t i = 0; i < s->m.n; i++)
 		files += s->m.entry[i].kind != MANIFEST_FOLDER;
-	struct report_totals totals = {
-		.files = s->final ? files : s->files_done, .bytes = s->final ? s->m.total_bytes : s->skipped_bytes + s->acked_bytes, .moved_bytes = s->acked_bytes,
-		.move_ns = first && s->last_ns > first ? s->last_ns - first : 0, .limit_bytes_per_s = s->limit_bytes_per_s};
+	struct report_totals totals = {.files = s->final ? files : s->files_done,
+	        .bytes = s->final ? s->m.total_bytes : s->skipped_bytes + s->acked_bytes,
+	        .moved_bytes = s->acked_bytes,
+	        .move_ns = first && s->last_ns > first ? s->last_ns - first : 0,
+	        .limit_bytes_per_s = s->limit_bytes_per_s};
 	int code = report_end(&s->report, &totals, &s->error);
 	sender_close(s);
 	return code;

@@ -13,6 +13,7 @@
 #endif
 
 enum { LIST_ENTRY_BYTES = 12, GOODBYE_NS = 2000000000u };
+#define SILENCE_NS UINT64_C(60000000000) /* a sender has its list ready before it connects */
 #define WINDOW_MIN (UINT64_C(64) << 20)
 #define WINDOW_LONG (UINT64_C(256) << 20) /* rate unknown, and not a local link: 20 Gb/s x 100 ms */
 #define WINDOW_MAX (UINT64_C(4) << 30)
@@ -36,8 +37,9 @@ struct session *session_open(const struct copy_options *o, tern_ctx *ctx, tern_e
 static void hello_take(struct session *s, const struct proto_msg *msg)
 {
 	if (s->greeted || msg->version != PROTO_VERSION) {
-		copy_fail(&s->error, COPY_REFUSED, "the sender speaks version %u of tern-copy's protocol, the receiver version %d; use the same at both ends", msg->version,
-			  PROTO_VERSION);
+		copy_fail(&s->error, COPY_REFUSED,
+		        "the sender speaks version %u of tern-copy's protocol, the receiver version %d; use the same at both ends", msg->version,
+		        PROTO_VERSION);
 		return;
 	}
 	s->greeted = true;
@@ -55,7 +57,8 @@ static void hello_take(struct session *s, const struct proto_msg *msg)
 /* Enough for twice the bandwidth-delay product, so that no round trip is waited for; at most a quarter of the memory. */
 static void window_choose(struct session *s)
 {
-	uint64_t payload, limit = 0, rtt = proto_stat(&s->link, "srtt_ns"), pages = (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE);
+	uint64_t payload, limit = 0, rtt = proto_stat(&s->link, "srtt_ns"),
+	                  pages = (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE);
 	if (tern_path_limits(s->link.ep, s->link.peer, &payload, &limit))
 		limit = 0;
 	if (limit < s->sender_limit_bytes_per_s)
@@ -66,7 +69,9 @@ static void window_choose(struct session *s)
 	if (window > pages / 4)
 		window = pages / 4;
 	window = window < WINDOW_MIN ? WINDOW_MIN : window > WINDOW_MAX ? WINDOW_MAX : window;
-	s->chunk_bytes = window / 64 < PLAN_CHUNK_MIN ? PLAN_CHUNK_MIN : window / 64 > PLAN_CHUNK_MAX ? PLAN_CHUNK_MAX : window / 64 & ~UINT64_C(4095);
+	s->chunk_bytes = window / 64 < PLAN_CHUNK_MIN   ? PLAN_CHUNK_MIN
+	                 : window / 64 > PLAN_CHUNK_MAX ? PLAN_CHUNK_MAX
+	                                                : window / 64 & ~UINT64_C(4095);
 	s->window_bytes = (window + s->chunk_bytes) & ~UINT64_C(4095); /* one more: what is skipped at the ring's end */
 }
 
@@ -99,8 +104,9 @@ static int entries_take(struct session *s)
 	}
 	s->moving_bytes = needed;
 	if (needed > free_bytes)
-		return copy_fail(&s->error, COPY_TARGET, "the disk is full: %s are to be written, '%.300s' has %s free; free some and go on with --resume",
-				 units_bytes(need, sizeof(need), needed), s->store.name, units_bytes(room, sizeof(room), free_bytes));
+		return copy_fail(&s->error, COPY_TARGET,
+		        "the disk is full: %s are to be written, '%.300s' has %s free; free some and go on with --resume",
+		        units_bytes(need, sizeof(need), needed), s->store.name, units_bytes(room, sizeof(room), free_bytes));
 	return 0;
 }
 
@@ -203,8 +209,9 @@ static void hashes_take(struct session *s, const struct proto_msg *msg)
 static void piece_arrived(struct session *s, struct slot *slot, const tern_event *ev)
 {
 	if (ev->bytes != slot->piece.bytes) {
-		copy_fail(&s->error, COPY_FAILED, "a piece of '%.300s' has %llu bytes, %llu were awaited; use the same version of tern-copy at both ends",
-			  s->m.entry[slot->piece.file].path, (unsigned long long)ev->bytes, (unsigned long long)slot->piece.bytes);
+		copy_fail(&s->error, COPY_FAILED,
+		        "a piece of '%.300s' has %llu bytes, %llu were awaited; use the same version of tern-copy at both ends",
+		        s->m.entry[slot->piece.file].path, (unsigned long long)ev->bytes, (unsigned long long)slot->piece.bytes);
 		return;
 	}
 	s->last_ns = copy_now_ns();
@@ -269,8 +276,13 @@ bool session_step(struct session *s)
 		copy_fail(&s->error, COPY_FAILED, "the sender is gone (killed, or the link is down); what arrived is kept for --resume");
 		return true;
 	}
+	if (!s->running && now - s->report.start_ns > SILENCE_NS) {
+		copy_fail(&s->error, COPY_FAILED, "a sender connected and said nothing for %d s", (int)(SILENCE_NS / 1000000000));
+		return true;
+	}
 	if (s->running)
-		report_step(&s->report, s->arrived_bytes == s->moving_bytes ? "verifying" : s->m.entry[s->name_at].path, s->present_bytes + s->arrived_bytes, now);
+		report_step(&s->report, s->arrived_bytes == s->moving_bytes ? "verifying" : s->m.entry[s->name_at].path,
+		        s->present_bytes + s->arrived_bytes, now);
 	return false;
 }
 
@@ -292,9 +304,11 @@ int session_end(struct session *s)
 	}
 	for (size_t i = 0; i < s->m.n; i++)
 		files += s->m.entry[i].kind != MANIFEST_FOLDER;
-	struct report_totals totals = {
-		.files = s->final ? files : s->done, .bytes = s->final ? s->m.total_bytes : s->present_bytes + s->arrived_bytes, .moved_bytes = s->arrived_bytes,
-		.move_ns = s->last_ns - s->first_ns, .limit_bytes_per_s = s->sender_limit_bytes_per_s};
+	struct report_totals totals = {.files = s->final ? files : s->done,
+	        .bytes = s->final ? s->m.total_bytes : s->present_bytes + s->arrived_bytes,
+	        .moved_bytes = s->arrived_bytes,
+	        .move_ns = s->last_ns - s->first_ns,
+	        .limit_bytes_per_s = s->sender_limit_bytes_per_s};
 	return report_end(&s->report, &totals, &s->error);
 }
 

@@ -1,5 +1,5 @@
-/* One transfer at the receiving end: session.c (what comes from the peer; main thread), writer.c (posts receives, hashes, writes), finish.c (syncs, renames, journal,
- * tells the sender). The writer never waits for a sync, and the library's loop for neither. */
+/* One transfer at the receiving end: session.c (what comes from the peer; main thread), writer.c (posts receives, hashes, writes), finish.c (syncs,
+ * renames, journal, tells the sender). The writer never waits for a sync, and the library's loop for neither. */
 #ifndef COPY_SESSION_H
 #define COPY_SESSION_H
 #include "journal.h"

@@ -17,17 +17,18 @@ int store_fail(const struct store *s, const char *what, const char *path)
 	switch (err) {
 	case ENOSPC:
 	case EDQUOT:
-		return copy_fail(s->error, COPY_TARGET, "cannot %s '%.300s': the disk is full (%s free in '%.200s'); free some and go on with --resume", what, path,
-				 units_bytes(room, sizeof(room), store_free_bytes(s)), s->name);
+		return copy_fail(s->error, COPY_TARGET,
+		        "cannot %s '%.300s': the disk is full (%s free in '%.200s'); free some and go on with --resume", what, path,
+		        units_bytes(room, sizeof(room), store_free_bytes(s)), s->name);
 	case EACCES:
 	case EPERM:
 	case EROFS:
-		return copy_fail(s->error, COPY_TARGET, "cannot %s '%.300s' in '%.200s': %s; give the receiving user the right to write there", what, path, s->name,
-				 strerror(err));
+		return copy_fail(s->error, COPY_TARGET, "cannot %s '%.300s' in '%.200s': %s; give the receiving user the right to write there", what,
+		        path, s->name, strerror(err));
 	case ELOOP:
 	case ENOTDIR:
-		return copy_fail(s->error, COPY_TARGET, "refused to %s '%.300s': a folder on the way in '%.200s' is a symbolic link or a file; remove it", what, path,
-				 s->name);
+		return copy_fail(s->error, COPY_TARGET,
+		        "refused to %s '%.300s': a folder on the way in '%.200s' is a symbolic link or a file; remove it", what, path, s->name);
 	default:
 		return copy_fail(s->error, COPY_TARGET, "cannot %s '%.300s' in '%.200s': %s", what, path, s->name, strerror(err));
 	}

@@ -214,8 +214,9 @@ int walk_open(const struct manifest_entry *e, struct copy_error *error)
 	if (fd < 0)
 		return copy_fail(error, COPY_SOURCE, "'%.400s' vanished or became unreadable before it was sent: %s", e->source, strerror(errno));
 	if (fstat(fd, &st) || (uint64_t)st.st_size != e->bytes || mtime_ns(&st) != e->mtime_ns || st.st_dev != e->dev || st.st_ino != e->ino) {
-		copy_fail(error, COPY_SOURCE, "'%.400s' changed before it was sent (%llu bytes listed, %lld now); copy it again when nothing writes it", e->source,
-			  (unsigned long long)e->bytes, (long long)st.st_size);
+		copy_fail(error, COPY_SOURCE,
+		        "'%.400s' changed before it was sent (%llu bytes listed, %lld now); copy it again when nothing writes it", e->source,
+		        (unsigned long long)e->bytes, (long long)st.st_size);
 		close(fd);
 		return -1;
 	}
@@ -228,8 +229,9 @@ int walk_unchanged(const struct manifest_entry *e, int fd, struct copy_error *er
 	if (fstat(fd, &st))
 		return copy_fail(error, COPY_SOURCE, "cannot read '%.400s': %s", e->source, strerror(errno));
 	if ((uint64_t)st.st_size < e->bytes)
-		return copy_fail(error, COPY_SOURCE, "'%.400s' became shorter while it was sent (%llu bytes, then %lld); copy it again when nothing writes it",
-				 e->source, (unsigned long long)e->bytes, (long long)st.st_size);
+		return copy_fail(error, COPY_SOURCE,
+		        "'%.400s' became shorter while it was sent (%llu bytes, then %lld); copy it again when nothing writes it", e->source,
+		        (unsigned long long)e->bytes, (long long)st.st_size);
 	if ((uint64_t)st.st_size != e->bytes || mtime_ns(&st) != e->mtime_ns)
 		return copy_fail(error, COPY_SOURCE, "'%.400s' changed while it was sent; copy it again when nothing writes it", e->source);
 	if (stat(e->source, &named) || named.st_ino != st.st_ino || named.st_dev != st.st_dev)

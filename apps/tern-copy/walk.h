@@ -4,8 +4,8 @@
 #include "manifest.h"
 
 /**
- * Lists the sources. FILE becomes NAME; DIR becomes DIR's name with all below; "DIR/", "." and ".." give what is in them. Symbolic links are followed (caches
- * of models are made of them); sockets, devices and dangling links are skipped with a line on standard error.
+ * Lists the sources. FILE becomes NAME; DIR becomes DIR's name with all below; "DIR/", "." and ".." give what is in them. Symbolic links are followed
+ * (caches of models are made of them); sockets, devices and dangling links are skipped with a line on standard error.
  * @return 0, -1 with words in error
  */
 int walk_sources(const struct copy_options *o, struct manifest *m, struct copy_error *error);

@@ -1,5 +1,5 @@
-/* The receiver's writer thread: posts receives ahead as far as the ring of buffers reaches, hashes and writes what has arrived in the order of the plan. A slow
- * disk fills the ring, then no receives are posted, and the sender waits: nothing is lost and the loop never touches a file. */
+/* The receiver's writer thread: posts receives ahead as far as the ring of buffers reaches, hashes and writes what has arrived in the order of the
+ * plan. A slow disk fills the ring, then no receives are posted, and the sender waits: nothing is lost and the loop never touches a file. */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include "clock.h"
 #include "stop.h"
@@ -10,6 +11,7 @@
 enum { CLOCK_EACH = 4096, STATS_MAX = 256, EXTENSIONS_MAX = 10 };
 #define SLEEP_NS 100000000u /* longest sleep, so that a signal is seen */
 #define PART_NS 1000000000u
+#define BUSY_NS 1000000000u
 
 static void log_line(void *arg, int level, const char *file, int line, const char *text)
 {
@@ -70,6 +72,9 @@ void node_close(struct node *n)
 		tern_ep_close(&n->ep);
 	if (n->ctx)
 		tern_close(&n->ctx);
+	free(n->in);
+	free(n->out);
+	n->in = n->out = NULL;
 }
 
 /* The address as given, with private=1 where --private says so. */
@@ -93,17 +98,39 @@ int node_listen(struct node *n)
 	return err ? node_fail(n, "cannot listen", err) : NODE_OK;
 }
 
+/* One client at a time. The next one may come before the goodbye of the last: it waits a little. Whoever must wait longer, or comes third, is sent
+ * away. */
+static void other_peer(struct node *n, const tern_event *e)
+{
+	if (e->type != TERN_EV_CONNECTED) {
+		if (e->peer == n->waiting)
+			n->waiting = 0;
+	} else if (!e->status && !n->waiting) {
+		n->waiting = e->peer;
+		n->waiting_ns = clock_ns();
+	} else if (!e->status) {
+		tern_disconnect(n->ep, e->peer, 0);
+	}
+}
+
+static void send_away(struct node *n)
+{
+	if (clock_ns() - n->waiting_ns < BUSY_NS)
+		return;
+	tern_disconnect(n->ep, n->waiting, 0);
+	n->waiting = 0;
+}
+
 /* What became of a peer that was being set up, is ours, or knocks while we have one. */
 static int peer_event(struct node *n, const tern_event *e)
 {
 	char detail[TERN_TEXT_MAX] = "";
 
-	if (e->type == TERN_EV_CONNECTED && e->peer != n->peer) {
-		if (!e->status)
-			tern_disconnect(n->ep, e->peer, 0); /* one client at a time; the second sees the close */
+	if (e->peer != n->peer) {
+		other_peer(n, e);
 		return NODE_OK;
 	}
-	if (e->peer != n->peer || !n->peer || (e->type == TERN_EV_CONNECTED && !e->status))
+	if (!n->peer || (e->type == TERN_EV_CONNECTED && !e->status))
 		return NODE_OK;
 	tern_error_detail(n->ctx, e->peer, detail, sizeof(detail));
 	n->peer = 0;
@@ -112,7 +139,7 @@ static int peer_event(struct node *n, const tern_event *e)
 		return NODE_GONE;
 	}
 	return node_error(n, "%s: %s%s%s", e->type == TERN_EV_CONNECTED ? "cannot connect" : "lost the other side", tern_error_text(e->status),
-	                  *detail ? ": " : "", detail);
+	        *detail ? ": " : "", detail);
 }
 
 static bool is_operation(const tern_event *e)
@@ -161,6 +188,8 @@ static int fetch(struct node *n, tern_event *events, size_t room, size_t *got)
 {
 	int err = n->options->events ? tern_wait(n->ep, events, room, SLEEP_NS, got) : tern_poll(n->ep, events, room, got);
 
+	if (n->waiting)
+		send_away(n);
 	if (err && err != -TERN_ETIMEDOUT && err != -TERN_EAGAIN) {
 		*got = 0;
 		return node_fail(n, "cannot poll", err);
@@ -248,18 +277,20 @@ int node_accept(struct node *n)
 	size_t got;
 
 	n->peer = 0;
-	while (!stop_asked) {
+	while (!n->waiting) {
+		if (stop_asked)
+			return NODE_STOPPED;
 		/* always asleep here: a server that waits for its next client must not cost a core */
 		int err = tern_wait(n->ep, &event, 1, SLEEP_NS, &got);
 		if (err && err != -TERN_ETIMEDOUT && err != -TERN_EAGAIN)
 			return node_fail(n, "cannot wait for a client", err);
-		if (!err && got && event.type == TERN_EV_CONNECTED && !event.status) {
-			n->peer = n->last = event.peer;
-			progress(n);
-			return NODE_OK;
-		}
+		if (!err && got && !is_operation(&event))
+			other_peer(n, &event);
 	}
-	return NODE_STOPPED;
+	n->peer = n->last = n->waiting;
+	n->waiting = 0;
+	progress(n);
+	return NODE_OK;
 }
 
 void node_part(struct node *n, bool drain)
@@ -274,10 +305,27 @@ void node_part(struct node *n, bool drain)
 		int err = tern_wait(n->ep, &event, 1, SLEEP_NS, &got);
 		if (err && err != -TERN_ETIMEDOUT && err != -TERN_EAGAIN)
 			break;
-		if (!err && got && event.type == TERN_EV_PEER_CLOSED && event.peer == n->peer)
+		if (err || !got || is_operation(&event))
+			continue;
+		if (event.peer == n->peer && event.type != TERN_EV_CONNECTED)
 			break;
+		other_peer(n, &event);
 	}
 	n->peer = 0;
+}
+
+void node_release(struct node *n, tern_mem **mem)
+{
+	tern_event event;
+	size_t got;
+	uint64_t until = clock_ns() + PART_NS;
+
+	while (*mem && tern_mem_release(mem) == -TERN_EBUSY && clock_ns() < until) {
+		int err = tern_wait(n->ep, &event, 1, SLEEP_NS / 10, &got);
+		if (!err && got && !is_operation(&event) && event.peer != n->peer)
+			other_peer(n, &event);
+	}
+	*mem = NULL;
 }
 
 int node_send(struct node *n, const void *data, uint64_t bytes, const tern_args *args)

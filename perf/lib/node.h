@@ -21,11 +21,14 @@ struct node {
 	tern_ep *ep;
 	tern_peer peer; /* 0: none */
 	tern_peer last; /* the same, and after it has gone */
+	tern_peer waiting; /* server: the next client, 0: none */
+	uint64_t waiting_ns;
 	const struct options *options;
 	uint64_t progress_ns; /* when something last happened */
 	unsigned empty;       /* polls in a row that gave nothing */
 	uint64_t frames;      /* received, when last looked at */
 	unsigned extensions;  /* of the timeout, because of frames */
+	char *in, *out; /* control messages: talk.c; here because an operation may use them until the context is closed */
 	char error[NODE_ERROR_MAX];
 };
 
@@ -58,6 +61,9 @@ int node_error(struct node *n, const char *format, ...) __attribute__((format(pr
 /** Posts, polling away -TERN_EAGAIN. Events that come meanwhile are lost: for rare control messages only. */
 int node_send(struct node *n, const void *data, uint64_t bytes, const tern_args *args);
 int node_recv(struct node *n, void *data, uint64_t bytes, const tern_args *args, tern_op *op);
+
+/** Gives memory back, waiting up to a second for operations of a peer that has gone to end. */
+void node_release(struct node *n, tern_mem **mem);
 
 /** A counter of the context by its name; 0 if the library has none of that name. */
 uint64_t node_stat(struct node *n, const char *name);

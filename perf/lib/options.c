@@ -6,23 +6,20 @@
 
 enum { KEY_LISTEN = 256, KEY_KEY, KEY_PRIVATE, KEY_JSON, KEY_CONTRACT, KEY_CC, KEY_OWN_THREAD, KEY_TIMEOUT };
 
-static const struct argp_option option_list[] = {
-    {"listen", KEY_LISTEN, "ADDR", 0, "Be the server at this address, such as udp://0.0.0.0:7400", 1},
-    {"one-off", '1', NULL, 0, "Server: end after the first client", 1},
-    {"size", 's', "BYTES", 0, "Size of a message; K, M and G are powers of 1024", 2},
-    {"all", 'a', NULL, 0, "Run all sizes, each twice the one before", 2},
-    {"iterations", 'n', "N", 0, "Messages a size", 2},
-    {"duration", 'D', "TIME", 0, "Run so long a size instead, such as 10 (seconds) or 500ms", 2},
-    {"events", 'e', NULL, 0, "Sleep while nothing happens instead of polling (each side decides for itself)", 3},
-    {"own-thread", KEY_OWN_THREAD, NULL, 0, "Let a thread of the library drive the loop", 3},
-    {"private", KEY_PRIVATE, NULL, 0, "Frames are not sealed (both sides must say so)", 4},
-    {"key", KEY_KEY, "FILE", 0, "Site key; default: $TERN_KEY, then ~/.config/tern/site.key", 4},
-    {"contract", KEY_CONTRACT, "FILE", 0, "What was bought of the path (docs/contract.md)", 4},
-    {"cc", KEY_CC, "NAME", 0, "Congestion control", 4},
-    {"timeout", KEY_TIMEOUT, "TIME", 0, "Give up after so long without any progress; default 20 s", 4},
-    {"json", KEY_JSON, NULL, 0, "Print one JSON object instead of the table", 5},
-    {"verbose", 'v', NULL, 0, "Say more: processor time a byte, counters, messages of the library", 5},
-    {0}};
+static const struct argp_option option_list[] = {{"listen", KEY_LISTEN, "ADDR", 0, "Be the server at this address, such as udp://0.0.0.0:7400", 1},
+        {"one-off", '1', NULL, 0, "Server: end after the first client", 1},
+        {"size", 's', "BYTES", 0, "Size of a message; K, M and G are powers of 1024", 2},
+        {"all", 'a', NULL, 0, "Run all sizes, each twice the one before", 2}, {"iterations", 'n', "N", 0, "Messages a size", 2},
+        {"duration", 'D', "TIME", 0, "Run so long a size instead, such as 10 (seconds) or 500ms", 2},
+        {"events", 'e', NULL, 0, "Sleep while nothing happens instead of polling (each side decides for itself)", 3},
+        {"own-thread", KEY_OWN_THREAD, NULL, 0, "Let a thread of the library drive the loop", 3},
+        {"private", KEY_PRIVATE, NULL, 0, "Frames are not sealed (both sides must say so)", 4},
+        {"key", KEY_KEY, "FILE", 0, "Site key; default: $TERN_KEY, then ~/.config/tern/site.key", 4},
+        {"contract", KEY_CONTRACT, "FILE", 0, "What was bought of the path (docs/contract.md)", 4},
+        {"cc", KEY_CC, "NAME", 0, "Congestion control", 4},
+        {"timeout", KEY_TIMEOUT, "TIME", 0, "Give up after so long without any progress; default 20 s", 4},
+        {"json", KEY_JSON, NULL, 0, "Print one JSON object instead of the table", 5},
+        {"verbose", 'v', NULL, 0, "Say more: processor time a byte, counters, messages of the library", 5}, {0}};
 
 static error_t parse(int key, char *arg, struct argp_state *state)
 {
@@ -39,7 +36,7 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 	case 's':
 		if (num_bytes(arg, &o->size_bytes) || o->size_bytes < o->size_least || o->size_bytes > o->size_most)
 			argp_error(state, "--size=%s: must be %llu to %llu bytes, as in 65536, 64K or 1M", arg, (unsigned long long)o->size_least,
-			           (unsigned long long)o->size_most);
+			        (unsigned long long)o->size_most);
 		o->size_given = true;
 		break;
 	case 'a':

@@ -94,15 +94,14 @@ int stream_open(struct stream *s, struct node *node, const struct stream_plan *p
 	return result;
 }
 
-/* Memory may still be in use when a run was cut short; then the context keeps it until it is closed. */
 void stream_close(struct stream *s)
 {
 	if (s->remote)
 		tern_rmem_release(&s->remote);
-	if (s->source_mem)
-		tern_mem_release(&s->source_mem);
-	if (s->target_mem)
-		tern_mem_release(&s->target_mem);
+	if (s->node)
+		node_release(s->node, &s->source_mem);
+	if (s->node)
+		node_release(s->node, &s->target_mem);
 	free(s->source_hash);
 	free(s->remote_hash);
 	s->source_hash = s->remote_hash = NULL;
@@ -111,8 +110,8 @@ void stream_close(struct stream *s)
 int stream_export(struct stream *s, void *handle, size_t *bytes)
 {
 	bool read = s->plan.mode == STREAM_READ;
-	int err = tern_mem_export(s->node->ep, read ? s->source_mem : s->target_mem, s->node->peer, read ? TERN_REMOTE_READ : TERN_REMOTE_WRITE,
-	                          handle, bytes);
+	int err = tern_mem_export(
+	        s->node->ep, read ? s->source_mem : s->target_mem, s->node->peer, read ? TERN_REMOTE_READ : TERN_REMOTE_WRITE, handle, bytes);
 
 	return err ? node_fail(s->node, "cannot export memory", err) : NODE_OK;
 }
@@ -181,7 +180,7 @@ static int received(struct stream *s, const tern_event *e)
 		return node_error(s->node, "receive: %s", tern_error_text(e->status));
 	if (e->bytes != s->plan.bytes)
 		return node_error(s->node, "a message of %llu bytes came where one of %llu was expected", (unsigned long long)e->bytes,
-		                  (unsigned long long)s->plan.bytes);
+		        (unsigned long long)s->plan.bytes);
 	s->result.in++;
 	if (s->plan.verify && stream_target_hash(s, i) != e->imm)
 		s->result.bad++;
@@ -216,8 +215,8 @@ static int start_remote(struct stream *s, uint64_t index, struct stream_slot *sl
 
 	slot->source = index % (read ? s->remote_sources : s->sources);
 	tern_iov iov = {.addr = read ? s->target + i * s->stride_bytes : s->source + slot->source * s->stride_bytes,
-	                .bytes = s->plan.bytes,
-	                .mem = read ? s->target_mem : s->source_mem};
+	        .bytes = s->plan.bytes,
+	        .mem = read ? s->target_mem : s->source_mem};
 	tern_buf buf = {.iov = &iov, .n = 1};
 	if (read)
 		return tern_read(s->node->ep, s->remote, slot->source * s->stride_bytes, &buf, &args, &slot->op);

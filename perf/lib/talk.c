@@ -24,18 +24,14 @@ static int talk_send(struct node *n, json_t *object)
 {
 	tern_args args = {.size_bytes = sizeof(args), .user = &mark_out, .tag = TALK_TAG};
 	tern_event event;
-	char *text = json_dumps(object, JSON_COMPACT);
 
+	free(n->out); /* its operation has ended, or its peer is gone */
+	n->out = json_dumps(object, JSON_COMPACT);
 	json_decref(object);
-	if (!text)
+	if (!n->out)
 		return node_error(n, "no memory for a control message");
-	int result = node_send(n, text, strlen(text), &args);
-	if (!result)
-		result = wait_for(n, &mark_out, &event);
-	if (!result)
-		free(text);
-	/* on failure the memory may still be in use until the context is closed: it is left to the end of the process */
-	return result;
+	int result = node_send(n, n->out, strlen(n->out), &args);
+	return result ? result : wait_for(n, &mark_out, &event);
 }
 
 static int talk_recv(struct node *n, json_t **out)
@@ -43,18 +39,18 @@ static int talk_recv(struct node *n, json_t **out)
 	tern_args args = {.size_bytes = sizeof(args), .user = &mark_in, .tag = TALK_TAG};
 	tern_event event;
 	json_error_t why;
-	char *text = malloc(TALK_BYTES_MAX);
 
 	*out = NULL;
-	if (!text)
+	if (!n->in)
+		n->in = malloc(TALK_BYTES_MAX);
+	if (!n->in)
 		return node_error(n, "no memory for a control message");
-	int result = node_recv(n, text, TALK_BYTES_MAX, &args, NULL);
+	int result = node_recv(n, n->in, TALK_BYTES_MAX, &args, NULL);
 	if (!result)
 		result = wait_for(n, &mark_in, &event);
 	if (result)
-		return result; /* text may still be written to, as above */
-	*out = json_loadb(text, event.bytes, 0, &why);
-	free(text);
+		return result;
+	*out = json_loadb(n->in, event.bytes, 0, &why);
 	if (json_is_object(*out))
 		return NODE_OK;
 	json_decref(*out);
@@ -140,7 +136,7 @@ int talk_welcome(struct node *n, const char *tool)
 		result = talk_refuse(n, "this is %s, and the client is %s", tool, theirs ? theirs : "something else");
 	else if (version != TALK_VERSION)
 		result = talk_refuse(n, "this %s speaks version %d of the control messages, the client version %llu", tool, TALK_VERSION,
-		                     (unsigned long long)version);
+		        (unsigned long long)version);
 	else
 		result = talk_answer(n, json_pack("{s:s}", "tool", tool));
 	json_decref(question);

@@ -37,8 +37,7 @@ int main(int argc, char **argv)
 {
 	uint64_t bytes = argc > 1 ? strtoull(argv[1], NULL, 0) : 256ull << 20, rate = 100000000000ull / 8, rtt = 10000000;
 	uint32_t mtu = argc > 2 ? (uint32_t)strtoul(argv[2], NULL, 0) : 1500;
-	struct harness_config config = {
-	    .seed = 1, .contract_bytes_per_s = rate, .contract_rtt_ns = rtt, .dedicated = true, .mtu = mtu};
+	struct harness_config config = {.seed = 1, .contract_bytes_per_s = rate, .contract_rtt_ns = rtt, .dedicated = true, .mtu = mtu};
 	struct harness h;
 
 	if (bytes < WARMUP_BYTES || mtu < 576 || mtu > 65535) {
@@ -46,7 +45,7 @@ int main(int argc, char **argv)
 		return 2;
 	}
 	config.forward = config.reverse =
-	    (struct element_config){.delay_ns = rtt / 2, .rate_bits_per_s = rate * 8, .overhead_bytes = 28, .queue_bytes = 4 << 20};
+	        (struct element_config){.delay_ns = rtt / 2, .rate_bits_per_s = rate * 8, .overhead_bytes = 28, .queue_bytes = 4 << 20};
 	uint8_t *from = calloc(1, bytes), *to = calloc(1, bytes);
 	if (!from || !to) {
 		perror("calloc");
@@ -71,7 +70,7 @@ int main(int argc, char **argv)
 	}
 	printf("FRAMES %llu\n", (unsigned long long)(tx->tx_frames - tx_before.tx_frames));
 	printf("# %llu bytes, mtu %u, %llu frames back, %llu turns of each loop\n", (unsigned long long)bytes, mtu,
-	       (unsigned long long)(rx->tx_frames - rx_before.tx_frames), (unsigned long long)turns);
+	        (unsigned long long)(rx->tx_frames - rx_before.tx_frames), (unsigned long long)turns);
 	harness_close(&h);
 	free(from);
 	free(to);

@@ -21,7 +21,7 @@ if [ -z "${VERSUS_INSIDE:-}" ]; then
 	versus_need ucx_perftest ucx-utils
 	versus_need sockperf sockperf
 fi
-versus_isolate "$0" -n "$rounds" "$build"
+versus_isolate "$0" "$@"
 
 LIMIT_S=170 # no round begins after this
 CORE_CLIENT=${CORE_CLIENT:-0}

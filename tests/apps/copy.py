@@ -67,6 +67,10 @@ class Proc:
                 return got
         return None
 
+    def reach(self, bytes_):
+        if not self.until('progress', bytes_):
+            raise Failed(f'no progress: exit {self.end()}: {self.text}')
+
     def end(self):
         """@return the exit status; all lines are in self.lines, text in self.text"""
         while self.line() is not None:
@@ -245,7 +249,7 @@ def cut_and_resume(root, kill_sender, name='big.bin'):
     r = bed.listen()
     s = bed.send(bed.here / name)
     # the checkpoint on disk is what is waited for
-    check(s.until('progress', 15_000_000), f'no progress: {s.end()} {s.text}')
+    s.reach(15_000_000)
     deadline = time.monotonic() + 20
     while not (bed.there / '.tern-resume').exists() and time.monotonic() < deadline:
         time.sleep(0.02)
@@ -285,7 +289,7 @@ def resume_changed(root):
     blob(bed.here / 'big.bin', 40_000_000)
     r = bed.listen()
     s = bed.send(bed.here / 'big.bin')
-    check(s.until('progress', 10_000_000), 'no progress')
+    s.reach(10_000_000)
     s.p.send_signal(signal.SIGINT)
     both(bed, r, s, 130, 1)
     check((bed.there / '.tern-resume').exists(), 'a cut that was announced leaves no journal')
@@ -303,7 +307,7 @@ def interrupted_receiver(root):
     blob(bed.here / 'big.bin', 40_000_000)
     r = bed.listen()
     s = bed.send(bed.here / 'big.bin')
-    check(s.until('progress', 5_000_000), 'no progress')
+    s.reach(5_000_000)
     r.p.send_signal(signal.SIGTERM)
     both(bed, r, s, 1, 130, 'interrupted')
     check(bed.whole() == 0, 'a half file has the final name')
@@ -397,7 +401,7 @@ def disk_fills(root):
     blob(bed.here / 'a', 50_000_000)
     r = bed.listen(folder=disk)
     s = bed.send(bed.here / 'a')
-    check(s.until('progress', 4_000_000), 'no progress')
+    s.reach(4_000_000)
     hog = disk / '.tern-resume-hog'
     with open(hog, 'wb') as f:
         try:
@@ -421,7 +425,7 @@ def while_sent(root, act, words, private=False, size=40_000_000):
     blob(path, size)
     r = bed.listen()
     s = bed.send(path)
-    check(s.until('progress', 4_000_000), f'no progress: {s.end()} {s.text}')
+    s.reach(4_000_000)
     act(path)
     both(bed, r, s, 4, 4, words)
     check(not (bed.there / 'big.bin').exists(), 'a wrong file has the final name')
@@ -447,6 +451,23 @@ def overwrite(path):
 def changes(root):
     # larger than what the sender reads ahead
     while_sent(root, overwrite, 'changed while it was sent', size=120_000_000)
+
+
+@scenario
+def corrupt(root):
+    """Bytes that change behind the sender's back, its time set back: only the hash can tell."""
+    bed = Bed(root, SLOW)
+    path = bed.here / 'big.bin'
+    blob(path, 60_000_000)
+    at = path.stat().st_mtime_ns
+    r = bed.listen()
+    s = bed.send(path)
+    s.reach(4_000_000)
+    with open(path, 'r+b') as f:
+        f.write(bytes(60_000_000))
+    os.utime(path, ns=(at, at))
+    both(bed, r, s, 3, 3, 'xxh3')
+    check(not list(bed.there.iterdir()), f'left over: {list(bed.there.iterdir())}')
 
 
 @scenario

@@ -1,5 +1,5 @@
-/* Tests of tern-copy's manifest, plan and messages, without files or network: pieces cover every byte once whatever the receiver has, both ends derive the same ones,
- * and nothing that a peer sends is believed unchecked. */
+/* Tests of tern-copy's manifest, plan and messages, without files or network: pieces cover every byte once whatever the receiver has, both ends
+ * derive the same ones, and nothing that a peer sends is believed unchecked. */
 #include <string.h>
 #include "plan.h"
 #include "proto.h"
@@ -159,7 +159,8 @@ static void test_manifest(void)
 
 static void test_paths(void)
 {
-	static const char *const wrong[] = {"", "/etc/passwd", "..", "a/../b", "./a", "a/.", "a//b", "a/", "a/..", ".tern-resume", "a/.tern-resume", ".tern-resume.new", ".a.tern-part", "a/.b.tern-part"};
+	static const char *const wrong[] = {"", "/etc/passwd", "..", "a/../b", "./a", "a/.", "a//b", "a/", "a/..", ".tern-resume", "a/.tern-resume",
+	        ".tern-resume.new", ".a.tern-part", "a/.b.tern-part"};
 	static const char *const good[] = {"a", "a/b", "...", ".a", "a/.b/c", "..a", "a..", "tern-part", ".tern-part", "a b\n\303\244"};
 	char name[300];
 	for (size_t i = 0; i < sizeof(wrong) / sizeof(wrong[0]); i++)
@@ -176,8 +177,14 @@ static void test_paths(void)
 
 static void test_unique(void)
 {
-	static const struct { const char *a, *b; int kind_a, rc; } pairs[] = {
-		{"a", "a", MANIFEST_FILE, -1}, {"a", "b", MANIFEST_FILE, 0}, {"a", "a/b", MANIFEST_FILE, -1}, {"a", "a/b", MANIFEST_FOLDER, 0}, {"a", "a-b", MANIFEST_FILE, 0}, {"a", "a", MANIFEST_FOLDER, -1},
+	static const struct { const char *a, *b; int kind_a, rc;
+	} pairs[] = {
+	        {"a", "a", MANIFEST_FILE, -1},
+	        {"a", "b", MANIFEST_FILE, 0},
+	        {"a", "a/b", MANIFEST_FILE, -1},
+	        {"a", "a/b", MANIFEST_FOLDER, 0},
+	        {"a", "a-b", MANIFEST_FILE, 0},
+	        {"a", "a", MANIFEST_FOLDER, -1},
 	};
 	for (size_t i = 0; i < sizeof(pairs) / sizeof(pairs[0]); i++) {
 		struct manifest m = {0};

@@ -31,7 +31,10 @@ static void refuse(const char *json, uint64_t data_bytes, const char *words)
 
 static void test_accepts(void)
 {
-	CU_ASSERT_EQUAL(parse("{\"__metadata__\":{\"a\":\"b\"},\"w\":" T("BF16", "[2,3]", 4, 16) ",\"s\":" T("F32", "[]", 0, 4) ",\"z\":" T("I8", "[0]", 16, 16) "}", 12 + 4), 0);
+	CU_ASSERT_EQUAL(parse("{\"__metadata__\":{\"a\":\"b\"},\"w\":" T("BF16", "[2,3]", 4, 16) ",\"s\":" T("F32", "[]", 0, 4) ",\"z\":" T(
+	                              "I8", "[0]", 16, 16) "}",
+	                        12 + 4),
+	        0);
 	CU_ASSERT_EQUAL(file.n, 3);
 	CU_ASSERT_STRING_EQUAL(file.tensor[0].name, "s");
 	CU_ASSERT_EQUAL(file.tensor[0].dims, 0);

@@ -1,5 +1,5 @@
-/* Tests of tern-copy's store, journal and mappings, on a folder of their own: nothing escapes the folder, the journal says again what it was told, and a file that
- * shrinks under a mapping is noticed instead of killing the process. */
+/* Tests of tern-copy's store, journal and mappings, on a folder of their own: nothing escapes the folder, the journal says again what it was told,
+ * and a file that shrinks under a mapping is noticed instead of killing the process. */
 #include <fcntl.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -113,7 +113,9 @@ static void test_journal(void)
 	int fd = openat(store.fd, MANIFEST_JOURNAL, O_RDONLY);
 	CU_ASSERT(fd < 0); /* an empty one is removed */
 	fd = openat(store.fd, MANIFEST_JOURNAL, O_WRONLY | O_CREAT, 0600);
-	static const char damaged[] = "{\"path\":\"../x\",\"bytes\":9,\"mtime_ns\":1,\"synced_bytes\":9}\n{bad\n\n{\"path\":\"y\",\"bytes\":9,\"mtime_ns\":1,\"synced_bytes\":5}\n{\"path\":\"z\",\"bytes\":9";
+	static const char damaged[] = "{\"path\":\"../"
+	                              "x\",\"bytes\":9,\"mtime_ns\":1,\"synced_bytes\":9}\n{bad\n\n{\"path\":\"y\",\"bytes\":9,\"mtime_ns\":1,"
+	                              "\"synced_bytes\":5}\n{\"path\":\"z\",\"bytes\":9";
 	CU_ASSERT(write(fd, damaged, sizeof(damaged) - 1) > 0);
 	close(fd);
 	journal_load(&again, &store);

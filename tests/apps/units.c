@@ -56,8 +56,11 @@ static void test_line(void)
 	progress_line(&p, "model.safetensors", 500000000, 120, line);
 	CU_ASSERT_PTR_NOT_NULL(strstr(line, " 50% 500 MB  800 Mb/s (100 MB/s)  80% of contract  5.00 s left"));
 	CU_ASSERT_PTR_NOT_NULL(strstr(line, "[####"));
+	progress_line(&p, "model.safetensors", 500000000, 79, line);
+	CU_ASSERT_PTR_NOT_NULL(strstr(line, "[#####.....]   50% 500 MB  800 Mb/s  80% of contract  5.00 s left"));
 	for (unsigned width = 1; width < 250; width++)
-		CU_ASSERT(columns(progress_line(&p, "b\303\244r/with\033a/very/long/name/that/is/cut/from/the/left.bin", 500000000, width, line)) <= width);
+		CU_ASSERT(columns(progress_line(&p, "b\303\244r/with\033a/very/long/name/that/is/cut/from/the/left.bin", 500000000, width, line)) <=
+		          width);
 	CU_ASSERT_PTR_NULL(strchr(line, '\033'));
 	CU_ASSERT_PTR_NOT_NULL(strstr(line, "left.bin"));
 }

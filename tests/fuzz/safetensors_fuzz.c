@@ -1,5 +1,5 @@
-/* Fuzz target: safetensors headers. The first byte says how much longer the file claims to be than the bytes given (tensor data is never read), the rest is the
- * file's beginning. What parses must hold what st_parse promises: tensors in order, inside the file, without holes. */
+/* Fuzz target: safetensors headers. The first byte says how much longer the file claims to be than the bytes given (tensor data is never read), the
+ * rest is the file's beginning. What parses must hold what st_parse promises: tensors in order, inside the file, without holes. */
 #include <stdlib.h>
 #include <string.h>
 #include "safetensors.h"

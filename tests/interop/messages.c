@@ -61,6 +61,14 @@ static void sizes_private(void)
 	all_sizes("?private=1", 0, "127.0.0.1");
 }
 
+/* The two ways into the kernel; where io_uring is refused it is the plain one twice. */
+static void sizes_engines(void)
+{
+	all_sizes("?engine=plain", 0, "127.0.0.1");
+	all_sizes("?engine=uring", TERN_OWN_THREAD, "127.0.0.1");
+	all_sizes("?engine=uring&private=1", 0, "127.0.0.1");
+}
+
 static void sizes_ipv6(void)
 {
 	all_sizes("", 0, "[::1]");

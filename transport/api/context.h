@@ -176,9 +176,8 @@ struct tern_ctx {
 	pthread_t thread;
 	bool has_thread;
 	_Atomic bool stop;
-	/* Who may be asleep: the thread, or each armed endpoint. A2: raised, then the command ring is looked at; R2: a command is put in, then this is looked at.
-	 * Both seq_cst. */
-	_Atomic int sleeping;
+	_Atomic int sleeping; /* A2: raised, then the command ring is looked at; R2: a command is put in, then this is looked at. Both seq_cst. The
+	                         thread, or each armed endpoint */
 	int wake_fd, timer_fd, epoll_fd;
 	uint64_t now_ns;
 	struct api_note_text note[API_NOTES];

@@ -33,6 +33,7 @@ static int loop_open_msg(struct loop *lp, const struct loop_config *config, bool
 static void loop_open_pools(struct loop *lp, void *heap)
 {
 	heap_init(&lp->timers, heap, lp->max_paths);
+	memset(lp->frame, 0, LOOP_FRAMES * sizeof(struct frame)); /* peer fills in what differs from frame to frame */
 	for (size_t i = 0; i < LOOP_FRAMES; i++)
 		lp->free_frame[lp->free_frames++] = &lp->frame[LOOP_FRAMES - 1 - i];
 	for (size_t i = 0; i < LOOP_CHUNKS; i++) {

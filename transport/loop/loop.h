@@ -69,6 +69,7 @@ struct loop_path {
 	struct list active;    /* in loop.active while something may leave */
 	bool is_active;
 	uint32_t slot, flow_id;
+	uint64_t rx_prefix, tx_prefix; /* wire_bulk_prefix of plain frames that come and leave; 0: sealed, no frame begins so */
 	uint32_t mtu_bytes;
 	struct frame *waiting[LOOP_TRAY]; /* encoded and sealed, not taken by the link: offered again as they are (5.4) */
 	size_t waiting_n;

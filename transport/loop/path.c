@@ -115,6 +115,10 @@ static int loop_path_up(struct loop_path *path, const struct session *session, c
 	if (err)
 		return err;
 	path->mtu_bytes = params->mtu_bytes;
+	if (session->is_private) {
+		path->rx_prefix = wire_bulk_prefix(sp->path_id, path->flow_id);
+		path->tx_prefix = wire_bulk_prefix(sp->path_id, sp->remote_flow_id);
+	}
 	struct peer_path_config pc = {
 	    .path_id = sp->path_id,
 	    .sealed = !session->is_private,

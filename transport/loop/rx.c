@@ -115,15 +115,14 @@ static void rx_rescue(struct rx *rx)
 }
 
 /* Large plain frames come on this path: the next ones may be received into place. */
-static void rx_expect(struct rx *rx)
+static void rx_expect(struct loop_path *path, uint32_t bytes, bool first)
 {
-	struct loop_path *path = rx->path;
-	if (rx->bytes >= path->rx_payload || rx->h.offset == 0)
-		path->rx_payload = rx->bytes;
-	if (path->is_expecting || !(rx->link->caps & LINK_PLACES) || rx->bytes < LOOP_POST_PAYLOAD_MIN || rx->frame->path != path->via)
+	if (bytes >= path->rx_payload || first)
+		path->rx_payload = bytes;
+	if (path->is_expecting || !(path->link->caps & LINK_PLACES) || bytes < LOOP_POST_PAYLOAD_MIN)
 		return;
 	path->is_expecting = true;
-	list_push_back(&rx->lp->expect, &path->expect);
+	list_push_back(&path->loop->expect, &path->expect);
 }
 
 static int rx_bulk(struct rx *rx)
@@ -153,8 +152,8 @@ static int rx_bulk(struct rx *rx)
 		struct frame_seg from = {.addr = rx->payload, .bytes = rx->bytes};
 		copy_segs(place.seg, place.segs, &from, 1, &lp->count.copied_bytes);
 	}
-	if (!a.sealed)
-		rx_expect(rx);
+	if (!a.sealed && rx->frame->path == rx->path->via)
+		rx_expect(rx->path, rx->bytes, a.offset == 0);
 	return msg_rx_commit(pair, &place, &lp->count.copied_bytes);
 }
 
@@ -225,13 +224,70 @@ static size_t rx_post(struct loop *lp, struct link *link)
 	return batch;
 }
 
+/* The common frame, kept apart because it sets the price: plain BULK of a known path, new, in its place. Anything else about it, and the long way decides.
+ * @return how many of the first frames of the batch were such; what concerns the path is done once for all of them */
+static size_t rx_run(struct loop *lp, struct rx_frame *batch, size_t n, uint64_t now_ns)
+{
+	uint64_t prefix = batch->head_bytes < WIRE_BULK_HEADER_BYTES ? 0 : wire_get64(batch->head), placed = 0;
+	struct loop_path *path = loop_path_of(lp, (uint32_t)(prefix >> 32));
+	if (!path || path->rx_prefix != prefix)
+		return 0;
+	struct msg_pair *pair = path->peer->peer.pair;
+	struct flow *flow = &path->pp.flow;
+	const struct link_path *via = path->via;
+	uint32_t overhead = path->pp.overhead_bytes;
+	struct msg_place place;
+	uint32_t largest = 0;
+	size_t k = 0;
+	for (; k < n; k++) {
+		const struct rx_frame *f = &batch[k];
+		const uint8_t *head = f->head;
+		bool split = f->body_bytes;
+		if (f->head_bytes < WIRE_BULK_HEADER_BYTES || wire_get64(head) != prefix || wire_get32(head + 16) || f->path != via)
+			break;
+		if (split && f->head_bytes != WIRE_BULK_HEADER_BYTES)
+			break;
+		const uint8_t *payload = split ? f->body : head + WIRE_BULK_HEADER_BYTES;
+		uint32_t bytes = split ? f->body_bytes : f->head_bytes - WIRE_BULK_HEADER_BYTES;
+		struct msg_arrival a = {.seq = wire_get32(head + 20), .offset = wire_get64(head + 24), .bytes = bytes};
+		struct flow_arrival fa = {.number = wire_get64(head + 8),
+		        .wire_bytes = bytes + WIRE_BULK_HEADER_BYTES + overhead,
+		        .ecn = f->ecn,
+		        .ack_eliciting = true};
+		if (flow_rx_check(flow, fa.number) || msg_rx_where(pair, &a, &place) || place.flags || place.segs != 1)
+			break;
+		if (place.seg[0].addr == payload)
+			placed += bytes;
+		else if (split)
+			break;
+		else
+			copy_bytes(place.seg[0].addr, payload, bytes, &lp->count.copied_bytes);
+		if (msg_rx_commit(pair, &place, &lp->count.copied_bytes))
+			break;
+		flow_rx_commit(flow, &fa, f->time_ns ? f->time_ns : now_ns);
+		largest = bytes > largest ? bytes : largest;
+	}
+	if (!k)
+		return 0;
+	rx_expect(path, largest, false);
+	lp->count.rx_placed_bytes += placed;
+	peer_heard(&path->pp, now_ns);
+	loop_activate(path);
+	return k;
+}
+
 static void rx_batch(struct loop *lp, struct link *link, struct rx_frame *batch, size_t n, uint64_t now_ns)
 {
 	lp->stash_used = 0;
 	lp->is_moving = true;
-	for (size_t i = 0; i < n; i++) {
+	for (size_t i = 0; i < n;) {
+		size_t run = rx_run(lp, batch + i, n - i, now_ns);
+		i += run;
+		if (i == n)
+			break;
 		struct rx rx = {.lp = lp, .link = link, .frame = &batch[i], .last = &batch[n - 1], .now_ns = now_ns};
 		loop_rx_frame(&rx);
+		i++;
 	}
 	link->ops->rx_free(link, batch, n);
 }

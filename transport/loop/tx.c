@@ -18,18 +18,27 @@ static void loop_chunk_put(struct loop *lp, struct loop_chunk *c)
 	lp->free_chunk = c;
 }
 
-/* Header, seal, segments, in their final form. */
+/* Header and segments of a frame that is sent from where its bytes are. */
+static inline void loop_finish_bare(struct loop_path *path, struct frame *f)
+{
+	struct wire_header h = {.flags = f->flags, .number = f->number, .seq = f->seq, .offset = f->offset};
+	wire_bulk_encode(path->tx_prefix, &h, f->head);
+	f->path = path->via;
+	f->wire_bytes = WIRE_BULK_HEADER_BYTES + f->payload_bytes;
+	f->seg[0] = (struct frame_seg){.addr = f->head, .bytes = WIRE_BULK_HEADER_BYTES};
+	((struct msg_op *)f->owner)->held++;
+}
+
+/* Header, seal, segments of a frame that is made in its room. */
 static void loop_finish(struct loop_path *path, struct frame *f, struct loop_chunk *chunk)
 {
 	struct wire_header h = {.version = WIRE_VERSION, .type = f->type, .flags = f->flags, .path_id = f->path_id, .flow_id = f->flow_id,
 		.number = f->number, .channel = f->channel, .seq = f->seq, .offset = f->offset};
-	uint8_t *head = f->room ? f->room : f->head;
+	uint8_t *head = f->room;
 	uint32_t bytes = (uint32_t)wire_header_encode(&h, head);
 	f->path = path->via;
 	f->wire_bytes = bytes + f->payload_bytes;
 	f->seg[0] = (struct frame_seg){.addr = head, .bytes = bytes};
-	if (!f->room)
-		return;
 	if (path->tx_seal) {
 		seal_frame(path->tx_seal, f->number, head, bytes, f->seg + 1, f->segs - 1u, head + bytes);
 		path->loop->count.sealed_bytes += f->payload_bytes;
@@ -56,22 +65,20 @@ void loop_frames_back(struct loop *lp, struct frame *const *frames, size_t n)
 	}
 }
 
-void loop_reap(struct loop *lp, uint64_t now_ns)
-{
-	struct frame *back[LOOP_TRAY];
-	for (size_t i = 0; i < lp->links; i++) {
-		size_t n;
-		while ((n = lp->link[i]->ops->reap(lp->link[i], back, LOOP_TRAY, now_ns)))
-			loop_frames_back(lp, back, n);
-	}
-}
-
 static void loop_reap_link(struct loop *lp, struct link *link, uint64_t now_ns)
 {
 	struct frame *back[LOOP_TRAY];
 	size_t n;
 	while ((n = link->ops->reap(link, back, LOOP_TRAY, now_ns)))
 		loop_frames_back(lp, back, n);
+}
+
+void loop_reap(struct loop *lp, uint64_t now_ns)
+{
+	if (lp->free_frames == LOOP_FRAMES)
+		return; /* none is out */
+	for (size_t i = 0; i < lp->links; i++)
+		loop_reap_link(lp, lp->link[i], now_ns);
 }
 
 /* Offers what waits. @return true: all of it was taken */
@@ -101,9 +108,10 @@ static bool loop_burst(struct loop_path *path, bool last, uint64_t now_ns)
 	size_t n = last ? peer_tx_last(&path->pp, &tray, now_ns) : peer_tx(&path->pp, &tray, now_ns);
 	chunk->frames = 1; /* ours, until all are finished */
 	for (size_t i = 0; i < n; i++) {
-		loop_finish(path, top[i], chunk);
-		if (top[i]->owner)
-			((struct msg_op *)top[i]->owner)->held++;
+		if (top[i]->room)
+			loop_finish(path, top[i], chunk);
+		else
+			loop_finish_bare(path, top[i]);
 		path->waiting[i] = top[i];
 	}
 	path->waiting_n = n;

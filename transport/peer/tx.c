@@ -50,7 +50,7 @@ static void mix_control(struct mix *m, uint64_t now_ns)
 	}
 }
 
-/* Frames of what the tray has left. */
+/* The next frame of the tray. It comes without owner and chunk, channel and departure 0; seq and offset are BULK's. */
 static struct frame *peer_frame(struct peer_path *path, struct peer_tray *t, uint8_t type)
 {
 	struct frame *f = t->frame[t->n++];
@@ -58,12 +58,6 @@ static struct frame *peer_frame(struct peer_path *path, struct peer_tray *t, uin
 	f->flags = path->sealed ? WIRE_SEALED : 0;
 	f->flow_id = path->remote_flow_id;
 	f->path_id = path->id;
-	f->channel = 0;
-	f->seq = 0;
-	f->offset = 0;
-	f->depart_ns = 0;
-	f->owner = NULL;
-	f->chunk = NULL;
 	f->room = NULL;
 	f->burst_end = 0;
 	f->segs = 1; /* 0 is the header's */
@@ -162,9 +156,15 @@ static uint64_t peer_tx_mix(struct peer_path *path, struct peer_tray *t, bool re
 }
 
 /* Payload segments of one frame: the operation's own memory, or packed where its runs are too short for the link. */
-static void peer_segs(struct peer_path *path, struct peer_tray *t, struct frame *f, const struct msg_run *run)
+static inline void peer_segs(struct peer_path *path, struct peer_tray *t, struct frame *f, const struct msg_run *run)
 {
 	const struct layout *l = &run->op->layout;
+	if (l->kind == LAYOUT_FLAT && !path->sealed) { /* the common case, without the questions */
+		f->seg[1] = (struct frame_seg){.addr = l->addr + f->offset, .bytes = f->payload_bytes, .mem = l->mem};
+		f->segs = 2;
+		f->owner = run->op;
+		return;
+	}
 	size_t n = layout_segs(l, f->offset, f->payload_bytes, f->seg + 1, FRAME_SEGS_MAX - 2);
 	f->segs = (uint8_t)(1 + n);
 	if (n && !path->sealed) {

@@ -17,6 +17,21 @@ static inline size_t wire_header_encode(const struct wire_header *h, uint8_t *ou
 	return WIRE_BULK_HEADER_BYTES;
 }
 
+/** The first 8 bytes of every BULK header of a flow but the flags, as one number: what a receiver compares and a sender begins with. Never 0. */
+static inline uint64_t wire_bulk_prefix(uint8_t path_id, uint32_t flow_id)
+{
+	return WIRE_VERSION | WIRE_BULK << 8 | (uint64_t)path_id << 24 | (uint64_t)flow_id << 32;
+}
+
+/** A BULK header of channel 0 in four stores. */
+static inline void wire_bulk_encode(uint64_t prefix, const struct wire_header *h, uint8_t *out)
+{
+	wire_put64(out, prefix | (uint64_t)h->flags << 16);
+	wire_put64(out + 8, h->number);
+	wire_put64(out + 16, (uint64_t)h->seq << 32);
+	wire_put64(out + 24, h->offset);
+}
+
 static inline size_t wire_header_decode(const uint8_t *in, size_t bytes, struct wire_header *out)
 {
 	if (bytes < WIRE_HEADER_BYTES)

@@ -32,9 +32,7 @@ static void accepted(void)
 
 static void refused(void)
 {
-	static const struct {
-		const char *text;
-		int err;
+	static const struct { const char *text; int err;
 	} bad[] = {
 	        {NULL, TERN_EADDR},
 	        {"", TERN_EADDR},
