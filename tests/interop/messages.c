@@ -460,6 +460,7 @@ static void stale_numbers(void)
 static const struct inter_case cases[] = {
         {"sizes_sealed", sizes_sealed},
         {"sizes_private", sizes_private},
+        {"sizes_engines", sizes_engines},
         {"sizes_ipv6", sizes_ipv6},
         {"sizes_thread", sizes_thread},
         {"sizes_thread_private", sizes_thread_private},
