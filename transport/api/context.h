@@ -29,7 +29,7 @@ enum {
 
 /* Objects handed out to any thread without a lock. */
 struct api_slab {
-	ck_stack_t stack;
+	_Alignas(16) ck_stack_t stack; /* its two words change together: cmpxchg16b wants them so */
 	ck_stack_entry_t *entry; /* one an object */
 	uint8_t *memory;
 	size_t bytes; /* of one */
