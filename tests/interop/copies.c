@@ -1,5 +1,5 @@
-/* Holds docs/copies.md to the counters: how often the bytes of a message are copied, sealed and opened on each way. The table is read from the document: a row that is
- * not tested here, or a test without a row, is a failure. */
+/* Holds docs/copies.md to the counters: how often the bytes of a message are copied, sealed and opened on each way. The table is read from the
+ * document: a row that is not tested here, or a test without a row, is a failure. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,10 +15,10 @@ struct counts {
 static struct counts look(void)
 {
 	return (struct counts){
-		.tx_copied = inter_stat(&p.a, 0, "copied_bytes"),
-		.tx_sealed = inter_stat(&p.a, 0, "sealed_bytes"),
-		.rx_copied = inter_stat(&p.b, 0, "copied_bytes"),
-		.rx_opened = inter_stat(&p.b, 0, "opened_bytes"),
+	        .tx_copied = inter_stat(&p.a, 0, "copied_bytes"),
+	        .tx_sealed = inter_stat(&p.a, 0, "sealed_bytes"),
+	        .rx_copied = inter_stat(&p.b, 0, "copied_bytes"),
+	        .rx_opened = inter_stat(&p.b, 0, "opened_bytes"),
 	};
 }
 
@@ -51,14 +51,15 @@ static void read_document(void)
 	CHECK(rows > 5);
 }
 
-/* @return true: as the document says. What was taken for lost on a busy machine is sent, packed and sealed again: callers try a few times, only the last one counts. */
+/* @return true: as the document says. What was taken for lost on a busy machine is sent, packed and sealed again: callers try a few times, only the
+ * last one counts. */
 static bool hold(const char *name, const struct counts *before, uint64_t bytes, bool last)
 {
 	bool right = true;
 	struct counts after = look();
 	static const char *const what[] = {"sender's copies", "sealed", "receiver's copies", "opened"};
 	const uint64_t moved[] = {after.tx_copied - before->tx_copied, after.tx_sealed - before->tx_sealed, after.rx_copied - before->rx_copied,
-		after.rx_opened - before->rx_opened};
+	        after.rx_opened - before->rx_opened};
 	size_t i = 0;
 	while (i < rows && strcmp(row[i].name, name))
 		i++;
@@ -184,6 +185,6 @@ static void counted(void)
 }
 
 static const struct inter_case cases[] = {
-	{"counted", counted},
+        {"counted", counted},
 };
 INTER_MAIN("copies", cases)

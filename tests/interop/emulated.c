@@ -102,7 +102,7 @@ static void with_contract(void)
 	uint8_t *from = malloc(BYTES), *to = malloc(BYTES);
 	inter_fill(from, BYTES, 1);
 	snprintf(query, sizeof(query), "?emu=%s&contract=%s", inter_file("wan.ini", "[link]\ndelay = 25ms\nrate = 200mbit 28b\nlimit = 4mib\n", 0600),
-		 inter_file("c.ini", "rate = 200Mbit\nrtt = 50ms\ndedicated = yes\n", 0600));
+	        inter_file("c.ini", "rate = 200Mbit\nrtt = 50ms\ndedicated = yes\n", 0600));
 	inter_pair_with(&p, "127.0.0.1", query, NULL);
 	tern_op r = inter_recv(&p.b, p.ba, to, BYTES, 1, 0);
 	inter_drive(60000000);
@@ -121,12 +121,12 @@ static void with_contract(void)
 }
 
 static const struct inter_case cases[] = {
-	{"lossy", lossy},
-	{"lossy_thread", lossy_thread},
-	{"bursts", bursts},
-	{"reordered", reordered},
-	{"duplicated", duplicated},
-	{"everything", everything},
-	{"with_contract", with_contract},
+        {"lossy", lossy},
+        {"lossy_thread", lossy_thread},
+        {"bursts", bursts},
+        {"reordered", reordered},
+        {"duplicated", duplicated},
+        {"everything", everything},
+        {"with_contract", with_contract},
 };
 INTER_MAIN("emulated", cases)

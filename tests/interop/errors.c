@@ -121,29 +121,33 @@ static void private_at_one_end(void)
 static void addresses(void)
 {
 	static struct inter_node n;
-	static const struct { const char *text; int err; const char *says; } bad[] = {
-		{"", -TERN_EADDR, "scheme"},
-		{"127.0.0.1:7400", -TERN_EADDR, "udp://host:7400"},
-		{"://127.0.0.1:7400", -TERN_EADDR, "scheme"},
-		{"udp://127.0.0.1", -TERN_EADDR, "port is missing"},
-		{"udp://127.0.0.1:", -TERN_EADDR, "0 to 65535"},
-		{"udp://127.0.0.1:65536", -TERN_EADDR, "65536"},
-		{"udp://127.0.0.1:-1", -TERN_EADDR, "-1"},
-		{"udp://127.0.0.1:80x", -TERN_EADDR, "80x"},
-		{"udp://127.0.0.1: 80", -TERN_EADDR, "0 to 65535"},
-		{"udp://127.0.0.1:+80", -TERN_EADDR, "0 to 65535"},
-		{"udp://::1:7400", -TERN_EADDR, "[address]:port"},
-		{"udp://[::1:7400", -TERN_EADDR, "[address]:port"},
-		{"udp://[::1]7400", -TERN_EADDR, "[address]:port"},
-		{"udp://127.0.0.1:0?private=2", -TERN_EINVAL, "0 or 1"},
-		{"udp://127.0.0.1:0?private", -TERN_EINVAL, "private=1"},
-		{"udp://127.0.0.1:0?colour=red", -TERN_EINVAL, "colour"},
-		{"udp://127.0.0.1:0?mtu=12", -TERN_EINVAL, "1280 to 65535"},
-		{"udp://127.0.0.1:0?mtu=", -TERN_EINVAL, "1280 to 65535"},
-		{"udp://127.0.0.1:9?cc=warp", -TERN_EINVAL, "warp"},
-		{"udp://127.0.0.1:0?emu=", -TERN_EINVAL, "emu"},
-		{"warp://127.0.0.1:0", -TERN_ESCHEME, "warp"},
-		{"../../x://127.0.0.1:0", -TERN_ESCHEME, "scheme"},
+	static const struct {
+		const char *text;
+		int err;
+		const char *says;
+	} bad[] = {
+	        {"", -TERN_EADDR, "scheme"},
+	        {"127.0.0.1:7400", -TERN_EADDR, "udp://host:7400"},
+	        {"://127.0.0.1:7400", -TERN_EADDR, "scheme"},
+	        {"udp://127.0.0.1", -TERN_EADDR, "port is missing"},
+	        {"udp://127.0.0.1:", -TERN_EADDR, "0 to 65535"},
+	        {"udp://127.0.0.1:65536", -TERN_EADDR, "65536"},
+	        {"udp://127.0.0.1:-1", -TERN_EADDR, "-1"},
+	        {"udp://127.0.0.1:80x", -TERN_EADDR, "80x"},
+	        {"udp://127.0.0.1: 80", -TERN_EADDR, "0 to 65535"},
+	        {"udp://127.0.0.1:+80", -TERN_EADDR, "0 to 65535"},
+	        {"udp://::1:7400", -TERN_EADDR, "[address]:port"},
+	        {"udp://[::1:7400", -TERN_EADDR, "[address]:port"},
+	        {"udp://[::1]7400", -TERN_EADDR, "[address]:port"},
+	        {"udp://127.0.0.1:0?private=2", -TERN_EINVAL, "0 or 1"},
+	        {"udp://127.0.0.1:0?private", -TERN_EINVAL, "private=1"},
+	        {"udp://127.0.0.1:0?colour=red", -TERN_EINVAL, "colour"},
+	        {"udp://127.0.0.1:0?mtu=12", -TERN_EINVAL, "1280 to 65535"},
+	        {"udp://127.0.0.1:0?mtu=", -TERN_EINVAL, "1280 to 65535"},
+	        {"udp://127.0.0.1:9?cc=warp", -TERN_EINVAL, "warp"},
+	        {"udp://127.0.0.1:0?emu=", -TERN_EINVAL, "emu"},
+	        {"warp://127.0.0.1:0", -TERN_ESCHEME, "warp"},
+	        {"../../x://127.0.0.1:0", -TERN_ESCHEME, "scheme"},
 	};
 	inter_open(&n, NULL);
 	for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
@@ -309,18 +313,20 @@ static void udp_blocked(void)
 static void contracts(void)
 {
 	static struct inter_node n;
-	static const struct { const char *content, *line, *says; } bad[] = {
-		{"rate = -1Gbit\n", ":1:", "-1Gbit"},
-		{"rate = 0\n", ":1:", "rate"},
-		{"rate = 1Gbit\nrtt = -30ms\n", ":2:", "-30ms"},
-		{"rate = 1Gbit\nrtt = 3000s\n", ":2:", "3000s"},
-		{"# x\nrate = 900000Tbit\n", ":2:", "900000Tbit"},
-		{"rate = 1Gbit\nshare = 3\n", ":2:", "share"},
-		{"rate = 1Gbit\nmtu = 12\n", ":2:", "mtu"},
-		{"rate = 1Gbit\nloss_ceiling = 0.9\n", ":2:", "loss_ceiling"},
-		{"rate = 1Gbit\nspeed = 3\n", ":2:", "speed"},
-		{"rate = 1Gbit\nvalid_to = 2001-01-01\n", "", "2001"},
-		{"rtt = 10ms\n", "", "rate"},
+	static const struct {
+		const char *content, *line, *says;
+	} bad[] = {
+	        {"rate = -1Gbit\n", ":1:", "-1Gbit"},
+	        {"rate = 0\n", ":1:", "rate"},
+	        {"rate = 1Gbit\nrtt = -30ms\n", ":2:", "-30ms"},
+	        {"rate = 1Gbit\nrtt = 3000s\n", ":2:", "3000s"},
+	        {"# x\nrate = 900000Tbit\n", ":2:", "900000Tbit"},
+	        {"rate = 1Gbit\nshare = 3\n", ":2:", "share"},
+	        {"rate = 1Gbit\nmtu = 12\n", ":2:", "mtu"},
+	        {"rate = 1Gbit\nloss_ceiling = 0.9\n", ":2:", "loss_ceiling"},
+	        {"rate = 1Gbit\nspeed = 3\n", ":2:", "speed"},
+	        {"rate = 1Gbit\nvalid_to = 2001-01-01\n", "", "2001"},
+	        {"rtt = 10ms\n", "", "rate"},
 	};
 	char text[TERN_TEXT_MAX], address[400];
 	tern_ctx *ctx;
@@ -390,17 +396,17 @@ static void numbers_in_words(void)
 }
 
 static const struct inter_case cases[] = {
-	{"keys", keys},
-	{"no_key", no_key},
-	{"wrong_key", wrong_key},
-	{"private_at_one_end", private_at_one_end},
-	{"addresses", addresses},
-	{"blobs", blobs},
-	{"port_in_use", port_in_use},
-	{"nobody_there", nobody_there},
-	{"udp_blocked", udp_blocked},
-	{"contracts", contracts},
-	{"emulation_files", emulation_files},
-	{"numbers_in_words", numbers_in_words},
+        {"keys", keys},
+        {"no_key", no_key},
+        {"wrong_key", wrong_key},
+        {"private_at_one_end", private_at_one_end},
+        {"addresses", addresses},
+        {"blobs", blobs},
+        {"port_in_use", port_in_use},
+        {"nobody_there", nobody_there},
+        {"udp_blocked", udp_blocked},
+        {"contracts", contracts},
+        {"emulation_files", emulation_files},
+        {"numbers_in_words", numbers_in_words},
 };
 INTER_MAIN("errors", cases)

@@ -1,6 +1,6 @@
-/* Strangers and vandals: rubbish at the UDP and TCP ports, real frames changed or sent again, while a transfer runs. The transfer stays intact, counters tell.
- * Rubbish comes from a stranger's socket and, by a duplicate of the library's own socket, from the peer's very address. Real frames are read off the loopback
- * interface, which needs CAP_NET_RAW; without it that case is skipped with its reason. */
+/* Strangers and vandals: rubbish at the UDP and TCP ports, real frames changed or sent again, while a transfer runs. The transfer stays intact,
+ * counters tell. Rubbish comes from a stranger's socket and, by a duplicate of the library's own socket, from the peer's very address. Real frames
+ * are read off the loopback interface, which needs CAP_NET_RAW; without it that case is skipped with its reason. */
 #include <arpa/inet.h>
 #include <errno.h>
 #include <linux/if_ether.h>
@@ -43,7 +43,7 @@ static size_t own_sockets(uint16_t port, int *out, size_t max)
 		socklen_t type_bytes = sizeof(int), a = sizeof(local), b = sizeof(remote);
 		int type;
 		if (getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &type_bytes) || type != SOCK_DGRAM || getsockname(fd, (struct sockaddr *)&local, &a) ||
-		    getpeername(fd, (struct sockaddr *)&remote, &b))
+		        getpeername(fd, (struct sockaddr *)&remote, &b))
 			continue;
 		if (ntohs(remote.sin_port) == port || ntohs(local.sin_port) == port)
 			out[n++] = dup(fd);
@@ -238,7 +238,11 @@ static void tap_read(void)
 /* Sent with the addresses it once had. */
 static void resend(const struct caught *c, bool changed)
 {
-	struct { struct iphdr ip; struct udphdr udp; uint8_t data[FRAME]; } __attribute__((packed)) d;
+	struct {
+		struct iphdr ip;
+		struct udphdr udp;
+		uint8_t data[FRAME];
+	} __attribute__((packed)) d;
 	struct sockaddr_in to = loopback(c->to);
 	size_t n = c->bytes;
 	memset(&d, 0, sizeof(d));
@@ -357,12 +361,12 @@ static void old_session(void)
 }
 
 static const struct inter_case cases[] = {
-	{"rubbish_sealed", rubbish_sealed},
-	{"rubbish_private", rubbish_private},
-	{"strange_calls", strange_calls},
-	{"replayed", replayed},
-	{"replayed_private", replayed_private},
-	{"changed", changed},
-	{"old_session", old_session},
+        {"rubbish_sealed", rubbish_sealed},
+        {"rubbish_private", rubbish_private},
+        {"strange_calls", strange_calls},
+        {"replayed", replayed},
+        {"replayed_private", replayed_private},
+        {"changed", changed},
+        {"old_session", old_session},
 };
 INTER_MAIN("hostile", cases)

@@ -303,7 +303,7 @@ tern_event inter_await_for(struct inter_node *n, uint32_t type, tern_op op, unsi
 		if (now >= end) {
 			for (size_t i = 0; i < n->events; i++)
 				printf("\n    waiting instead: type %u status %d op %llx", n->queue[i].type, n->queue[i].status,
-				       (unsigned long long)n->queue[i].op);
+				        (unsigned long long)n->queue[i].op);
 			inter_fail(__FILE__, __LINE__, "no event of type %u for operation %llx within %u s", type, (unsigned long long)op, seconds);
 		}
 		inter_pump(end - now);
@@ -442,8 +442,8 @@ void inter_hear(int fd, void *data, size_t bytes)
 		if (n > 0)
 			have += (size_t)n;
 		else if (n == 0 || errno != EAGAIN || inter_now_ns() > end)
-			inter_fail(__FILE__, __LINE__, "the other process said %zu of %zu bytes: %s", have, bytes,
-			           n ? strerror(errno) : "it is gone");
+			inter_fail(
+			        __FILE__, __LINE__, "the other process said %zu of %zu bytes: %s", have, bytes, n ? strerror(errno) : "it is gone");
 		else if (!inter_pump(0))
 			poll(&(struct pollfd){.fd = fd, .events = POLLIN}, 1, 1);
 	}

@@ -1,5 +1,6 @@
-/* What the interop tests share: nodes (a context, an endpoint, a queue of its events) over loopback, driven until something happens or a deadline passes, checks that
- * print both values, and child processes. Uses the public API only, like any program; a child opens its contexts after the fork. */
+/* What the interop tests share: nodes (a context, an endpoint, a queue of its events) over loopback, driven until something happens or a deadline
+ * passes, checks that print both values, and child processes. Uses the public API only, like any program; a child opens its contexts after the fork.
+ */
 #ifndef TESTS_INTER_H
 #define TESTS_INTER_H
 #include <stdbool.h>
@@ -16,7 +17,7 @@ struct inter_node {
 	tern_event *queue; /* polled, not yet taken */
 	size_t events, room;
 	char text[TERN_TEXT_MAX];
-	uint16_t port;     /* after inter_listen */
+	uint16_t port; /* after inter_listen */
 };
 
 /* Two nodes of this process that see each other as `ab` and `ba`. */
@@ -107,7 +108,10 @@ struct inter_case {
 };
 /** Makes folder and key, runs the cases (or those named by arguments), removes the folder. @return exit status */
 int inter_main(int argc, char **argv, const char *suite, const struct inter_case *cases, size_t n);
-#define INTER_MAIN(suite, cases) \
-	int main(int argc, char **argv) { return inter_main(argc, argv, suite, cases, sizeof(cases) / sizeof(cases[0])); }
+#define INTER_MAIN(suite, cases)                                                                                                                     \
+	int main(int argc, char **argv)                                                                                                              \
+	{                                                                                                                                            \
+		return inter_main(argc, argv, suite, cases, sizeof(cases) / sizeof(cases[0]));                                                       \
+	}
 
 #endif

@@ -272,12 +272,17 @@ static void configs(void)
 	tern_ctx *ctx;
 	tern_config c = inter_config();
 	char text[TERN_TEXT_MAX];
-	struct { const char *says; uint32_t max_ops, max_peers, mtu; uint64_t unmatched; const char *cc; } bad[] = {
-		{"max_ops is 0", 0, 1, 0, 1 << 20, NULL},
-		{"max_peers is 99999", 10, 99999, 0, 1 << 20, NULL},
-		{"mtu_bytes", 10, 1, 700, 1 << 20, NULL},
-		{"unmatched_bytes is 12", 10, 1, 0, 12, NULL},
-		{"\"warp\"", 10, 1, 0, 1 << 20, "warp"},
+	struct {
+		const char *says;
+		uint32_t max_ops, max_peers, mtu;
+		uint64_t unmatched;
+		const char *cc;
+	} bad[] = {
+	        {"max_ops is 0", 0, 1, 0, 1 << 20, NULL},
+	        {"max_peers is 99999", 10, 99999, 0, 1 << 20, NULL},
+	        {"mtu_bytes", 10, 1, 700, 1 << 20, NULL},
+	        {"unmatched_bytes is 12", 10, 1, 0, 12, NULL},
+	        {"\"warp\"", 10, 1, 0, 1 << 20, "warp"},
 	};
 	for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
 		tern_config b = c;
@@ -302,15 +307,15 @@ static void configs(void)
 }
 
 static const struct inter_case cases[] = {
-	{"coalescing", coalescing},
-	{"unmatched_memory", unmatched_memory},
-	{"every_operation", every_operation},
-	{"too_many_peers", too_many_peers},
-	{"come_and_go", come_and_go},
-	{"threads_polling", threads_polling},
-	{"threads_own", threads_own},
-	{"configs", configs},
-	{"million_thread", million_thread},
-	{"million_polling", million_polling},
+        {"coalescing", coalescing},
+        {"unmatched_memory", unmatched_memory},
+        {"every_operation", every_operation},
+        {"too_many_peers", too_many_peers},
+        {"come_and_go", come_and_go},
+        {"threads_polling", threads_polling},
+        {"threads_own", threads_own},
+        {"configs", configs},
+        {"million_thread", million_thread},
+        {"million_polling", million_polling},
 };
 INTER_MAIN("limits", cases)

@@ -61,6 +61,14 @@ static void sizes_private(void)
 	all_sizes("?private=1", 0, "127.0.0.1");
 }
 
+/* The two ways into the kernel; where io_uring is refused it is the plain one twice. */
+static void sizes_engines(void)
+{
+	all_sizes("?engine=plain", 0, "127.0.0.1");
+	all_sizes("?engine=uring", TERN_OWN_THREAD, "127.0.0.1");
+	all_sizes("?engine=uring&private=1", 0, "127.0.0.1");
+}
+
 static void sizes_ipv6(void)
 {
 	all_sizes("", 0, "[::1]");
@@ -76,9 +84,13 @@ static void sizes_thread_private(void)
 	all_sizes("?private=1", TERN_OWN_THREAD, "[::1]");
 }
 
-/* Messages of random sizes and tags: each receive (in posting order, with its mask) must get the first message in send order that fits. Both ends are held to a model. */
+/* Messages of random sizes and tags: each receive (in posting order, with its mask) must get the first message in send order that fits. Both ends are
+ * held to a model. */
 enum { ORDER_N = 200 };
-static struct { uint64_t tag, bytes, seed; bool taken; } sent[ORDER_N];
+static struct {
+	uint64_t tag, bytes, seed;
+	bool taken;
+} sent[ORDER_N];
 
 static int model_match(uint64_t tag, uint64_t ignore)
 {
@@ -446,20 +458,21 @@ static void stale_numbers(void)
 }
 
 static const struct inter_case cases[] = {
-	{"sizes_sealed", sizes_sealed},
-	{"sizes_private", sizes_private},
-	{"sizes_ipv6", sizes_ipv6},
-	{"sizes_thread", sizes_thread},
-	{"sizes_thread_private", sizes_thread_private},
-	{"order_and_masks", order_and_masks},
-	{"any_peer", any_peer},
-	{"flags", flags},
-	{"immediate_and_user", immediate_and_user},
-	{"two_endpoints", two_endpoints},
-	{"self_connection", self_connection},
-	{"both_directions", both_directions},
-	{"cancel_receives", cancel_receives},
-	{"cancel_sends", cancel_sends},
-	{"stale_numbers", stale_numbers},
+        {"sizes_sealed", sizes_sealed},
+        {"sizes_private", sizes_private},
+        {"sizes_engines", sizes_engines},
+        {"sizes_ipv6", sizes_ipv6},
+        {"sizes_thread", sizes_thread},
+        {"sizes_thread_private", sizes_thread_private},
+        {"order_and_masks", order_and_masks},
+        {"any_peer", any_peer},
+        {"flags", flags},
+        {"immediate_and_user", immediate_and_user},
+        {"two_endpoints", two_endpoints},
+        {"self_connection", self_connection},
+        {"both_directions", both_directions},
+        {"cancel_receives", cancel_receives},
+        {"cancel_sends", cancel_sends},
+        {"stale_numbers", stale_numbers},
 };
 INTER_MAIN("messages", cases)

@@ -65,7 +65,8 @@ static void there_and_back(const char *query, uint32_t flags)
 	region_open(&g, REGION, TERN_REMOTE_READ | TERN_REMOTE_WRITE);
 	for (size_t i = 0; i < sizeof(lengths) / sizeof(lengths[0]); i++) {
 		uint64_t n = lengths[i], at = (REGION - n) / 2;
-		inter_stat(&p.b, 0, "rx_frames"); /* takes b's lock: what its thread read of the region for us comes before, as far as a race detector can see */
+		inter_stat(&p.b, 0,
+		        "rx_frames"); /* takes b's lock: what its thread read of the region for us comes before, as far as a race detector can see */
 		memset(g.addr, 0xee, REGION);
 		inter_fill(from, n, n);
 		CHECK_EQ(move_wait(false, &g, at, from, n), 0);
@@ -320,16 +321,16 @@ static void release_while_used(void)
 }
 
 static const struct inter_case cases[] = {
-	{"sealed", sealed},
-	{"private_thread", private_thread},
-	{"rights", rights},
-	{"bounds_and_handles", bounds_and_handles},
-	{"only_one_peer", only_one_peer},
-	{"revoke", revoke},
-	{"revoke_under_way", revoke_under_way},
-	{"immediate", immediate},
-	{"many_blocks", many_blocks},
-	{"strided", strided},
-	{"release_while_used", release_while_used},
+        {"sealed", sealed},
+        {"private_thread", private_thread},
+        {"rights", rights},
+        {"bounds_and_handles", bounds_and_handles},
+        {"only_one_peer", only_one_peer},
+        {"revoke", revoke},
+        {"revoke_under_way", revoke_under_way},
+        {"immediate", immediate},
+        {"many_blocks", many_blocks},
+        {"strided", strided},
+        {"release_while_used", release_while_used},
 };
 INTER_MAIN("onesided", cases)

@@ -1,4 +1,5 @@
-/* Ends of peers and of operations: receives that do not fit, clean closes, killed and silent processes, forks. Every operation ends, in bounded time. */
+/* Ends of peers and of operations: receives that do not fit, clean closes, killed and silent processes, forks. Every operation ends, in bounded time.
+ */
 #include <errno.h>
 #include <signal.h>
 #include <stdio.h>
@@ -294,7 +295,7 @@ static void survivor(struct inter_node *n, struct inter_child *child, int sig, b
 	uint64_t took = inter_now_ns() - hit;
 	if (took > bound_ns)
 		inter_fail(__FILE__, __LINE__, "PEER_DEAD came after %llu ms, bound %llu ms", (unsigned long long)took / 1000000,
-		           (unsigned long long)bound_ns / 1000000);
+		        (unsigned long long)bound_ns / 1000000);
 	CHECK_EQ(e.status, -TERN_EPEER);
 	CHECK_EQ(e.peer, peer);
 	CHECK_SAYS(inter_detail(n, peer), "nothing was heard");
@@ -376,10 +377,19 @@ static int forked_calls(void)
 	tern_op op;
 	char text[TERN_TEXT_MAX];
 	const int got_err[] = {
-		tern_poll(p.a.ep, &e, 1, &got), tern_wait(p.a.ep, &e, 1, 1000000, &got), tern_send(p.a.ep, p.ab, NULL, NULL, &op),
-		tern_recv(p.a.ep, p.ab, NULL, NULL, &op), tern_ep_open(p.a.ctx, &ep), tern_listen(p.a.ep, "udp://127.0.0.1:0"),
-		tern_connect_text(p.a.ep, "udp://127.0.0.1:9", NULL, &peer), tern_disconnect(p.a.ep, p.ab, 0), tern_ep_address(p.b.ep, blob, &bytes),
-		tern_stats_get(p.a.ctx, NULL, NULL, &n), tern_arm(p.a.ep), tern_cancel(p.a.ep, 1), tern_peer_identity(p.a.ep, p.ab, NULL, 0, NULL),
+	        tern_poll(p.a.ep, &e, 1, &got),
+	        tern_wait(p.a.ep, &e, 1, 1000000, &got),
+	        tern_send(p.a.ep, p.ab, NULL, NULL, &op),
+	        tern_recv(p.a.ep, p.ab, NULL, NULL, &op),
+	        tern_ep_open(p.a.ctx, &ep),
+	        tern_listen(p.a.ep, "udp://127.0.0.1:0"),
+	        tern_connect_text(p.a.ep, "udp://127.0.0.1:9", NULL, &peer),
+	        tern_disconnect(p.a.ep, p.ab, 0),
+	        tern_ep_address(p.b.ep, blob, &bytes),
+	        tern_stats_get(p.a.ctx, NULL, NULL, &n),
+	        tern_arm(p.a.ep),
+	        tern_cancel(p.a.ep, 1),
+	        tern_peer_identity(p.a.ep, p.ab, NULL, 0, NULL),
 	};
 	for (size_t i = 0; i < sizeof(got_err) / sizeof(got_err[0]); i++)
 		if (got_err[i] != -TERN_EFORK) {
@@ -459,21 +469,21 @@ static void closed_in_the_middle(void)
 }
 
 static const struct inter_case cases[] = {
-	{"too_small", too_small},
-	{"other_shapes", other_shapes},
-	{"drained_small", drained_small},
-	{"drained_large", drained_large},
-	{"drained_thread", drained_thread},
-	{"drained_many", drained_many},
-	{"at_once", at_once},
-	{"leaves_after_its_events", leaves_after_its_events},
-	{"killed_busy", killed_busy},
-	{"killed_busy_thread", killed_busy_thread},
-	{"killed_idle", killed_idle},
-	{"silent_busy", silent_busy},
-	{"idle_then_busy", idle_then_busy},
-	{"forks_polling", forks_polling},
-	{"forks_thread", forks_thread},
-	{"closed_in_the_middle", closed_in_the_middle},
+        {"too_small", too_small},
+        {"other_shapes", other_shapes},
+        {"drained_small", drained_small},
+        {"drained_large", drained_large},
+        {"drained_thread", drained_thread},
+        {"drained_many", drained_many},
+        {"at_once", at_once},
+        {"leaves_after_its_events", leaves_after_its_events},
+        {"killed_busy", killed_busy},
+        {"killed_busy_thread", killed_busy_thread},
+        {"killed_idle", killed_idle},
+        {"silent_busy", silent_busy},
+        {"idle_then_busy", idle_then_busy},
+        {"forks_polling", forks_polling},
+        {"forks_thread", forks_thread},
+        {"closed_in_the_middle", closed_in_the_middle},
 };
 INTER_MAIN("peers", cases)

@@ -1,4 +1,5 @@
-/* Strided tensors and lists of ranges between two contexts: gathered and scattered whatever the strides of either end, against a model that walks indices. */
+/* Strided tensors and lists of ranges between two contexts: gathered and scattered whatever the strides of either end, against a model that walks
+ * indices. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -244,11 +245,11 @@ static void impossible(void)
 }
 
 static const struct inter_case cases[] = {
-	{"strides_sealed", strides_sealed},
-	{"strides_private", strides_private},
-	{"long_runs", long_runs},
-	{"lists", lists},
-	{"empty_and_scalar", empty_and_scalar},
-	{"impossible", impossible},
+        {"strides_sealed", strides_sealed},
+        {"strides_private", strides_private},
+        {"long_runs", long_runs},
+        {"lists", lists},
+        {"empty_and_scalar", empty_and_scalar},
+        {"impossible", impossible},
 };
 INTER_MAIN("tensors", cases)

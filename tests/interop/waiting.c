@@ -1,5 +1,5 @@
-/* The ways to learn of events: poll, wait and its timeouts, test, a descriptor in epoll; with the library's thread and without; and manners of a guest in a process:
- * descriptors, signals, standard error. */
+/* The ways to learn of events: poll, wait and its timeouts, test, a descriptor in epoll; with the library's thread and without; and manners of a
+ * guest in a process: descriptors, signals, standard error. */
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -413,18 +413,18 @@ static void quiet(void)
 }
 
 static const struct inter_case cases[] = {
-	{"wait_polling", wait_polling},
-	{"wait_thread", wait_thread},
-	{"sleepers_polling", sleepers_polling},
-	{"sleepers_thread", sleepers_thread},
-	{"sleepers_mixed", sleepers_mixed},
-	{"two_waiters", two_waiters},
-	{"epoll_polling", epoll_polling},
-	{"epoll_thread", epoll_thread},
-	{"test_polling", test_polling},
-	{"test_thread", test_thread},
-	{"descriptors", descriptors},
-	{"signals", signals},
-	{"quiet", quiet},
+        {"wait_polling", wait_polling},
+        {"wait_thread", wait_thread},
+        {"sleepers_polling", sleepers_polling},
+        {"sleepers_thread", sleepers_thread},
+        {"sleepers_mixed", sleepers_mixed},
+        {"two_waiters", two_waiters},
+        {"epoll_polling", epoll_polling},
+        {"epoll_thread", epoll_thread},
+        {"test_polling", test_polling},
+        {"test_thread", test_thread},
+        {"descriptors", descriptors},
+        {"signals", signals},
+        {"quiet", quiet},
 };
 INTER_MAIN("waiting", cases)

@@ -1,5 +1,6 @@
-/* The loop against rubbish: two real loops joined by a link of this file, which hands every datagram over, loses some, and slips in others: random bytes, real frames with
- * bits changed, cut, extended, repeated, sent back to their sender. Virtual time; messages must arrive intact, each operation end once, and the counters must tell. */
+/* The loop against rubbish: two real loops joined by a link of this file, which hands every datagram over, loses some, and slips in others: random
+ * bytes, real frames with bits changed, cut, extended, repeated, sent back to their sender. Virtual time; messages must arrive intact, each operation
+ * end once, and the counters must tell. */
 #include <stdlib.h>
 #include <string.h>
 #include "cc/cc.h"
@@ -134,8 +135,15 @@ static int fake_from(struct link *link, const struct rx_frame *frame, struct lin
 }
 
 static struct link_ops ops;
-static const struct link_ops some_ops = {.name = "fake", .close = fake_close, .path_open = fake_path_open, .path_close = fake_path_close, .tx = fake_tx,
-	.reap = fake_reap, .rx = fake_rx, .rx_free = fake_rx_free, .from = fake_from};
+static const struct link_ops some_ops = {.name = "fake",
+        .close = fake_close,
+        .path_open = fake_path_open,
+        .path_close = fake_path_close,
+        .tx = fake_tx,
+        .reap = fake_reap,
+        .rx = fake_rx,
+        .rx_free = fake_rx_free,
+        .from = fake_from};
 
 /* ---- two loops ----------------------------------------------------------------------------------------------------------------------- */
 
@@ -151,8 +159,15 @@ static uint64_t now_ns;
 
 static void node_open(int i)
 {
-	struct loop_config lc = {.max_peers = 4, .max_paths = 4, .max_inbound = 256, .unmatched_bytes = 1 << 20, .extents = 8192, .ranges = 8192,
-		.peer_timeout_ns = 10 * SECOND, .seed = 5 + (uint64_t)i, .now_ns = now_ns};
+	struct loop_config lc = {.max_peers = 4,
+	        .max_paths = 4,
+	        .max_inbound = 256,
+	        .unmatched_bytes = 1 << 20,
+	        .extents = 8192,
+	        .ranges = 8192,
+	        .peer_timeout_ns = 10 * SECOND,
+	        .seed = 5 + (uint64_t)i,
+	        .now_ns = now_ns};
 	fake[i] = calloc(1, sizeof(*fake[i]));
 	fake[i]->inbox = calloc(INBOX, sizeof(struct datagram));
 	fake[i]->node = i;
@@ -184,8 +199,8 @@ static void nodes_open(bool sealed)
 {
 	struct session s[2];
 	uint32_t flow[2];
-	struct loop_path_params params = {.cc = cc_find("fixed"), .cc_init = {.contract_bytes_per_s = 100000000, .contract_rtt_ns = 1000000,
-		.buffer_bytes = TERN_CC_NONE, .frame_bytes = 1500}};
+	struct loop_path_params params = {.cc = cc_find("fixed"),
+	        .cc_init = {.contract_bytes_per_s = 100000000, .contract_rtt_ns = 1000000, .buffer_bytes = TERN_CC_NONE, .frame_bytes = 1500}};
 	link_fill(&some_ops, &ops);
 	now_ns = SECOND;
 	catches = 0;
@@ -199,8 +214,12 @@ static void nodes_open(bool sealed)
 	for (int i = 0; i < 2; i++) {
 		struct msg_limits grant;
 		msg_pair_grant(node[!i].loop->msg, node[!i].peer->peer.pair, &grant);
-		s[i] = (struct session){.is_initiator = !i, .is_private = !sealed, .version = WIRE_VERSION, .paths = 1, .credit_bytes = grant.credit_bytes,
-			.credit_heads = grant.credit_heads};
+		s[i] = (struct session){.is_initiator = !i,
+		        .is_private = !sealed,
+		        .version = WIRE_VERSION,
+		        .paths = 1,
+		        .credit_bytes = grant.credit_bytes,
+		        .credit_heads = grant.credit_heads};
 		s[i].path[0].local_flow_id = flow[i];
 		s[i].path[0].remote_flow_id = flow[!i];
 		s[i].path[0].remote = address((uint8_t)!i);
@@ -422,10 +441,10 @@ static void other_protection(void)
 }
 
 static const struct unit_case cases[] = {
-	{"nothing_wrong", nothing_wrong},
-	{"random_bytes", random_bytes},
-	{"changed_frames", changed_frames},
-	{"repeated_frames", repeated_frames},
-	{"other_protection", other_protection},
+        {"nothing_wrong", nothing_wrong},
+        {"random_bytes", random_bytes},
+        {"changed_frames", changed_frames},
+        {"repeated_frames", repeated_frames},
+        {"other_protection", other_protection},
 };
 UNIT_MAIN("loop_rx", cases)

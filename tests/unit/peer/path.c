@@ -1,5 +1,5 @@
-/* A path's pings under a fake clock: the size search against networks of every MTU, black holes, liveness. Two ends of the real peer, flow and msg, joined by a wire of
- * this file that delays, and drops what is too long. */
+/* A path's pings under a fake clock: the size search against networks of every MTU, black holes, liveness. Two ends of the real peer, flow and msg,
+ * joined by a wire of this file that delays, and drops what is too long. */
 #include <stdlib.h>
 #include <string.h>
 #include "cc/cc.h"
@@ -40,7 +40,7 @@ static struct world {
 	uint32_t mtu_bytes; /* largest datagram that passes */
 	bool cut[2];        /* nothing arrives at this end */
 	int gone[2];        /* what peer_timers said */
-} *w;
+} * w;
 
 static void end_open(int who, uint32_t limit, uint64_t timeout_ns)
 {
@@ -56,9 +56,21 @@ static void end_open(int who, uint32_t limit, uint64_t timeout_ns)
 	e->flows = flow_shared_init(e->memory[2], 4096, 4096);
 	peer_init(&e->peer, 7, e->msg, pair, timeout_ns);
 	struct peer_path_config pc = {
-		.path_id = 3, .initiator = true, .remote_flow_id = 1, .frame_limit = limit, .overhead_bytes = 28,
-		.flow = {.path_id = 3, .cc = cc_find("fixed"), .peer_ack_delay_ns = 500000, .shared = e->flows, .now_ns = w->now_ns,
-			.cc_init = {.contract_bytes_per_s = TERN_CC_NONE, .contract_rtt_ns = TERN_CC_NONE, .buffer_bytes = TERN_CC_NONE, .frame_bytes = 1500, .now_ns = w->now_ns}},
+	        .path_id = 3,
+	        .initiator = true,
+	        .remote_flow_id = 1,
+	        .frame_limit = limit,
+	        .overhead_bytes = 28,
+	        .flow = {.path_id = 3,
+	                .cc = cc_find("fixed"),
+	                .peer_ack_delay_ns = 500000,
+	                .shared = e->flows,
+	                .now_ns = w->now_ns,
+	                .cc_init = {.contract_bytes_per_s = TERN_CC_NONE,
+	                        .contract_rtt_ns = TERN_CC_NONE,
+	                        .buffer_bytes = TERN_CC_NONE,
+	                        .frame_bytes = 1500,
+	                        .now_ns = w->now_ns}},
 	};
 	CU_ASSERT_EQUAL_FATAL(peer_path_init(&e->path, &e->peer, &pc), 0);
 	msg_pair_up(pair, &(struct msg_limits){.credit_bytes = 1 << 16, .credit_heads = 16});
@@ -107,8 +119,12 @@ static void send_all(int who)
 			continue;
 		CU_ASSERT_FATAL(w->on_wire < WIRE_MAX);
 		struct datagram *d = &w->wire[w->on_wire++];
-		*d = (struct datagram){.at_ns = w->now_ns + w->delay_ns, .number = f->number, .to = !who, .bytes = bytes, .payload = malloc(f->payload_bytes),
-			.payload_bytes = f->payload_bytes};
+		*d = (struct datagram){.at_ns = w->now_ns + w->delay_ns,
+		        .number = f->number,
+		        .to = !who,
+		        .bytes = bytes,
+		        .payload = malloc(f->payload_bytes),
+		        .payload_bytes = f->payload_bytes};
 		memcpy(d->payload, f->seg[1].addr, f->payload_bytes);
 	}
 }
@@ -200,7 +216,8 @@ static void every_mtu(void)
 			if (ladder[i] + (uint32_t)off >= PEER_FRAME_MIN)
 				found(65507, ladder[i] + (uint32_t)off, MS);
 	for (int i = 0; i < 300; i++)
-		found(PEER_FRAME_MIN + (uint32_t)rand_below(65507 - PEER_FRAME_MIN), PEER_FRAME_MIN + (uint32_t)rand_below(rand_below(2) ? 9000 : 64000), rand_below(100 * MS));
+		found(PEER_FRAME_MIN + (uint32_t)rand_below(65507 - PEER_FRAME_MIN),
+		        PEER_FRAME_MIN + (uint32_t)rand_below(rand_below(2) ? 9000 : 64000), rand_below(100 * MS));
 	found(PEER_FRAME_MIN, 65507, MS);
 	found(1472, 1472, 50 * MS);
 }
@@ -394,16 +411,16 @@ static void rubbish_records(void)
 }
 
 static const struct unit_case cases[] = {
-	{"every_mtu", every_mtu},
-	{"first_round_lost", first_round_lost},
-	{"black_hole", black_hole},
-	{"invented_pongs", invented_pongs},
-	{"many_pings", many_pings},
-	{"never_heard", never_heard},
-	{"idle", idle},
-	{"gone_while_idle", gone_while_idle},
-	{"control_lost", control_lost},
-	{"short_cuts", short_cuts},
-	{"rubbish_records", rubbish_records},
+        {"every_mtu", every_mtu},
+        {"first_round_lost", first_round_lost},
+        {"black_hole", black_hole},
+        {"invented_pongs", invented_pongs},
+        {"many_pings", many_pings},
+        {"never_heard", never_heard},
+        {"idle", idle},
+        {"gone_while_idle", gone_while_idle},
+        {"control_lost", control_lost},
+        {"short_cuts", short_cuts},
+        {"rubbish_records", rubbish_records},
 };
 UNIT_MAIN("peer_path", cases)
