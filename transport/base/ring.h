@@ -1,5 +1,5 @@
-/* Rings and stacks of pointers between threads: Concurrency Kit's, under names that say who may be at either end. Called by api/. Its barriers are written in assembly, which
- * ThreadSanitizer does not see: a build for that tells it what they order, and nothing else differs. */
+/* Rings and stacks of pointers between threads: Concurrency Kit's, under names that say who may be at either end. Called by api/. Its barriers are
+ * written in assembly, which ThreadSanitizer does not see: a build for that tells it what they order, and nothing else differs. */
 #ifndef BASE_RING_H
 #define BASE_RING_H
 #include <ck_ring.h>

@@ -138,7 +138,7 @@ static int rx_bulk(struct rx *rx)
 		return a.sealed && !rx_open(rx, &scratch, 1) ? -TERN_EAUTH : err;
 	bool aside = place.flags & (MSG_PLACE_DROP | MSG_PLACE_BOUNCE);
 	bool in_place = !aside && place.segs == 1 && place.seg[0].addr == rx->payload;
-	if (rx->frame->body_bytes && !in_place)
+	if (rx->frame->body_bytes && !in_place && (rx->link->caps & LINK_PLACES))
 		rx_rescue(rx);
 	if (a.sealed) {
 		if (!rx_open(rx, aside ? &scratch : place.seg, aside ? 1 : place.segs))
@@ -226,7 +226,7 @@ static size_t rx_post(struct loop *lp, struct link *link)
 
 /* The common frame, kept apart because it sets the price: plain BULK of a known path, new, in its place. Anything else about it, and the long way decides.
  * @return how many of the first frames of the batch were such; what concerns the path is done once for all of them */
-static size_t rx_run(struct loop *lp, struct rx_frame *batch, size_t n, uint64_t now_ns)
+static size_t rx_run(struct loop *lp, const struct link *link, struct rx_frame *batch, size_t n, uint64_t now_ns)
 {
 	uint64_t prefix = batch->head_bytes < WIRE_BULK_HEADER_BYTES ? 0 : wire_get64(batch->head), placed = 0;
 	struct loop_path *path = loop_path_of(lp, (uint32_t)(prefix >> 32));
@@ -258,8 +258,8 @@ static size_t rx_run(struct loop *lp, struct rx_frame *batch, size_t n, uint64_t
 			break;
 		if (place.seg[0].addr == payload)
 			placed += bytes;
-		else if (split)
-			break;
+		else if (split && (link->caps & LINK_PLACES))
+			break; /* a wrong guess: it may be in the way of others */
 		else
 			copy_bytes(place.seg[0].addr, payload, bytes, &lp->count.copied_bytes);
 		if (msg_rx_commit(pair, &place, &lp->count.copied_bytes))
@@ -281,7 +281,7 @@ static void rx_batch(struct loop *lp, struct link *link, struct rx_frame *batch,
 	lp->stash_used = 0;
 	lp->is_moving = true;
 	for (size_t i = 0; i < n;) {
-		size_t run = rx_run(lp, batch + i, n - i, now_ns);
+		size_t run = rx_run(lp, link, batch + i, n - i, now_ns);
 		i += run;
 		if (i == n)
 			break;
