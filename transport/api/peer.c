@@ -101,9 +101,20 @@ void api_peer_close(struct api_peer *peer, int status, int bye)
 		control_bye(ctx->control, peer->control_id, bye);
 }
 
+static const char *peer_who(const struct api_peer *peer, char *out, size_t bytes)
+{
+	const struct api_address *a = &peer->address;
+	if (*a->host)
+		snprintf(out, bytes, "peer %s port %u", a->host, a->port);
+	else
+		snprintf(out, bytes, "peer %s", *peer->session.peer_name ? peer->session.peer_name : "that had connected here");
+	return out;
+}
+
 /* How it ended, in words a person can act on. */
 static void peer_words(struct api_peer *peer, int status)
 {
+	char who[CONTROL_HOST_MAX + 32];
 	const struct api_address *a = &peer->address;
 	if (peer->text[0])
 		return;
@@ -112,9 +123,9 @@ static void peer_words(struct api_peer *peer, int status)
 		         "UDP port %u of %s: the control connection (TCP) stands, but no datagram came through; open the UDP port in the firewall",
 		         a->port, *a->host ? a->host : "the peer");
 	else if (status == -TERN_EPEER)
-		snprintf(peer->text, sizeof(peer->text), "peer %s%s%s: nothing was heard of it for %llu ms while something was owed",
-		         *a->host ? a->host : peer->session.peer_name, *a->host ? " port " : "", "",
-		         (unsigned long long)(peer->lp->peer.timeout_ns / (peer->lp->peer.control_lost ? 10 : 1) / 1000000));
+		snprintf(peer->text, sizeof(peer->text), "%s: nothing was heard of it for %llu ms while something was owed",
+		        peer_who(peer, who, sizeof(who)),
+		        (unsigned long long)(peer->lp->peer.timeout_ns / (peer->lp->peer.control_lost ? 10 : 1) / 1000000));
 	else
 		snprintf(peer->text, sizeof(peer->text), "%s", tern_error_text(status));
 }
