@@ -8,11 +8,11 @@ tern_packages()
 {
 	case $1 in
 	build)
-		echo gcc libc6-dev meson ninja-build pkg-config libssl-dev liburing-dev libck-dev libinih-dev
+		echo gcc libc6-dev meson ninja-build pkg-config libssl-dev liburing-dev libck-dev libinih-dev libjansson-dev libxxhash-dev
 		case $(dpkg --print-architecture) in amd64) echo libipsec-mb-dev ;; esac # frames are sealed by OpenSSL elsewhere
 		;;
 	tests)
-		echo python3 binutils libcunit1-dev g++ clang
+		echo python3 binutils libcunit1-dev g++ clang iproute2
 		;;
 	*)
 		echo "tern_packages: no such purpose: $1" >&2

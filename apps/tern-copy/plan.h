@@ -9,6 +9,7 @@ enum {
 	PLAN_CHUNK_MAX = 16 << 20,
 	PLAN_SMALL_BYTES = 256 << 10, /* files up to this size travel together */
 	PLAN_SMALL_FILES = 256,       /* at most so many of them */
+	PLAN_TINY_BYTES = 16 << 10,   /* tensors smaller than this travel together, untyped */
 	PLAN_RAMP = 32,               /* the first pieces grow in so many steps */
 	PLAN_ALIGN = 4096,            /* where a file of bytes may be gone on with */
 };

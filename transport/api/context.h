@@ -27,13 +27,13 @@ enum {
 	API_SLEEP_MIN_NS = 70000,  /* shorter naps are not worth their wake-up: spin */
 };
 
-/* Indices handed out to any thread without a lock. */
+/* Objects handed out to any thread without a lock. */
 struct api_slab {
+	_Alignas(16) ck_stack_t stack; /* its two words change together: cmpxchg16b wants them so */
+	ck_stack_entry_t *entry; /* one an object */
 	uint8_t *memory;
 	size_t bytes; /* of one */
 	uint32_t n;
-	ck_ring_t ring;
-	ck_ring_buffer_t *slots;
 };
 
 struct api_address {

@@ -1,4 +1,4 @@
-/* Objects that any thread may take and give back without a lock: a ring of free indices (Concurrency Kit's). Called by the rest of api/. */
+/* Objects that any thread may take and give back without a lock: a stack of the free ones (Concurrency Kit's). Called by the rest of api/. */
 #include <stdlib.h>
 #include <sys/mman.h>
 #include "api/context.h"
@@ -24,11 +24,12 @@ int api_slab_open(struct api_slab *s, size_t bytes, uint32_t n)
 		s->memory = NULL;
 		return -TERN_ENOMEM;
 	}
-	s->slots = api_ring_open(&s->ring, n);
-	if (!s->slots)
+	s->entry = calloc(n, sizeof(*s->entry));
+	if (!s->entry)
 		return -TERN_ENOMEM;
-	for (uint32_t i = 0; i < n; i++)
-		ring_put_any(&s->ring, s->slots, s->memory + s->bytes * i); /* by many, as they come back */
+	ck_stack_init(&s->stack);
+	for (uint32_t i = n; i-- > 0;)
+		stack_push(&s->stack, &s->entry[i]);
 	return 0;
 }
 
@@ -36,19 +37,19 @@ void api_slab_close(struct api_slab *s)
 {
 	if (s->memory)
 		munmap(s->memory, s->bytes * s->n);
-	free(s->slots);
+	free(s->entry);
 	s->memory = NULL;
-	s->slots = NULL;
+	s->entry = NULL;
 }
 
+/* The entries lie beside the objects, not in them: an operation's life and state outlast its use. */
 void *api_slab_get(struct api_slab *s)
 {
-	return ring_get_any(&s->ring, s->slots);
+	const ck_stack_entry_t *entry = stack_pop(&s->stack);
+	return entry ? s->memory + s->bytes * (size_t)(entry - s->entry) : NULL;
 }
 
 void api_slab_put(struct api_slab *s, void *object)
 {
-	/* there is room for every object there is; it can only be full to a taker who has not said so yet */
-	while (!ring_put_any(&s->ring, s->slots, object))
-		ck_pr_stall();
+	stack_push(&s->stack, &s->entry[api_slab_index(s, object)]);
 }

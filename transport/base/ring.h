@@ -1,8 +1,9 @@
-/* Rings of pointers between threads: Concurrency Kit's, under names that say who may be at either end. Called by api/. Its barriers are written in assembly, which
+/* Rings and stacks of pointers between threads: Concurrency Kit's, under names that say who may be at either end. Called by api/. Its barriers are written in assembly, which
  * ThreadSanitizer does not see: a build for that tells it what they order, and nothing else differs. */
 #ifndef BASE_RING_H
 #define BASE_RING_H
 #include <ck_ring.h>
+#include <ck_stack.h>
 #include <stdbool.h>
 
 #ifdef __SANITIZE_THREAD__
@@ -30,7 +31,17 @@ static inline void ring_acquire(ck_ring_t *ring)
 {
 	__tsan_acquire(ring);
 }
+static inline void stack_release(ck_stack_t *stack)
+{
+	__tsan_release(stack);
+}
+static inline void stack_acquire(ck_stack_t *stack)
+{
+	__tsan_acquire(stack);
+}
 #else
+static inline void stack_release(ck_stack_t *stack) { (void)stack; }
+static inline void stack_acquire(ck_stack_t *stack) { (void)stack; }
 static inline void ring_enter(void) {}
 static inline void ring_leave(void) {}
 static inline void ring_release(ck_ring_t *ring) { (void)ring; }
@@ -68,15 +79,23 @@ static inline void *ring_get(ck_ring_t *ring, ck_ring_buffer_t *slots)
 	return done ? entry : NULL;
 }
 
-/** Any thread takes. @return NULL: empty */
-static inline void *ring_get_any(ck_ring_t *ring, ck_ring_buffer_t *slots)
+/** A stack of entries that any thread pushes and pops; no thread ever waits for another (a ring's taker does, for one that was put to sleep inside). */
+static inline void stack_push(ck_stack_t *stack, ck_stack_entry_t *entry)
 {
-	void *entry = NULL;
+	stack_release(stack);
 	ring_enter();
-	bool done = ck_ring_dequeue_mpmc(ring, slots, &entry);
+	ck_stack_push_mpmc(stack, entry);
 	ring_leave();
-	ring_acquire(ring);
-	return done ? entry : NULL;
+}
+
+/** @return NULL: empty */
+static inline ck_stack_entry_t *stack_pop(ck_stack_t *stack)
+{
+	ring_enter();
+	ck_stack_entry_t *entry = ck_stack_pop_mpmc(stack);
+	ring_leave();
+	stack_acquire(stack);
+	return entry;
 }
 
 /** What is in it, about. */
