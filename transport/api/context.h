@@ -233,6 +233,8 @@ int api_address_read(const void *blob, size_t bytes, struct api_address *out);
 /* link.c */
 int api_link_open(tern_ctx *ctx, const struct api_address *a, uint8_t use, uint16_t port, struct api_link **out);
 void api_link_close(tern_ctx *ctx, struct api_link **link);
+/** Watches a link's descriptor, unless it is watched: it changes when one engine gives way to another. */
+void api_link_watch(tern_ctx *ctx, int fd);
 int api_contract_load(tern_ctx *ctx, const struct api_address *a, struct contract *out, bool *has);
 void api_path_params(tern_ctx *ctx, const struct api_peer *peer, struct loop_path_params *out);
 

@@ -211,6 +211,7 @@ uint64_t api_arm_links(tern_ctx *ctx)
 	for (size_t i = 0; when && i < ctx->loop->links; i++) {
 		struct link_wait w = {.fd = -1, .deadline_ns = UINT64_MAX};
 		ctx->loop->link[i]->ops->wait(ctx->loop->link[i], true, &w);
+		api_link_watch(ctx, w.fd);
 		when = w.deadline_ns < when ? w.deadline_ns : when;
 	}
 	return when;

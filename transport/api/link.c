@@ -1,4 +1,5 @@
 /* Links of a context, opened once for each way of use; contracts and what a path takes from them. Under the lock. */
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -41,6 +42,14 @@ static int link_start(tern_ctx *ctx, const struct api_address *a, const struct l
 	return err;
 }
 
+void api_link_watch(tern_ctx *ctx, int fd)
+{
+	struct epoll_event ev = {.events = EPOLLIN, .data.fd = fd};
+	/* asked each time: a closed one leaves the set by itself, and its number may come back as another */
+	if (fd >= 0 && epoll_ctl(ctx->epoll_fd, EPOLL_CTL_ADD, fd, &ev) && errno != EEXIST)
+		LOG(ctx, TERN_LOG_WARN, "epoll: %s", strerror(errno));
+}
+
 int api_link_open(tern_ctx *ctx, const struct api_address *a, uint8_t use, uint16_t port, struct api_link **out)
 {
 	char why[CONTROL_TEXT_MAX] = "";
@@ -67,9 +76,7 @@ int api_link_open(tern_ctx *ctx, const struct api_address *a, uint8_t use, uint1
 	l->address = *a;
 	struct link_wait w = {.fd = -1};
 	l->link->ops->wait(l->link, false, &w);
-	struct epoll_event ev = {.events = EPOLLIN, .data.fd = w.fd};
-	if (w.fd >= 0)
-		epoll_ctl(ctx->epoll_fd, EPOLL_CTL_ADD, w.fd, &ev);
+	api_link_watch(ctx, w.fd);
 	loop_link_add(ctx->loop, l->link);
 	ctx->links[ctx->links_n++] = l;
 	*out = l;
