@@ -118,6 +118,7 @@ struct loop {
 	struct loop_counters count;
 	bool is_posted;          /* something was posted since the last step */
 	bool is_moving;          /* frames came or left in this step */
+	bool is_put_off;         /* the last step left sending to this one */
 	uint64_t now_ns;
 	uint64_t peer_timeout_ns;
 	uint64_t rng;

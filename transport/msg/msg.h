@@ -67,6 +67,8 @@ void msg_cancel(struct msg *m, struct msg_op *op);
 void msg_reaped(struct msg *m, struct msg_op *op);
 /** The next ended operation (status, bytes, peer, tag, imm are final), NULL: none. It is the caller's again. */
 struct msg_op *msg_done(struct msg *m);
+/** Does msg_done have something? */
+bool msg_has_done(const struct msg *m);
 /** Events without an operation: TERN_EV_REMOTE_WRITE, TERN_EV_MISMATCH. */
 struct msg_notice { struct msg_ep *ep; uint64_t peer, tag, imm, bytes; uint32_t type; int32_t status; };
 bool msg_notice_pop(struct msg *m, struct msg_notice *out);
