@@ -19,7 +19,8 @@ enum {
 	API_LIST_SLOTS = 256,      /* operations with more than one range at a time */
 	API_INJECT_SLOTS = 256,
 	API_INJECT_BYTES = 4096,
-	API_NODES = 4096,          /* events that belong to no operation, waiting to be polled */
+	API_NODES = 4096,          /* events of peers' writes and mismatches, waiting to be polled; beyond it the peer waits */
+	API_NODES_PEER = 4,        /* and for each peer, of its own coming and going */
 	API_NOTES = 64,            /* remembered failures with their texts */
 	API_COMMANDS_STEP = 512,
 	API_OPTIONS_MAX = 256,
@@ -162,6 +163,7 @@ struct tern_ctx {
 	uint8_t node_id[WIRE_NODE_ID_BYTES];
 	uint64_t epoch;
 	struct api_slab ops, lists, injects, nodes;
+	_Atomic uint32_t nodes_out;
 	ck_ring_t commands;    /* many producers, consumer: the loop. Entries: struct api_op *, with bit 0 set: cancel it */
 	ck_ring_buffer_t *command_slots;
 	struct list eps;
@@ -184,6 +186,11 @@ struct tern_ctx {
 	uint32_t notes;
 	pthread_mutex_t note_lock;
 };
+
+static inline uint32_t api_nodes(const tern_ctx *ctx)
+{
+	return API_NODES + API_NODES_PEER * ctx->config.max_peers;
+}
 
 /* context.c */
 extern unsigned api_fork_count;
@@ -222,6 +229,7 @@ void api_drive(tern_ctx *ctx);
 uint64_t api_arm_links(tern_ctx *ctx);
 void *api_thread(void *arg);
 void api_event(tern_ep *ep, const tern_event *event);
+void api_node_free(tern_ctx *ctx, struct api_node *node);
 void api_op_free(struct api_op *op);
 void api_op_event(struct api_op *op, tern_event *out);
 

@@ -27,10 +27,11 @@ void api_event(tern_ep *ep, const tern_event *event)
 {
 	struct api_node *node = api_slab_get(&ep->ctx->nodes);
 	if (!node) {
-		LOG(ep->ctx, TERN_LOG_ERROR, "more than %d events wait to be polled: event %u of peer %llx is lost", API_NODES, event->type,
+		LOG(ep->ctx, TERN_LOG_ERROR, "more than %u events wait to be polled: event %u of peer %llx is lost", api_nodes(ep->ctx), event->type,
 		    (unsigned long long)event->peer);
 		return;
 	}
+	atomic_fetch_add(&ep->ctx->nodes_out, 1);
 	node->event = *event;
 	node->event.time_ns = ep->ctx->now_ns;
 	api_ring_put(ep, (void *)((uintptr_t)node | 1));
@@ -110,12 +111,25 @@ static void api_op_done(struct api_op *op)
 	}
 }
 
+/* An event was taken: another may come in its place. */
+void api_node_free(tern_ctx *ctx, struct api_node *node)
+{
+	api_slab_put(&ctx->nodes, node);
+	if (atomic_fetch_sub(&ctx->nodes_out, 1) == API_NODES)
+		api_wake(ctx);
+}
+
 static void api_run_command(tern_ctx *ctx, uintptr_t entry)
 {
 	struct api_op *op = (struct api_op *)(entry & ~(uintptr_t)1);
 	if (entry & 1) {
 		if (atomic_load(&op->state) == API_OP_POSTED && atomic_load(&op->gen) + 1 == op->cancel_gen)
 			msg_cancel(ctx->loop->msg, &op->op);
+		return;
+	}
+	if (op->ep->is_closing) {
+		op->op.status = -TERN_ECANCELED;
+		api_op_done(op);
 		return;
 	}
 	if (op->op.peer != TERN_ANY_PEER) {
@@ -169,7 +183,8 @@ static bool api_results(tern_ctx *ctx)
 		api_op_done((struct api_op *)op);
 		any = true;
 	}
-	while (msg_notice_pop(ctx->loop->msg, &notice)) {
+	/* what nobody polls stays with msg, which then takes no more from the peer */
+	while (atomic_load(&ctx->nodes_out) < API_NODES && msg_notice_pop(ctx->loop->msg, &notice)) {
 		api_notice(ctx, &notice);
 		any = true;
 	}
@@ -204,6 +219,8 @@ void api_drive(tern_ctx *ctx)
 uint64_t api_arm_links(tern_ctx *ctx)
 {
 	uint64_t when = loop_when_ns(ctx->loop, ctx->now_ns);
+	if (msg_has_notice(ctx->loop->msg) && atomic_load(&ctx->nodes_out) < API_NODES)
+		return 0;
 	if (ctx->draining) {
 		uint64_t soon = ctx->now_ns + 1000000;
 		when = when < soon ? when : soon;

@@ -55,7 +55,7 @@ int tern_ep_open(tern_ctx *ctx, tern_ep **out)
 	ep->ctx = ctx;
 	ep->event_fd = ep->poll_fd = -1;
 	list_init(&ep->listeners);
-	ep->slots = api_ring_open(&ep->events, ctx->config.max_ops + API_NODES);
+	ep->slots = api_ring_open(&ep->events, ctx->config.max_ops + api_nodes(ctx));
 	int err = ep->slots ? ep_open_fds(ep) : -TERN_ENOMEM;
 	if (err) {
 		ep_free(ep);
@@ -124,12 +124,10 @@ int tern_ep_close(tern_ep **epp)
 	for (at = list_first(&ep->listeners); at; at = list_next(&ep->listeners, at))
 		control_unlisten(ctx->control, list_entry(at, struct api_listener, link)->id);
 	api_lock(ctx);
+	api_commands_flush(ctx); /* what is in the ring names the endpoint too */
 	for (uint32_t i = 0; i < ctx->config.max_peers; i++)
 		if (ctx->peers[i] && ctx->peers[i]->ep == ep)
 			api_peer_close(ctx->peers[i], -TERN_ECANCELED, 0);
-	api_unlock(ctx);
-	ep_quiesce(ep);
-	api_lock(ctx);
 	msg_ep_close(ctx->loop->msg, ep->msg, -TERN_ECANCELED);
 	api_step(ctx, clock_now_ns());
 	api_unlock(ctx);

@@ -18,7 +18,7 @@ static size_t event_take(tern_ep *ep, tern_event *events, size_t n)
 		if ((uintptr_t)entry & 1) {
 			struct api_node *node = (struct api_node *)((uintptr_t)entry & ~(uintptr_t)1);
 			events[got++] = node->event;
-			api_slab_put(&ep->ctx->nodes, node);
+			api_node_free(ep->ctx, node);
 		} else {
 			api_op_event(entry, &events[got++]);
 			api_op_free(entry);

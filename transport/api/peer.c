@@ -50,8 +50,12 @@ static int peer_slot(tern_ctx *ctx)
 		if (ctx->peers[i]->closed && ended < 0)
 			ended = (int)i;
 	}
-	if (ended >= 0)
-		api_peer_forget(ctx->peers[ended]);
+	if (ended < 0)
+		return ended;
+	struct loop_peer *lp = ctx->peers[ended]->lp;
+	if (loop_event_take(lp)) /* its end was not told yet */
+		api_peer_changed(ctx, lp);
+	api_peer_forget(ctx->peers[ended]);
 	return ended;
 }
 

@@ -148,6 +148,16 @@ void loop_note(struct loop_peer *peer)
 	list_push_back(&peer->loop->events, &peer->event);
 }
 
+bool loop_event_take(struct loop_peer *peer)
+{
+	if (!peer->is_listed)
+		return false;
+	list_remove(&peer->event);
+	peer->is_listed = false;
+	peer->told = peer->peer.state;
+	return true;
+}
+
 struct loop_peer *loop_event(struct loop *lp)
 {
 	struct list *at = list_pop_front(&lp->events);

@@ -164,6 +164,9 @@ struct loop_peer *loop_event(struct loop *lp);
 /** Nothing that was sent waits for its acknowledgement, nothing can be sent. */
 bool loop_peer_quiet(const struct loop_peer *peer);
 
+/** Takes one peer's news out of turn. @return true: there was some, tell it */
+bool loop_event_take(struct loop_peer *peer);
+
 /** Posts an operation; it leaves with the next step. */
 void loop_post(struct loop *lp, struct msg_op *op);
 

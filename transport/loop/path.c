@@ -53,7 +53,8 @@ static struct loop_path *loop_path_new(struct loop_peer *peer)
 	path->loop = lp;
 	path->peer = peer;
 	path->slot = slot;
-	path->flow_id = ((uint32_t)loop_random(lp) | 1) << 16 | slot;
+	uint32_t high = (uint32_t)(loop_random(lp) >> 32) & 0xffff;
+	path->flow_id = (high ? high : 1) << 16 | slot;
 	return path;
 }
 

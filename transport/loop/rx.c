@@ -61,6 +61,10 @@ static bool rx_route(struct rx *rx)
 		count->rx_forged++;
 		return false;
 	}
+	if (!sealed && rx->path->via && f->path != rx->path->via) {
+		count->rx_strangers++; /* nothing vouches for a plain frame but the connected socket it came through */
+		return false;
+	}
 	rx->head = f->head;
 	rx->payload = f->head + rx->head_bytes;
 	rx->bytes = rx->datagram_bytes - rx->head_bytes - tag;
@@ -94,24 +98,35 @@ static int rx_mix(struct rx *rx, bool *eliciting)
 	return peer_rx_mix(&rx->path->pp, rx->payload, rx->bytes, rx->now_ns, eliciting);
 }
 
-/* The guess was wrong for this frame: where it belongs a later one of the batch may lie, put there by the same guess. Those are taken out of the way first. */
-static void rx_rescue(struct rx *rx)
+/* Payloads that lie where a guess put them are taken out of the way of whoever belongs there. */
+static void rx_stash(struct loop *lp, struct rx_frame *first, const struct rx_frame *last)
 {
-	struct loop *lp = rx->lp;
-	for (struct rx_frame *f = rx->frame; f <= rx->last; f++) {
+	for (struct rx_frame *f = first; f <= last; f++) {
 		if (!f->body_bytes || (f->body >= lp->stash && f->body < lp->stash + LOOP_STASH_BYTES))
 			continue;
 		assert(lp->stash_used + f->body_bytes <= LOOP_STASH_BYTES);
 		uint8_t *to = lp->stash + lp->stash_used;
 		copy_bytes(to, f->body, f->body_bytes, &lp->count.copied_bytes);
-		if (f == rx->frame && rx->payload == f->body)
-			rx->payload = to;
 		f->body = to;
 		lp->stash_used += f->body_bytes;
 	}
-	if (rx->path->is_posted)
-		rx->link->ops->rx_revoke(rx->link, rx->path->via);
-	rx->path->is_posted = false;
+}
+
+static void rx_unpost(struct loop_path *path)
+{
+	if (path->is_posted)
+		path->link->ops->rx_revoke(path->link, path->via);
+	path->is_posted = false;
+}
+
+/* The guess was wrong for this frame: where it belongs a later one of the batch may lie, put there by the same guess. */
+static void rx_rescue(struct rx *rx)
+{
+	bool own = rx->payload == rx->frame->body;
+	rx_stash(rx->lp, rx->frame, rx->last);
+	if (own)
+		rx->payload = rx->frame->body;
+	rx_unpost(rx->path);
 }
 
 /* Large plain frames come on this path: the next ones may be received into place. */
@@ -136,6 +151,8 @@ static int rx_bulk(struct rx *rx)
 	int err = msg_rx_where(pair, &a, &place);
 	if (err) /* who says so? a header that nobody vouches for must neither end the peer nor move the path */
 		return a.sealed && !rx_open(rx, &scratch, 1) ? -TERN_EAUTH : err;
+	if (a.sealed && rx->frame->path != rx->path->via && !(place.flags & MSG_PLACE_DROP))
+		place.flags |= MSG_PLACE_BOUNCE; /* not through the connected socket: nothing into the tensor before it is known (5.3) */
 	bool aside = place.flags & (MSG_PLACE_DROP | MSG_PLACE_BOUNCE);
 	bool in_place = !aside && place.segs == 1 && place.seg[0].addr == rx->payload;
 	if (rx->frame->body_bytes && !in_place && (rx->link->caps & LINK_PLACES))
@@ -216,9 +233,8 @@ static size_t rx_post(struct loop *lp, struct link *link)
 			size_t fit = LOOP_POST_BATCH_BYTES / (path->rx_payload + WIRE_BULK_HEADER_BYTES);
 			path->is_posted = true;
 			batch = fit < 1 ? 1 : fit < batch ? fit : batch;
-		} else if (path->is_posted) {
-			link->ops->rx_revoke(link, path->via);
-			path->is_posted = false;
+		} else {
+			rx_unpost(path);
 		}
 	}
 	return batch;
@@ -276,10 +292,30 @@ static size_t rx_run(struct loop *lp, const struct link *link, struct rx_frame *
 	return k;
 }
 
+/* Whole frames among split ones: the copy of a whole one would land on a body that lies there by guess, in the batch or in what the link has not handed out yet. */
+static void rx_settle(struct loop *lp, const struct link *link, struct rx_frame *batch, size_t n)
+{
+	bool split = false, whole = false;
+	for (size_t i = 0; i < n; i++) {
+		split |= batch[i].body_bytes != 0;
+		whole |= batch[i].body_bytes == 0;
+	}
+	if (!split || !whole)
+		return;
+	rx_stash(lp, batch, &batch[n - 1]);
+	for (struct list *at = list_first(&lp->expect); at; at = list_next(&lp->expect, at)) {
+		struct loop_path *path = list_entry(at, struct loop_path, expect);
+		if (path->link == link)
+			rx_unpost(path);
+	}
+}
+
 static void rx_batch(struct loop *lp, struct link *link, struct rx_frame *batch, size_t n, uint64_t now_ns)
 {
 	lp->stash_used = 0;
 	lp->is_moving = true;
+	if (link->caps & LINK_PLACES)
+		rx_settle(lp, link, batch, n);
 	for (size_t i = 0; i < n;) {
 		size_t run = rx_run(lp, link, batch + i, n - i, now_ns);
 		i += run;
@@ -306,5 +342,7 @@ void loop_rx(struct loop *lp, uint64_t now_ns)
 			if (n < most)
 				break;
 		}
+		if (link->caps & LINK_PLACES)
+			rx_post(lp, link); /* what has ended in this step is its owner's: no frame may lie there any more (5.1) */
 	}
 }

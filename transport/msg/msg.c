@@ -358,6 +358,11 @@ void msg_cancel(struct msg *m, struct msg_op *op)
 		send_cancel(m, op);
 }
 
+bool msg_has_notice(const struct msg *m)
+{
+	return !list_empty(&m->notices);
+}
+
 bool msg_has_done(const struct msg *m)
 {
 	return !list_empty(&m->done);

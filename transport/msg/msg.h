@@ -69,6 +69,7 @@ void msg_reaped(struct msg *m, struct msg_op *op);
 struct msg_op *msg_done(struct msg *m);
 /** Does msg_done have something? */
 bool msg_has_done(const struct msg *m);
+bool msg_has_notice(const struct msg *m);
 /** Events without an operation: TERN_EV_REMOTE_WRITE, TERN_EV_MISMATCH. */
 struct msg_notice { struct msg_ep *ep; uint64_t peer, tag, imm, bytes; uint32_t type; int32_t status; };
 bool msg_notice_pop(struct msg *m, struct msg_notice *out);
@@ -98,7 +99,7 @@ struct msg_run {
 /** Bytes of one bulk message before the next has its turn; 64 KiB to begin with. */
 void msg_pair_quantum(struct msg_pair *pair, uint32_t bytes);
 /**
- * Takes the next run of bytes: resends first, then messages in turn (round robin, a quantum each). It must be committed, or given back by
+ * Takes the next run of bytes: resends first, then messages in turn, a quantum each (shortest first, each fourth turn in order). It must be committed, or given back by
  * msg_lost(item).
  * @return false: nothing (all waits for credit, grants or a HEAD to be sent first) */
 bool msg_tx_run(struct msg_pair *pair, unsigned want, uint32_t max_bytes, struct msg_run *out);

@@ -67,6 +67,28 @@ unsigned msg_tx_want(const struct msg_pair *pair)
 	return want;
 }
 
+static uint64_t send_left(const struct msg_op *op)
+{
+	return op->total_bytes - op->done_bytes;
+}
+
+/* Whose turn is next: the message with least left to send, so that messages of one size end one after another and not all at once, and short ones pass long ones; each
+ * fourth turn goes round in order, so that a long one always has a quarter. The search is bounded; beyond it order decides. */
+static void bulk_turn(struct msg_pair *pair)
+{
+	struct list *best = list_first(&pair->bulk), *at = best;
+	if (++pair->turns % 4 == 0) {
+		list_remove(at);
+		list_push_back(&pair->bulk, at);
+		return;
+	}
+	for (unsigned i = 0; at && i < MSG_SCAN_MAX; i++, at = list_next(&pair->bulk, at))
+		if (send_left(list_entry(at, struct msg_op, link)) < send_left(list_entry(best, struct msg_op, link)))
+			best = at;
+	list_remove(best);
+	list_push_front(&pair->bulk, best);
+}
+
 bool msg_tx_run(struct msg_pair *pair, unsigned want, uint32_t max_bytes, struct msg_run *out)
 {
 	struct list *queue = (want & MSG_WANT_SMALL) && !list_empty(&pair->small) ? &pair->small : &pair->bulk;
@@ -89,9 +111,10 @@ bool msg_tx_run(struct msg_pair *pair, unsigned want, uint32_t max_bytes, struct
 		op->state |= OP_HEAD_DUE;
 	if (turn_over)
 		op->turn_bytes = 0;
-	if ((turn_over && queue->next != queue->prev) || (op->state & OP_HEAD_DUE) ||
-	    (op->sent_bytes == op->total_bytes && rangeset_empty(&op->ranges)))
+	if ((op->state & OP_HEAD_DUE) || (op->sent_bytes == op->total_bytes && rangeset_empty(&op->ranges)))
 		send_queue(op);
+	else if (turn_over && queue == &pair->bulk && queue->next != queue->prev)
+		bulk_turn(pair);
 	out->op = op;
 	out->offset = offset;
 	out->bytes = (uint32_t)bytes;

@@ -117,6 +117,7 @@ struct msg_pair {
 	uint64_t peer;
 	uint32_t gen, ops;
 	uint32_t quantum_bytes; /* of a bulk message's turn */
+	uint32_t turns;
 	bool is_up, is_awake, announce_check, credit_due;
 	struct list link, wake;
 	/* sending */
