@@ -39,6 +39,14 @@ static void rx_gather(struct rx *rx)
 	rx->payload = rx->head + rx->head_bytes;
 }
 
+/* Came it from where the path leads, though not through its own socket? The first frames do, which were waiting in the shared one. */
+static bool rx_from_remote(const struct rx *rx)
+{
+	const struct link_addr *remote = &rx->path->via->remote;
+	struct link_addr from;
+	return !rx->link->ops->from(rx->link, rx->frame, &from) && from.bytes == remote->bytes && !memcmp(from.data, remote->data, from.bytes);
+}
+
 /* Finds the flow and the payload. @return false: not for us (counted) */
 static bool rx_route(struct rx *rx)
 {
@@ -61,8 +69,8 @@ static bool rx_route(struct rx *rx)
 		count->rx_forged++;
 		return false;
 	}
-	if (!sealed && rx->path->via && f->path != rx->path->via) {
-		count->rx_strangers++; /* nothing vouches for a plain frame but the connected socket it came through */
+	if (!sealed && rx->path->via && f->path != rx->path->via && !rx_from_remote(rx)) {
+		count->rx_strangers++; /* nothing vouches for a plain frame but the address it came from */
 		return false;
 	}
 	rx->head = f->head;
@@ -181,9 +189,7 @@ static void rx_follow(struct rx *rx)
 	struct link_addr from;
 	if (path->via && (rx->frame->path == path->via || path->pp.initiator || rx->h.number < path->pp.flow.rx_newest_end))
 		return; /* an older frame, held back and sent on from elsewhere, moves nothing */
-	if (rx->link->ops->from(rx->link, rx->frame, &from))
-		return;
-	if (path->via && from.bytes == path->via->remote.bytes && !memcmp(from.data, path->via->remote.data, from.bytes))
+	if ((path->via && rx_from_remote(rx)) || rx->link->ops->from(rx->link, rx->frame, &from))
 		return;
 	loop_path_route(path, &from);
 }

@@ -64,12 +64,14 @@ static int fake_path_open(struct link *link, const struct link_path_config *conf
 {
 	*out = calloc(1, sizeof(**out));
 	**out = (struct link_path){.link = link, .max_frame_bytes = FRAME_MAX_BYTES, .overhead_bytes = 28, .remote = config->remote};
+	((struct fake *)link)->paths = *out; /* the connected socket */
 	return 0;
 }
 
 static void fake_path_close(struct link *link, struct link_path **path)
 {
-	(void)link;
+	if (((struct fake *)link)->paths == *path)
+		((struct fake *)link)->paths = NULL;
 	free(*path);
 	*path = NULL;
 }
@@ -113,7 +115,8 @@ static size_t fake_rx(struct link *link, struct rx_frame *out, size_t n, uint64_
 	size_t k = 0;
 	while (k < n && f->lent < f->count) {
 		struct datagram *d = &f->inbox[(f->first + f->lent++) % INBOX];
-		out[k++] = (struct rx_frame){.head = d->data, .head_bytes = d->bytes, .from = d->from};
+		bool known = f->paths && f->paths->remote.data[0] == d->from;
+		out[k++] = (struct rx_frame){.head = d->data, .head_bytes = d->bytes, .from = d->from, .path = known ? f->paths : NULL};
 	}
 	return k;
 }
