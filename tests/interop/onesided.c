@@ -320,6 +320,31 @@ static void release_while_used(void)
 	inter_pair_close(&p);
 }
 
+/* A list keeps every one of its registrations, and one that stands in it twice. */
+static void release_while_listed(void)
+{
+	static uint8_t x[3][100];
+	tern_mem *mem[2];
+	tern_op op;
+	inter_pair(&p, "", 0);
+	CHECK_EQ(tern_mem_register(p.a.ctx, x[0], 200, &mem[0]), 0);
+	CHECK_EQ(tern_mem_register(p.a.ctx, x[2], 100, &mem[1]), 0);
+	tern_iov iov[] = {{x[0], 100, mem[0]}, {x[1], 100, mem[0]}, {x[2], 100, mem[1]}};
+	for (int round = 0; round < 300; round++) { /* more than there are lists: each comes back */
+		CHECK_EQ(tern_recv(p.a.ep, p.ab, &(tern_buf){.iov = iov, .n = 3}, NULL, &op), 0);
+		for (int i = 0; i < 2; i++)
+			CHECK_EQ(tern_mem_release(&mem[i]), -TERN_EBUSY);
+		CHECK_EQ(tern_cancel(p.a.ep, op), 0);
+		CHECK_EQ(inter_await(&p.a, TERN_EV_RECV, op).status, -TERN_ECANCELED);
+	}
+	/* refused: nothing is kept */
+	iov[2].bytes = UINT64_MAX;
+	CHECK_EQ(tern_recv(p.a.ep, p.ab, &(tern_buf){.iov = iov, .n = 3}, NULL, &op), -TERN_EINVAL);
+	for (int i = 0; i < 2; i++)
+		CHECK_EQ(tern_mem_release(&mem[i]), 0);
+	inter_pair_close(&p);
+}
+
 static const struct inter_case cases[] = {
         {"sealed", sealed},
         {"private_thread", private_thread},
@@ -332,5 +357,6 @@ static const struct inter_case cases[] = {
         {"many_blocks", many_blocks},
         {"strided", strided},
         {"release_while_used", release_while_used},
+        {"release_while_listed", release_while_listed},
 };
 INTER_MAIN("onesided", cases)

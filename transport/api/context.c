@@ -183,9 +183,10 @@ static int api_open_pools(tern_ctx *ctx)
 	                         .seed = ctx->epoch ^ 0x7465726e,
 	                         .now_ns = clock_now_ns()};
 	if (api_slab_open(&ctx->ops, sizeof(struct api_op), c->max_ops) ||
-	    api_slab_open(&ctx->lists, LAYOUT_RANGES_MAX * sizeof(struct layout_range), API_LIST_SLOTS) ||
+	    api_slab_open(&ctx->lists, sizeof(struct api_list), API_LIST_SLOTS) ||
 	    api_slab_open(&ctx->injects, API_INJECT_BYTES, API_INJECT_SLOTS) || api_slab_open(&ctx->nodes, sizeof(struct api_node), API_NODES))
 		return ERR(TERN_ENOMEM, "no memory for %u operations", c->max_ops);
+	ctx->lists.on_put = api_list_put;
 	ctx->command_slots = api_ring_open(&ctx->commands, c->max_ops * 2);
 	ctx->peers = calloc(c->max_peers, sizeof(*ctx->peers));
 	ctx->peer_gen = calloc(c->max_peers, sizeof(*ctx->peer_gen));

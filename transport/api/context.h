@@ -34,6 +34,14 @@ struct api_slab {
 	uint8_t *memory;
 	size_t bytes; /* of one */
 	uint32_t n;
+	void (*on_put)(void *object); /* gives back what the object holds, before another may get it; or NULL */
+};
+
+/* The ranges of an operation that has more than one, and the registrations it keeps in use. */
+struct api_list {
+	struct layout_range range[LAYOUT_RANGES_MAX];
+	tern_mem *mem[LAYOUT_RANGES_MAX];
+	uint32_t n; /* of mem */
 };
 
 struct api_address {
@@ -55,8 +63,8 @@ struct api_op {
 	_Atomic uint32_t gen;
 	uint32_t cancel_gen;    /* under the lock: the life, plus 1, that a cancel in the ring means */
 	_Atomic uint32_t state; /* enum api_op_state; release by the loop (TESTED) pairs with acquire in tern_test */
-	struct layout_range *ranges; /* of api_lists, or NULL */
-	uint8_t *inject;             /* of api_injects, or NULL */
+	struct api_list *ranges; /* of api_lists, or NULL */
+	uint8_t *inject;         /* of api_injects, or NULL */
 	tern_mem *mem;
 	uint64_t time_ns;
 };
@@ -255,5 +263,7 @@ void api_mem_forget(tern_ctx *ctx, tern_peer peer, const tern_ep *ep);
 
 /* op.c */
 void api_command(tern_ctx *ctx, void *entry);
+/** on_put of tern_ctx.lists. */
+void api_list_put(void *object);
 
 #endif
