@@ -235,6 +235,9 @@ void api_op_event(struct api_op *op, tern_event *out);
 
 /* address.c */
 int api_address_parse(const char *text, struct api_address *out);
+/** A blob for this machine, with everything that was asked for. */
+int api_address_write_own(const struct api_address *a, void *blob, size_t *bytes);
+/** A blob for others: without what the link reads itself (engine=), which is a choice of this machine. */
 int api_address_write(const struct api_address *a, void *blob, size_t *bytes);
 int api_address_read(const void *blob, size_t bytes, struct api_address *out);
 
