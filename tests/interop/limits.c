@@ -306,6 +306,21 @@ static void configs(void)
 	CHECK(!ctx);
 }
 
+/* Timeouts of 0 are the defaults: nobody is given up at once. */
+static void timeouts_of_zero(void)
+{
+	tern_config c = inter_config();
+	char x = 0;
+	c.peer_timeout_ns = c.connect_timeout_ns = 0;
+	inter_pair_with(&p, "127.0.0.1", "", &c);
+	tern_op r = inter_recv(&p.b, p.ba, &x, 1, 1, 0);
+	inter_send(&p.a, p.ab, "x", 1, 1, TERN_QUIET);
+	CHECK_EQ(inter_await(&p.b, TERN_EV_RECV, r).status, 0);
+	inter_drive(20000000);
+	CHECK_EQ(p.a.events + p.b.events, 0);
+	inter_pair_close(&p);
+}
+
 static const struct inter_case cases[] = {
         {"coalescing", coalescing},
         {"unmatched_memory", unmatched_memory},
@@ -315,6 +330,7 @@ static const struct inter_case cases[] = {
         {"threads_polling", threads_polling},
         {"threads_own", threads_own},
         {"configs", configs},
+        {"timeouts_of_zero", timeouts_of_zero},
         {"million_thread", million_thread},
         {"million_polling", million_polling},
 };

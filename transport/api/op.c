@@ -7,7 +7,7 @@
 
 void api_command(tern_ctx *ctx, void *entry)
 {
-	/* the ring holds two entries for every operation there can be: a post and a cancel, so it is never full for long */
+	/* the ring holds three entries for every operation there can be: a cancel of its last life, a post and a cancel. It is never full for long */
 	while (!ring_put_any(&ctx->commands, ctx->command_slots, entry))
 		ck_pr_stall();
 	atomic_thread_fence(memory_order_seq_cst); /* R2 */
