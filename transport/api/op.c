@@ -127,8 +127,14 @@ static int op_post(tern_ep *ep, const struct op_request *r, tern_op *out)
 	if (api_fork_check(ctx))
 		return -TERN_EFORK;
 	const tern_args *args = r->args ? r->args : &no_args;
+	tern_args whole;
 	if (r->args && args->size_bytes < offsetof(tern_args, imm))
 		return ERR(TERN_EINVAL, "args.size_bytes is %zu; set it to sizeof(tern_args)", args->size_bytes);
+	if (r->args && args->size_bytes < sizeof(whole)) { /* an older program's: it ends there */
+		whole = no_args;
+		memcpy(&whole, args, args->size_bytes);
+		args = &whole;
+	}
 	struct api_op *op = api_slab_get(&ctx->ops);
 	if (!op)
 		return -TERN_EAGAIN;
