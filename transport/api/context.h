@@ -252,6 +252,8 @@ void api_path_params(tern_ctx *ctx, const struct api_peer *peer, struct loop_pat
 /* peer.c */
 extern const struct control_events api_control_events;
 struct api_peer *api_peer_find(tern_ctx *ctx, tern_peer peer);
+/** The same, and it must be this endpoint's. */
+struct api_peer *api_peer_of(const tern_ep *ep, tern_peer peer);
 int api_peer_new(tern_ep *ep, struct api_peer **out);
 void api_peer_close(struct api_peer *peer, int status, int bye);
 void api_peer_changed(tern_ctx *ctx, struct loop_peer *lp);

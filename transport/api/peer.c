@@ -18,6 +18,12 @@ struct api_peer *api_peer_find(tern_ctx *ctx, tern_peer peer)
 	return ctx->peers[slot];
 }
 
+struct api_peer *api_peer_of(const tern_ep *ep, tern_peer peer)
+{
+	struct api_peer *found = api_peer_find(ep->ctx, peer);
+	return found && found->ep == ep ? found : NULL;
+}
+
 static struct api_peer *peer_by_control(tern_ctx *ctx, uint64_t id)
 {
 	for (uint32_t i = 0; i < ctx->config.max_peers; i++)
@@ -388,7 +394,7 @@ int tern_disconnect(tern_ep *ep, tern_peer id, int drain)
 	if (api_fork_check(ep->ctx))
 		return -TERN_EFORK;
 	api_lock(ep->ctx);
-	struct api_peer *peer = api_peer_find(ep->ctx, id);
+	struct api_peer *peer = api_peer_of(ep, id);
 	bool open = peer && !peer->closed;
 	if (open)
 		api_commands_flush(ep->ctx); /* what was posted before is to be drained, or canceled */
@@ -409,7 +415,7 @@ int tern_peer_identity(tern_ep *ep, tern_peer id, char *name, size_t bytes, uint
 	if (api_fork_check(ep->ctx))
 		return -TERN_EFORK;
 	api_lock(ep->ctx);
-	struct api_peer *peer = api_peer_find(ep->ctx, id);
+	struct api_peer *peer = api_peer_of(ep, id);
 	int err = !peer ? -TERN_ESTALE : peer->session.paths ? 0 : -TERN_EAGAIN;
 	if (!err && name)
 		for (size_t i = 0; i < WIRE_NODE_ID_BYTES && 2 * i + 2 < bytes; i++)
@@ -427,7 +433,7 @@ int tern_path_limits(tern_ep *ep, tern_peer id, uint64_t *payload_bytes, uint64_
 	if (api_fork_check(ep->ctx))
 		return -TERN_EFORK;
 	api_lock(ep->ctx);
-	struct api_peer *peer = api_peer_find(ep->ctx, id);
+	struct api_peer *peer = api_peer_of(ep, id);
 	int err = !peer ? -TERN_ESTALE : peer->lp && peer->lp->peer.paths ? 0 : -TERN_EAGAIN;
 	if (!err) {
 		const struct peer_path *pp = &peer->lp->path[0]->pp;
