@@ -79,6 +79,7 @@ enum api_link_use { API_LINK_LISTEN = 1, API_LINK_DIAL = 2 };
 struct api_link {
 	struct link *link;
 	uint8_t use;
+	uint32_t peers; /* DIAL: that use it; it closes with the last */
 	uint64_t listener;
 	struct api_address address;
 };
@@ -242,8 +243,11 @@ int api_address_write(const struct api_address *a, void *blob, size_t *bytes);
 int api_address_read(const void *blob, size_t bytes, struct api_address *out);
 
 /* link.c */
+/** DIAL: an open one that fits is shared; each call is one use, given back by api_link_drop. */
 int api_link_open(tern_ctx *ctx, const struct api_address *a, uint8_t use, uint16_t port, struct api_link **out);
 void api_link_close(tern_ctx *ctx, struct api_link **link);
+/** A peer no longer uses its DIAL link. Its paths must be gone. */
+void api_link_drop(tern_ctx *ctx, struct api_link **link);
 /** Watches a link's descriptor, unless it is watched: it changes when one engine gives way to another. */
 void api_link_watch(tern_ctx *ctx, int fd);
 int api_contract_load(tern_ctx *ctx, const struct api_address *a, struct contract *out, bool *has);

@@ -38,6 +38,8 @@ void api_peer_forget(struct api_peer *peer)
 	uint32_t slot = (uint32_t)peer->id - 1;
 	loop_peer_free(&peer->lp);
 	api_mem_forget(ctx, peer->id, NULL);
+	if (peer->via && !peer->accepted) /* the other ones are their listener's */
+		api_link_drop(ctx, &peer->via);
 	if (peer->draining || peer->closing)
 		ctx->draining--;
 	ctx->peers[slot] = NULL;
