@@ -167,6 +167,17 @@ static void addresses(void)
 	CHECK_EQ(tern_listen(n.ep, NULL), -TERN_EADDR);
 	CHECK_EQ(tern_listen(n.ep, "udp://192.0.2.7:0"), -TERN_EADDR); /* of nobody here */
 	CHECK_SAYS(inter_detail(&n, 0), "192.0.2.7");
+	CHECK_EQ(tern_listen(n.ep, "udp://no-such-host.invalid:0"), -TERN_EADDR);
+	CHECK_SAYS(inter_detail(&n, 0), "no-such-host.invalid");
+	/* a name of this machine works, and stays a name in the address for others */
+	char name[TERN_ADDR_MAX + 1] = "";
+	bytes = TERN_ADDR_MAX;
+	CHECK_EQ(tern_listen(n.ep, "udp://localhost:0"), 0);
+	CHECK_EQ(tern_ep_address(n.ep, name, &bytes), 0);
+	CHECK_SAYS(name + 2, "udp://localhost:");
+	tern_peer self;
+	CHECK_EQ(tern_connect(n.ep, name, bytes, NULL, &self), 0);
+	CHECK_EQ(inter_await(&n, TERN_EV_CONNECTED, 0).status, 0);
 	inter_close(&n);
 }
 

@@ -306,6 +306,65 @@ static void configs(void)
 	CHECK(!ctx);
 }
 
+/* Timeouts of 0 are the defaults: nobody is given up at once. */
+static void timeouts_of_zero(void)
+{
+	tern_config c = inter_config();
+	char x = 0;
+	c.peer_timeout_ns = c.connect_timeout_ns = 0;
+	inter_pair_with(&p, "127.0.0.1", "", &c);
+	tern_op r = inter_recv(&p.b, p.ba, &x, 1, 1, 0);
+	inter_send(&p.a, p.ab, "x", 1, 1, TERN_QUIET);
+	CHECK_EQ(inter_await(&p.b, TERN_EV_RECV, r).status, 0);
+	inter_drive(20000000);
+	CHECK_EQ(p.a.events + p.b.events, 0);
+	inter_pair_close(&p);
+}
+
+/* One file under as many names as there are numbers: to the library each is another emulation. */
+static const char *emu_named(unsigned number)
+{
+	static char query[200];
+	int n = snprintf(query, sizeof(query), "?emu=%s", inter_dir());
+	for (int bit = 0; bit < 7; bit++)
+		n += snprintf(query + n, sizeof(query) - (size_t)n, "%s", number >> bit & 1 ? "/." : "/");
+	snprintf(query + n, sizeof(query) - (size_t)n, "/e.ini");
+	return query;
+}
+
+/* Each connection with a way of its own: its link closes with it, and at the limit the text says the number. */
+static void links_end(void)
+{
+	enum { LINKS = 64, ROUNDS = 80 };
+	static struct inter_node n, far;
+	tern_config c = inter_config();
+	char text[300];
+	tern_peer peer;
+	int err = 0;
+	inter_file("e.ini", "[link]\ndelay = 1ms\n", 0600);
+	inter_open(&far, NULL);
+	inter_listen(&far, "127.0.0.1", "");
+	c.max_peers = 1; /* the slot is used again and again */
+	inter_open(&n, &c);
+	for (int i = 0; i < ROUNDS; i++) {
+		peer = inter_connect(&n, "127.0.0.1", far.port, emu_named((unsigned)i));
+		CHECK_EQ(inter_await(&n, TERN_EV_CONNECTED, 0).status, 0);
+		CHECK_EQ(tern_disconnect(n.ep, peer, 0), 0);
+		inter_await(&n, TERN_EV_PEER_CLOSED, 0);
+	}
+	inter_close(&n);
+	inter_open(&n, NULL); /* room for 64 peers and a listener: one link too many */
+	inter_listen(&n, "127.0.0.1", "");
+	for (int i = 0; i < LINKS && !err; i++) {
+		snprintf(text, sizeof(text), "udp://127.0.0.1:%u%s", far.port, emu_named((unsigned)i));
+		err = tern_connect_text(n.ep, text, NULL, &peer);
+	}
+	CHECK_EQ(err, -TERN_ELIMIT);
+	CHECK_SAYS(inter_detail(&n, 0), "64 links");
+	inter_close(&n);
+	inter_close(&far);
+}
+
 static const struct inter_case cases[] = {
         {"coalescing", coalescing},
         {"unmatched_memory", unmatched_memory},
@@ -315,6 +374,8 @@ static const struct inter_case cases[] = {
         {"threads_polling", threads_polling},
         {"threads_own", threads_own},
         {"configs", configs},
+        {"timeouts_of_zero", timeouts_of_zero},
+        {"links_end", links_end},
         {"million_thread", million_thread},
         {"million_polling", million_polling},
 };

@@ -457,6 +457,24 @@ static void stale_numbers(void)
 	inter_pair_close(&p);
 }
 
+/* An older program's args end earlier; what lies behind them is not read. */
+static void older_args(void)
+{
+	static char x[2];
+	tern_args args = {.size_bytes = offsetof(tern_args, imm), .flags = TERN_IMM, .tag = 5, .imm = 77};
+	tern_op r;
+	inter_pair(&p, "", 0);
+	CHECK_EQ(tern_recv(p.b.ep, p.ba, &(tern_buf){.iov = &(tern_iov){.addr = x, .bytes = 1}, .n = 1}, &args, &r), 0);
+	CHECK_EQ(tern_send(p.a.ep, p.ab, &(tern_buf){.iov = &(tern_iov){.addr = "x", .bytes = 1}, .n = 1}, &args, NULL), 0);
+	tern_event e = inter_await(&p.b, TERN_EV_RECV, r);
+	CHECK_EQ(e.status, 0);
+	CHECK_EQ(e.tag, 5);
+	CHECK_EQ(e.imm, 0);
+	args.size_bytes--;
+	CHECK_EQ(tern_send(p.a.ep, p.ab, NULL, &args, NULL), -TERN_EINVAL);
+	inter_pair_close(&p);
+}
+
 static const struct inter_case cases[] = {
         {"sizes_sealed", sizes_sealed},
         {"sizes_private", sizes_private},
@@ -474,5 +492,6 @@ static const struct inter_case cases[] = {
         {"cancel_receives", cancel_receives},
         {"cancel_sends", cancel_sends},
         {"stale_numbers", stale_numbers},
+        {"older_args", older_args},
 };
 INTER_MAIN("messages", cases)

@@ -320,6 +320,60 @@ static void release_while_used(void)
 	inter_pair_close(&p);
 }
 
+/* A list keeps every one of its registrations, and one that stands in it twice. */
+static void release_while_listed(void)
+{
+	static uint8_t x[3][100];
+	tern_mem *mem[2];
+	tern_op op;
+	inter_pair(&p, "", 0);
+	CHECK_EQ(tern_mem_register(p.a.ctx, x[0], 200, &mem[0]), 0);
+	CHECK_EQ(tern_mem_register(p.a.ctx, x[2], 100, &mem[1]), 0);
+	tern_iov iov[] = {{x[0], 100, mem[0]}, {x[1], 100, mem[0]}, {x[2], 100, mem[1]}};
+	for (int round = 0; round < 300; round++) { /* more than there are lists: each comes back */
+		CHECK_EQ(tern_recv(p.a.ep, p.ab, &(tern_buf){.iov = iov, .n = 3}, NULL, &op), 0);
+		for (int i = 0; i < 2; i++)
+			CHECK_EQ(tern_mem_release(&mem[i]), -TERN_EBUSY);
+		CHECK_EQ(tern_cancel(p.a.ep, op), 0);
+		CHECK_EQ(inter_await(&p.a, TERN_EV_RECV, op).status, -TERN_ECANCELED);
+	}
+	/* refused: nothing is kept */
+	iov[2].bytes = UINT64_MAX;
+	CHECK_EQ(tern_recv(p.a.ep, p.ab, &(tern_buf){.iov = iov, .n = 3}, NULL, &op), -TERN_EINVAL);
+	for (int i = 0; i < 2; i++)
+		CHECK_EQ(tern_mem_release(&mem[i]), 0);
+	inter_pair_close(&p);
+}
+
+/* A peer of one endpoint is none of another's, of the same context too. */
+static void another_endpoint(void)
+{
+	struct region g;
+	uint8_t blob[TERN_HANDLE_MAX];
+	size_t bytes = sizeof(blob);
+	uint64_t epoch, payload, limit;
+	tern_ep *others[2];
+	tern_rmem *remote;
+	inter_pair(&p, "", 0);
+	region_open(&g, 100, TERN_REMOTE_READ);
+	CHECK_EQ(tern_mem_export(p.b.ep, g.mem, p.ba, TERN_REMOTE_READ, blob, &bytes), 0);
+	CHECK_EQ(tern_ep_open(p.a.ctx, &others[0]), 0);
+	CHECK_EQ(tern_ep_open(p.b.ctx, &others[1]), 0);
+	CHECK_EQ(tern_peer_identity(others[0], p.ab, NULL, 0, &epoch), -TERN_ESTALE);
+	CHECK_EQ(tern_path_limits(others[0], p.ab, &payload, &limit), -TERN_ESTALE);
+	CHECK_EQ(tern_mem_import(others[0], p.ab, blob, bytes, &remote), -TERN_ESTALE);
+	CHECK_EQ(tern_mem_revoke(others[1], g.mem, p.ba), -TERN_ESTALE);
+	CHECK_EQ(tern_disconnect(others[0], p.ab, 0), -TERN_ESTALE);
+	/* and its owner has it still */
+	CHECK_EQ(tern_peer_identity(p.a.ep, p.ab, NULL, 0, &epoch), 0);
+	CHECK_EQ(tern_path_limits(p.a.ep, p.ab, &payload, &limit), 0);
+	for (int i = 0; i < 2; i++)
+		CHECK_EQ(tern_ep_close(&others[i]), 0);
+	region_close(&g);
+	CHECK_EQ(tern_disconnect(p.a.ep, p.ab, 0), 0);
+	inter_pair_close(&p);
+}
+
 static const struct inter_case cases[] = {
         {"sealed", sealed},
         {"private_thread", private_thread},
@@ -332,5 +386,7 @@ static const struct inter_case cases[] = {
         {"many_blocks", many_blocks},
         {"strided", strided},
         {"release_while_used", release_while_used},
+        {"release_while_listed", release_while_listed},
+        {"another_endpoint", another_endpoint},
 };
 INTER_MAIN("onesided", cases)

@@ -122,7 +122,7 @@ int api_address_parse(const char *text, struct api_address *out)
 	return address_host(out, rest, text);
 }
 
-int api_address_write(const struct api_address *a, void *blob, size_t *bytes)
+int api_address_write_own(const struct api_address *a, void *blob, size_t *bytes)
 {
 	char text[TERN_ADDR_MAX];
 	int n = snprintf(text, sizeof(text), strchr(a->host, ':') ? "%s://[%s]:%u%s" : "%s://%s:%u%s", a->scheme, a->host, a->port,
@@ -133,6 +133,8 @@ int api_address_write(const struct api_address *a, void *blob, size_t *bytes)
 			n += snprintf(text + n, sizeof(text) - (size_t)n, "%c%s=%s", strchr(text, '?') ? '&' : '?', option[i].name, option[i].value);
 	if (a->mtu_bytes && n < (int)sizeof(text))
 		n += snprintf(text + n, sizeof(text) - (size_t)n, "%cmtu=%u", strchr(text, '?') ? '&' : '?', a->mtu_bytes);
+	if (*a->options && n < (int)sizeof(text)) /* is name=value already */
+		n += snprintf(text + n, sizeof(text) - (size_t)n, "%c%s", strchr(text, '?') ? '&' : '?', a->options);
 	if (n + BLOB_HEAD > TERN_ADDR_MAX)
 		return ERR(TERN_EADDR, "address %.100s... does not fit into %d bytes; use a shorter host or file name", text, TERN_ADDR_MAX);
 	if (*bytes < (size_t)n + BLOB_HEAD)
@@ -143,6 +145,13 @@ int api_address_write(const struct api_address *a, void *blob, size_t *bytes)
 	memcpy(out + BLOB_HEAD, text, (size_t)n);
 	*bytes = (size_t)n + BLOB_HEAD;
 	return 0;
+}
+
+int api_address_write(const struct api_address *a, void *blob, size_t *bytes)
+{
+	struct api_address others = *a;
+	*others.options = 0;
+	return api_address_write_own(&others, blob, bytes);
 }
 
 int api_address_read(const void *blob, size_t bytes, struct api_address *out)
@@ -171,5 +180,5 @@ int tern_resolve(tern_ctx *ctx, const char *text, void *blob, size_t *bytes)
 	err = link_find(a.scheme, &ops, why, sizeof(why));
 	if (err)
 		return ERR(err, "address %s: %s", text, why);
-	return api_address_write(&a, blob, bytes);
+	return api_address_write_own(&a, blob, bytes);
 }

@@ -15,6 +15,7 @@
 #include "cc/cc.h"
 
 enum { EXTENTS = 32768, RANGES = 16384, INBOUND = 8192 };
+#define TIMEOUT_NS 10000000000ull
 
 unsigned api_fork_count;
 
@@ -35,8 +36,8 @@ __attribute__((constructor)) static void api_watch_forks(void)
 
 void tern_config_init(tern_config *config, size_t size_bytes)
 {
-	tern_config c = {.size_bytes = size_bytes, .max_peers = 1024, .max_ops = 4096, .unmatched_bytes = 16 << 20, .peer_timeout_ns = 10000000000ull,
-		.connect_timeout_ns = 10000000000ull};
+	tern_config c = {.size_bytes = size_bytes, .max_peers = 1024, .max_ops = 4096, .unmatched_bytes = 16 << 20, .peer_timeout_ns = TIMEOUT_NS,
+		.connect_timeout_ns = TIMEOUT_NS};
 	const char *mtu = getenv("TERN_MTU");
 	c.mtu_bytes = mtu ? (uint32_t)strtoul(mtu, NULL, 10) : 0;
 	c.contract_file = getenv("TERN_CONTRACT");
@@ -120,6 +121,11 @@ static int api_config(tern_ctx *ctx, const tern_config *config)
 			return ERR(TERN_EINVAL, "config.size_bytes is %zu; call tern_config_init first", config->size_bytes);
 		memcpy(&ctx->config, config, config->size_bytes < sizeof(*config) ? config->size_bytes : sizeof(*config));
 	}
+	/* a struct of zeros asks for no peer that dies at once */
+	if (!ctx->config.peer_timeout_ns)
+		ctx->config.peer_timeout_ns = TIMEOUT_NS;
+	if (!ctx->config.connect_timeout_ns)
+		ctx->config.connect_timeout_ns = TIMEOUT_NS;
 	const tern_config *c = &ctx->config;
 	if (!c->max_ops || c->max_ops > 4 << 20)
 		return ERR(TERN_EINVAL, "config.max_ops is %u; must be 1 to 4194304", c->max_ops);
@@ -158,7 +164,8 @@ static int api_open_control(tern_ctx *ctx, const uint8_t *key)
 	struct control_error why;
 	struct control_config cc = {.site_key = ctx->has_key ? key : NULL,
 	                            .epoch = ctx->epoch,
-	                            .max_conns = ctx->config.max_peers * 2,
+	                            /* strangers that do not finish their handshake must not take the peers' places */
+	                            .max_conns = ctx->config.max_peers * 2 + 2 * CONTROL_HANDSHAKES_MAX,
 	                            .accept_timeout_ns = ctx->config.connect_timeout_ns,
 	                            .events = &api_control_events,
 	                            .arg = ctx,
@@ -183,10 +190,11 @@ static int api_open_pools(tern_ctx *ctx)
 	                         .seed = ctx->epoch ^ 0x7465726e,
 	                         .now_ns = clock_now_ns()};
 	if (api_slab_open(&ctx->ops, sizeof(struct api_op), c->max_ops) ||
-	    api_slab_open(&ctx->lists, LAYOUT_RANGES_MAX * sizeof(struct layout_range), API_LIST_SLOTS) ||
+	    api_slab_open(&ctx->lists, sizeof(struct api_list), API_LIST_SLOTS) ||
 	    api_slab_open(&ctx->injects, API_INJECT_BYTES, API_INJECT_SLOTS) || api_slab_open(&ctx->nodes, sizeof(struct api_node), api_nodes(ctx)))
 		return ERR(TERN_ENOMEM, "no memory for %u operations", c->max_ops);
-	ctx->command_slots = api_ring_open(&ctx->commands, c->max_ops * 2);
+	ctx->lists.on_put = api_list_put;
+	ctx->command_slots = api_ring_open(&ctx->commands, c->max_ops * 3);
 	ctx->peers = calloc(c->max_peers, sizeof(*ctx->peers));
 	ctx->peer_gen = calloc(c->max_peers, sizeof(*ctx->peer_gen));
 	ctx->peer_ep = calloc(c->max_peers, sizeof(*ctx->peer_ep));

@@ -35,6 +35,14 @@ struct api_slab {
 	uint8_t *memory;
 	size_t bytes; /* of one */
 	uint32_t n;
+	void (*on_put)(void *object); /* gives back what the object holds, before another may get it; or NULL */
+};
+
+/* The ranges of an operation that has more than one, and the registrations it keeps in use. */
+struct api_list {
+	struct layout_range range[LAYOUT_RANGES_MAX];
+	tern_mem *mem[LAYOUT_RANGES_MAX];
+	uint32_t n; /* of mem */
 };
 
 struct api_address {
@@ -56,8 +64,8 @@ struct api_op {
 	_Atomic uint32_t gen;
 	uint32_t cancel_gen;    /* under the lock: the life, plus 1, that a cancel in the ring means */
 	_Atomic uint32_t state; /* enum api_op_state; release by the loop (TESTED) pairs with acquire in tern_test */
-	struct layout_range *ranges; /* of api_lists, or NULL */
-	uint8_t *inject;             /* of api_injects, or NULL */
+	struct api_list *ranges; /* of api_lists, or NULL */
+	uint8_t *inject;         /* of api_injects, or NULL */
 	tern_mem *mem;
 	uint64_t time_ns;
 };
@@ -72,6 +80,7 @@ enum api_link_use { API_LINK_LISTEN = 1, API_LINK_DIAL = 2 };
 struct api_link {
 	struct link *link;
 	uint8_t use;
+	uint32_t peers; /* DIAL: that use it; it closes with the last */
 	uint64_t listener;
 	struct api_address address;
 };
@@ -235,12 +244,18 @@ void api_op_event(struct api_op *op, tern_event *out);
 
 /* address.c */
 int api_address_parse(const char *text, struct api_address *out);
+/** A blob for this machine, with everything that was asked for. */
+int api_address_write_own(const struct api_address *a, void *blob, size_t *bytes);
+/** A blob for others: without what the link reads itself (engine=), which is a choice of this machine. */
 int api_address_write(const struct api_address *a, void *blob, size_t *bytes);
 int api_address_read(const void *blob, size_t bytes, struct api_address *out);
 
 /* link.c */
+/** DIAL: an open one that fits is shared; each call is one use, given back by api_link_drop. */
 int api_link_open(tern_ctx *ctx, const struct api_address *a, uint8_t use, uint16_t port, struct api_link **out);
 void api_link_close(tern_ctx *ctx, struct api_link **link);
+/** A peer no longer uses its DIAL link. Its paths must be gone. */
+void api_link_drop(tern_ctx *ctx, struct api_link **link);
 /** Watches a link's descriptor, unless it is watched: it changes when one engine gives way to another. */
 void api_link_watch(tern_ctx *ctx, int fd);
 int api_contract_load(tern_ctx *ctx, const struct api_address *a, struct contract *out, bool *has);
@@ -249,6 +264,8 @@ void api_path_params(tern_ctx *ctx, const struct api_peer *peer, struct loop_pat
 /* peer.c */
 extern const struct control_events api_control_events;
 struct api_peer *api_peer_find(tern_ctx *ctx, tern_peer peer);
+/** The same, and it must be this endpoint's. */
+struct api_peer *api_peer_of(const tern_ep *ep, tern_peer peer);
 int api_peer_new(tern_ep *ep, struct api_peer **out);
 void api_peer_close(struct api_peer *peer, int status, int bye);
 void api_peer_changed(tern_ctx *ctx, struct loop_peer *lp);
@@ -263,5 +280,7 @@ void api_mem_forget(tern_ctx *ctx, tern_peer peer, const tern_ep *ep);
 
 /* op.c */
 void api_command(tern_ctx *ctx, void *entry);
+/** on_put of tern_ctx.lists. */
+void api_list_put(void *object);
 
 #endif

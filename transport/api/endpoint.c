@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <ifaddrs.h>
 #include <net/if.h>
+#include <netdb.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -150,16 +151,18 @@ int tern_ep_close(tern_ep **epp)
 }
 
 /* One port: TCP, then UDP with the same number. Under the lock, so that nobody is accepted before both are there. *tcp: TCP is bound and must be given back. */
-static int listen_try(tern_ctx *ctx, struct api_listener *l, bool *tcp)
+static int listen_try(tern_ctx *ctx, struct api_listener *l, const char *host, bool *tcp)
 {
 	struct control_error why;
+	struct api_address at = l->address;
 	uint16_t port = l->address.port;
-	struct control_listen cl = {.host = l->address.host, .port = port, .is_private = l->address.is_private, .id = l->id};
+	snprintf(at.host, sizeof(at.host), "%s", host);
+	struct control_listen cl = {.host = at.host, .port = port, .is_private = l->address.is_private, .id = l->id};
 	int err = control_listen(ctx->control, &cl, &port, &why);
 	*tcp = !err;
 	if (err)
 		return ERR(err, "%s", why.text);
-	err = api_link_open(ctx, &l->address, API_LINK_LISTEN, port, &l->via);
+	err = api_link_open(ctx, &at, API_LINK_LISTEN, port, &l->via);
 	if (err)
 		return err;
 	l->address.port = port;
@@ -169,14 +172,14 @@ static int listen_try(tern_ctx *ctx, struct api_listener *l, bool *tcp)
 }
 
 /* TCP decides the port; with port 0 another one is tried when UDP's is taken. */
-static int listen_bind(tern_ctx *ctx, struct api_listener *l)
+static int listen_bind(tern_ctx *ctx, struct api_listener *l, const char *host)
 {
 	int err = 0;
 	for (unsigned i = 0; i < PORT_TRIES; i++) {
 		bool tcp;
 		api_lock(ctx);
 		l->id = ctx->next_id++;
-		err = listen_try(ctx, l, &tcp);
+		err = listen_try(ctx, l, host, &tcp);
 		api_unlock(ctx);
 		if (!err)
 			return 0;
@@ -185,6 +188,34 @@ static int listen_bind(tern_ctx *ctx, struct api_listener *l)
 		if (!tcp || l->address.port || err != -TERN_EADDR)
 			break;
 	}
+	return err;
+}
+
+/* A name is looked up here, without the lock: a name server may take its time. The first of its addresses that can be bound is taken. */
+static int listen_named(tern_ctx *ctx, struct api_listener *l)
+{
+	struct addrinfo hints = {.ai_flags = AI_PASSIVE | AI_NUMERICHOST, .ai_socktype = SOCK_STREAM}, *list = NULL;
+	const char *name = l->address.host;
+	char host[CONTROL_HOST_MAX];
+	if (!*name)
+		return listen_bind(ctx, l, name);
+	int gai = getaddrinfo(name, NULL, &hints, &list);
+	if (!gai) { /* numeric as it stands */
+		freeaddrinfo(list);
+		return listen_bind(ctx, l, name);
+	}
+	hints.ai_flags = AI_PASSIVE;
+	gai = getaddrinfo(name, NULL, &hints, &list);
+	if (gai)
+		return ERR(TERN_EADDR, "cannot listen at \"%s\": %s; give an address of this host", name, gai_strerror(gai));
+	int err = -TERN_EADDR;
+	for (struct addrinfo *a = list; a && err; a = a->ai_next) {
+		gai = getnameinfo(a->ai_addr, a->ai_addrlen, host, sizeof(host), NULL, 0, NI_NUMERICHOST);
+		err = gai ? ERR(TERN_EADDR, "cannot listen at \"%s\": %s", name, gai_strerror(gai)) : listen_bind(ctx, l, host);
+		if (err && !gai)
+			err = ERR(err, "cannot listen at \"%s\": %s", name, err_text());
+	}
+	freeaddrinfo(list);
 	return err;
 }
 
@@ -214,7 +245,7 @@ int tern_listen(tern_ep *ep, const char *text)
 		return err;
 	}
 	l->ep = ep;
-	err = listen_bind(ctx, l);
+	err = listen_named(ctx, l);
 	if (err)
 		free(l);
 	return err;

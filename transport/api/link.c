@@ -62,17 +62,24 @@ int api_link_open(tern_ctx *ctx, const struct api_address *a, uint8_t use, uint1
 	                             .error = why,
 	                             .error_bytes = sizeof(why)};
 	*out = use == API_LINK_DIAL ? link_known(ctx, a) : NULL;
-	if (*out)
+	if (*out) {
+		(*out)->peers++;
 		return 0;
+	}
+	if (ctx->links_n == LOOP_LINKS_MAX)
+		return ERR(TERN_ELIMIT,
+		           "%d links are open, one for each listener and each emu and engine connected with: close endpoints, or let peers share theirs",
+		           LOOP_LINKS_MAX);
 	struct api_link *l = calloc(1, sizeof(*l));
 	if (!l)
 		return ERR(TERN_ENOMEM, "no memory for a link");
-	int err = ctx->links_n == LOOP_LINKS_MAX ? -TERN_ELIMIT : link_start(ctx, a, &config, &l->link);
+	int err = link_start(ctx, a, &config, &l->link);
 	if (err) {
 		free(l);
 		return ERR(err, "%s", *why ? why : tern_error_text(err));
 	}
 	l->use = use;
+	l->peers = 1;
 	l->address = *a;
 	struct link_wait w = {.fd = -1};
 	l->link->ops->wait(l->link, false, &w);
@@ -94,6 +101,12 @@ void api_link_close(tern_ctx *ctx, struct api_link **link)
 	loop_link_remove(ctx->loop, (*link)->link); /* closes the descriptor: epoll forgets it */
 	free(*link);
 	*link = NULL;
+}
+
+void api_link_drop(tern_ctx *ctx, struct api_link **link)
+{
+	if (--(*link)->peers == 0)
+		api_link_close(ctx, link);
 }
 
 int api_contract_load(tern_ctx *ctx, const struct api_address *a, struct contract *out, bool *has)

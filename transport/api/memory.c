@@ -152,8 +152,8 @@ int tern_mem_export(tern_ep *ep, tern_mem *mem, tern_peer only, uint32_t rights,
 		if (getrandom(&e.key, sizeof(e.key), 0) < 0)
 			return ERR(TERN_EIO, "getrandom failed");
 	api_lock(ep->ctx);
-	struct api_peer *peer = api_peer_find(ep->ctx, only);
-	int err = peer && peer->ep == ep && !peer->closed ? mem_table_add(ep->ctx->loop->exports, &e) : -TERN_ESTALE;
+	struct api_peer *peer = api_peer_of(ep, only);
+	int err = peer && !peer->closed ? mem_table_add(ep->ctx->loop->exports, &e) : -TERN_ESTALE;
 	api_unlock(ep->ctx);
 	if (err)
 		return ERR(err, err == -TERN_ESTALE ? "peer %llx: no such peer now" : "peer %llx: 4096 exports are in use; revoke some",
@@ -182,7 +182,7 @@ int tern_mem_revoke(tern_ep *ep, tern_mem *mem, tern_peer only)
 		return ERR(TERN_ENOMEM, "no memory for a revocation");
 	*later = (struct api_revoke){.ep = ep, .mem = mem, .peer = only};
 	api_lock(ep->ctx);
-	struct api_peer *peer = api_peer_find(ep->ctx, only);
+	struct api_peer *peer = api_peer_of(ep, only);
 	int err = peer ? 0 : -TERN_ESTALE;
 	unsigned busy = err ? 0 : mem_exports(mem, only, true, &found);
 	if (!err && !found)
@@ -206,7 +206,7 @@ int tern_mem_import(tern_ep *ep, tern_peer id, const void *blob, size_t bytes, t
 	if (api_fork_check(ep->ctx))
 		return -TERN_EFORK;
 	api_lock(ep->ctx);
-	struct api_peer *peer = api_peer_find(ep->ctx, id);
+	struct api_peer *peer = api_peer_of(ep, id);
 	bool known = peer && !peer->closed, ours = known && peer->session.paths && peer->session.peer_epoch == wire_get64(in + 24);
 	api_unlock(ep->ctx);
 	if (!ours)

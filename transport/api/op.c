@@ -7,7 +7,7 @@
 
 void api_command(tern_ctx *ctx, void *entry)
 {
-	/* the ring holds two entries for every operation there can be: a post and a cancel, so it is never full for long */
+	/* the ring holds three entries for every operation there can be: a cancel of its last life, a post and a cancel. It is never full for long */
 	while (!ring_put_any(&ctx->commands, ctx->command_slots, entry))
 		ck_pr_stall();
 	atomic_thread_fence(memory_order_seq_cst); /* R2 */
@@ -29,6 +29,24 @@ static int op_inject(struct api_op *op, tern_ctx *ctx)
 	return 0;
 }
 
+void api_list_put(void *object)
+{
+	struct api_list *list = object;
+	for (uint32_t i = 0; i < list->n; i++)
+		atomic_fetch_sub(&list->mem[i]->uses, 1);
+	list->n = 0;
+}
+
+static void op_list_use(struct api_list *list, const tern_buf *buf)
+{
+	for (size_t i = 0; i < buf->n; i++) {
+		if (!buf->iov[i].mem)
+			continue;
+		list->mem[list->n++] = buf->iov[i].mem;
+		atomic_fetch_add(&buf->iov[i].mem->uses, 1);
+	}
+}
+
 static int op_buffer(struct api_op *op, tern_ctx *ctx, const tern_buf *buf, bool receiving)
 {
 	const char *why = "";
@@ -36,8 +54,9 @@ static int op_buffer(struct api_op *op, tern_ctx *ctx, const tern_buf *buf, bool
 		op->ranges = api_slab_get(&ctx->lists);
 		if (!op->ranges)
 			return -TERN_EAGAIN;
+		op->ranges->n = 0;
 	}
-	int err = layout_from_buf(buf, &op->op.layout, op->ranges, &why);
+	int err = layout_from_buf(buf, &op->op.layout, op->ranges ? op->ranges->range : NULL, &why);
 	if (err)
 		return ERR(TERN_EINVAL, "buffer: %s", why);
 	if (receiving && layout_overlaps(&op->op.layout))
@@ -51,6 +70,8 @@ static int op_buffer(struct api_op *op, tern_ctx *ctx, const tern_buf *buf, bool
 		op->mem = t->mem;
 	} else if (buf && buf->n == 1) {
 		op->mem = buf->iov[0].mem;
+	} else if (op->ranges) { /* at most LAYOUT_RANGES_MAX: layout_from_buf has looked */
+		op_list_use(op->ranges, buf);
 	}
 	if (op->mem)
 		atomic_fetch_add(&op->mem->uses, 1);
@@ -106,8 +127,14 @@ static int op_post(tern_ep *ep, const struct op_request *r, tern_op *out)
 	if (api_fork_check(ctx))
 		return -TERN_EFORK;
 	const tern_args *args = r->args ? r->args : &no_args;
+	tern_args whole;
 	if (r->args && args->size_bytes < offsetof(tern_args, imm))
 		return ERR(TERN_EINVAL, "args.size_bytes is %zu; set it to sizeof(tern_args)", args->size_bytes);
+	if (r->args && args->size_bytes < sizeof(whole)) { /* an older program's: it ends there */
+		whole = no_args;
+		memcpy(&whole, args, args->size_bytes);
+		args = &whole;
+	}
 	struct api_op *op = api_slab_get(&ctx->ops);
 	if (!op)
 		return -TERN_EAGAIN;

@@ -18,6 +18,12 @@ struct api_peer *api_peer_find(tern_ctx *ctx, tern_peer peer)
 	return ctx->peers[slot];
 }
 
+struct api_peer *api_peer_of(const tern_ep *ep, tern_peer peer)
+{
+	struct api_peer *found = api_peer_find(ep->ctx, peer);
+	return found && found->ep == ep ? found : NULL;
+}
+
 static struct api_peer *peer_by_control(tern_ctx *ctx, uint64_t id)
 {
 	for (uint32_t i = 0; i < ctx->config.max_peers; i++)
@@ -32,6 +38,8 @@ void api_peer_forget(struct api_peer *peer)
 	uint32_t slot = (uint32_t)peer->id - 1;
 	loop_peer_free(&peer->lp);
 	api_mem_forget(ctx, peer->id, NULL);
+	if (peer->via && !peer->accepted) /* the other ones are their listener's */
+		api_link_drop(ctx, &peer->via);
 	if (peer->draining || peer->closing)
 		ctx->draining--;
 	ctx->peers[slot] = NULL;
@@ -392,7 +400,7 @@ int tern_disconnect(tern_ep *ep, tern_peer id, int drain)
 	if (api_fork_check(ep->ctx))
 		return -TERN_EFORK;
 	api_lock(ep->ctx);
-	struct api_peer *peer = api_peer_find(ep->ctx, id);
+	struct api_peer *peer = api_peer_of(ep, id);
 	bool open = peer && !peer->closed;
 	if (open)
 		api_commands_flush(ep->ctx); /* what was posted before is to be drained, or canceled */
@@ -413,7 +421,7 @@ int tern_peer_identity(tern_ep *ep, tern_peer id, char *name, size_t bytes, uint
 	if (api_fork_check(ep->ctx))
 		return -TERN_EFORK;
 	api_lock(ep->ctx);
-	struct api_peer *peer = api_peer_find(ep->ctx, id);
+	struct api_peer *peer = api_peer_of(ep, id);
 	int err = !peer ? -TERN_ESTALE : peer->session.paths ? 0 : -TERN_EAGAIN;
 	if (!err && name)
 		for (size_t i = 0; i < WIRE_NODE_ID_BYTES && 2 * i + 2 < bytes; i++)
@@ -431,7 +439,7 @@ int tern_path_limits(tern_ep *ep, tern_peer id, uint64_t *payload_bytes, uint64_
 	if (api_fork_check(ep->ctx))
 		return -TERN_EFORK;
 	api_lock(ep->ctx);
-	struct api_peer *peer = api_peer_find(ep->ctx, id);
+	struct api_peer *peer = api_peer_of(ep, id);
 	int err = !peer ? -TERN_ESTALE : peer->lp && peer->lp->peer.paths ? 0 : -TERN_EAGAIN;
 	if (!err) {
 		const struct peer_path *pp = &peer->lp->path[0]->pp;

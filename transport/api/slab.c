@@ -18,6 +18,7 @@ int api_slab_open(struct api_slab *s, size_t bytes, uint32_t n)
 {
 	s->bytes = (bytes + 63) & ~(size_t)63;
 	s->n = n;
+	s->on_put = NULL;
 	/* mapped, not allocated: pages that are never used cost nothing */
 	s->memory = mmap(NULL, s->bytes * n, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	if (s->memory == MAP_FAILED) {
@@ -51,5 +52,7 @@ void *api_slab_get(struct api_slab *s)
 
 void api_slab_put(struct api_slab *s, void *object)
 {
+	if (s->on_put)
+		s->on_put(object);
 	stack_push(&s->stack, &s->entry[api_slab_index(s, object)]);
 }

@@ -1,17 +1,21 @@
 /* The loop itself: pools, step, timers, posting. Called by api/ and the simulator's tests. */
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include "flow/shared.h"
 #include "loop/loop.h"
 #include "tern/error.h"
 
 static void *loop_keep(struct loop *lp, size_t at, size_t bytes, bool *failed)
 {
-	lp->memory[at] = aligned_alloc(64, (bytes + 63) & ~(size_t)63);
-	if (lp->memory[at])
-		return lp->memory[at];
-	*failed = true;
-	return NULL;
+	void *addr = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (addr == MAP_FAILED) {
+		*failed = true;
+		return NULL;
+	}
+	lp->memory[at].addr = addr;
+	lp->memory[at].bytes = bytes;
+	return addr;
 }
 
 static int loop_open_msg(struct loop *lp, const struct loop_config *config, bool *failed)
@@ -33,7 +37,7 @@ static int loop_open_msg(struct loop *lp, const struct loop_config *config, bool
 static void loop_open_pools(struct loop *lp, void *heap)
 {
 	heap_init(&lp->timers, heap, lp->max_paths);
-	memset(lp->frame, 0, LOOP_FRAMES * sizeof(struct frame)); /* peer fills in what differs from frame to frame */
+	/* frames begin as zeroes; peer fills in what differs from one to the next */
 	for (size_t i = 0; i < LOOP_FRAMES; i++)
 		lp->free_frame[lp->free_frames++] = &lp->frame[LOOP_FRAMES - 1 - i];
 	for (size_t i = 0; i < LOOP_CHUNKS; i++) {
@@ -85,7 +89,8 @@ void loop_close(struct loop **lpp)
 	for (size_t i = 0; i < lp->links; i++)
 		lp->link[i]->ops->close(&lp->link[i]);
 	for (size_t i = 0; i < sizeof(lp->memory) / sizeof(lp->memory[0]); i++)
-		free(lp->memory[i]);
+		if (lp->memory[i].addr)
+			munmap(lp->memory[i].addr, lp->memory[i].bytes);
 	free(lp->exports);
 	free(lp->path);
 	free(lp);

@@ -125,7 +125,7 @@ struct loop {
 	uint8_t *scratch;        /* bounces, gathered split frames */
 	uint8_t *stash;          /* payloads that a wrong guess put where others belong */
 	size_t stash_used;
-	void *memory[8];         /* what loop_close frees */
+	struct { void *addr; size_t bytes; } memory[8]; /* mapped, so that what is never used costs nothing; what loop_close unmaps */
 	struct loop_chunk *chunks;
 };
 

@@ -34,6 +34,7 @@ struct msg_config {
 
 /** Memory that msg_init needs, aligned to 64; the unmatched_bytes are given separately, so that they may be lazily mapped pages. */
 size_t msg_bytes(const struct msg_config *config);
+/** @param memory  msg_bytes of zeroes */
 int msg_init(struct msg **out, const struct msg_config *config, void *memory, void *unmatched);
 
 int msg_ep_open(struct msg *m, struct msg_ep **out);   /* -TERN_ELIMIT */
