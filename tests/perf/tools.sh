@@ -87,6 +87,15 @@ expect 0 "bw after all of that" "$bw" "$to" -s 64K -n 10 --verify
 kill -INT "$server"
 ended 0 "a server that is told to end"
 
+# plain frames large enough to be received into place: a guess that was wrong must not cost a byte
+serve "$bw" --private
+for mtu in 4160 9000 16000 32768 65535; do
+	expect 0 "bw plain, frames of $mtu" "$bw" "udp://127.0.0.1:$port?mtu=$mtu" --private -s 1M -n 300 --verify
+	expect 0 "bw plain, both ways, frames of $mtu" "$bw" "udp://127.0.0.1:$port?mtu=$mtu" --private -b -s 300K -n 300 --verify
+done
+kill -INT "$server"
+ended 0 "a plain server that is told to end"
+
 serve "$lat" -1 --private
 expect 0 "lat, sizes up to 8 MiB" "$lat" "udp://127.0.0.1:$port" --private -a -n 20 --warmup 2
 [ "$(grep -c '^ [0-9]' "$dir/out")" = 23 ] || { echo "FAILED  lat, all sizes: $(cat "$dir/out")"; failed=1; }

@@ -67,6 +67,7 @@ static inline void net_open(struct net *n, int nodes, const struct msg_config *c
 		c.exports = &o->exports;
 		memset(&o->exports, 0, sizeof(o->exports));
 		o->memory = aligned_alloc(64, (msg_bytes(&c) + 63) & ~(size_t)63);
+		memset(o->memory, 0, msg_bytes(&c));
 		o->unmatched = malloc(c.unmatched_bytes);
 		CU_ASSERT_EQUAL_FATAL(msg_init(&o->m, &c, o->memory, o->unmatched), 0);
 		CU_ASSERT_EQUAL_FATAL(msg_ep_open(o->m, &o->ep), 0);

@@ -48,6 +48,7 @@ static void end_open(int who, uint32_t limit, uint64_t timeout_ns)
 	struct msg_config mc = {.max_pairs = 1, .max_replies = 1, .max_ops = 16, .max_inbound = 16, .unmatched_bytes = 1 << 20, .ranges = 64};
 	struct msg_pair *pair;
 	e->memory[0] = aligned_alloc(64, (msg_bytes(&mc) + 63) & ~63ul);
+	memset(e->memory[0], 0, msg_bytes(&mc));
 	e->memory[1] = aligned_alloc(64, 1 << 20);
 	e->memory[2] = aligned_alloc(64, (flow_shared_bytes(4096, 4096) + 63) & ~63ul);
 	CU_ASSERT_EQUAL_FATAL(msg_init(&e->msg, &mc, e->memory[0], e->memory[1]), 0);
