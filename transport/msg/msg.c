@@ -98,7 +98,8 @@ int msg_init(struct msg **out, const struct msg_config *config, void *memory, vo
 	/* the last slot is never given out: its number with generation 2^32 - 1 would look like no reference */
 	for (uint32_t i = 0; i < m->slots; i++)
 		m->slot[i] = (struct msg_slot){.gen = 1, .next = i + 1};
-	/* pairs and incoming messages keep their generation over their uses: it begins at the 0 that the memory came with, so their pages are not touched before they are used */
+	/* pairs and incoming messages keep their generation over their uses: it begins at the 0 that the memory came with, so their pages are not
+	 * touched before they are used */
 	credit_init(m, m->chunk_next, unmatched);
 	*out = m;
 	return 0;
