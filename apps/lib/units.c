@@ -127,3 +127,11 @@ char *units_time(char *out, size_t room, uint64_t ns)
 		snprintf(out, room, "%llud %02uh", (unsigned long long)(s / 86400), (unsigned)(s / 3600 % 24));
 	return out;
 }
+
+char *units_printable(char *text)
+{
+	for (char *c = text; *c; c++)
+		if ((unsigned char)*c < 0x20 || *c == 0x7f)
+			*c = '?';
+	return text;
+}

@@ -22,4 +22,7 @@ int units_parse_bytes(const char *text, uint64_t *bytes);
 int units_parse_rate(const char *text, uint64_t *bytes_per_s);
 int units_parse_time(const char *text, uint64_t *ns);
 
+/** Replaces control characters by '?': names and texts of a peer must not steer the terminal. @return text */
+char *units_printable(char *text);
+
 #endif

@@ -7,6 +7,7 @@
 #include <unistd.h>
 #include "copy.h"
 #include "tern/tern.h"
+#include "units.h"
 
 volatile sig_atomic_t copy_interrupted;
 
@@ -17,6 +18,7 @@ int copy_fail(struct copy_error *error, enum copy_exit code, const char *format,
 	if (!copy_failed(error)) {
 		va_start(args, format);
 		vsnprintf(error->text, sizeof(error->text), format, args);
+		units_printable(error->text);
 		va_end(args);
 		/* pairs with the acquire in copy_failed: who sees the code sees the text */
 		atomic_store_explicit(&error->exit, code, memory_order_release);

@@ -8,7 +8,7 @@
 #include "tern/tern.h"
 #include "units.h"
 
-enum { JSON_NS = 500000000 };
+enum { JSON_NS = 500000000, SAY_BYTES = 1024 };
 
 void report_open(struct report *r, const struct copy_options *o, const char *role)
 {
@@ -46,15 +46,15 @@ static void json_put(json_t *object)
 
 void report_say(struct report *r, int level, const char *format, ...)
 {
+	char text[SAY_BYTES];
 	va_list args;
 	if (r->o->quiet || r->o->verbose < level)
 		return;
 	progress_clear(&r->progress);
 	va_start(args, format);
-	fputs("tern-copy: ", stderr);
-	vfprintf(stderr, format, args);
-	fputc('\n', stderr);
+	vsnprintf(text, sizeof(text), format, args);
 	va_end(args);
+	fprintf(stderr, "tern-copy: %s\n", units_printable(text));
 }
 
 void report_log(void *arg, int level, const char *file, int line, const char *text)
@@ -63,7 +63,9 @@ void report_log(void *arg, int level, const char *file, int line, const char *te
 	static const char *const names[] = {"error", "warning", "info", "debug"};
 	if (level > (o->verbose > 1 ? TERN_LOG_DEBUG : o->verbose ? TERN_LOG_INFO : TERN_LOG_ERROR) || (o->quiet && !o->verbose))
 		return;
-	fprintf(stderr, "tern: %s: %s (%s:%d)\n", names[level & 3], text, file, line);
+	char clean[SAY_BYTES];
+	snprintf(clean, sizeof(clean), "%s", text);
+	fprintf(stderr, "tern: %s: %s (%s:%d)\n", names[level & 3], units_printable(clean), file, line);
 }
 
 void report_start(struct report *r, uint64_t files, uint64_t bytes, uint64_t limit_bytes_per_s, uint64_t now_ns)

@@ -10,6 +10,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 #include "safetensors.h"
+#include "units.h"
 
 struct walk {
 	const struct copy_options *o;
@@ -24,8 +25,10 @@ static uint64_t mtime_ns(const struct stat *st)
 
 static void skip(const struct walk *w, const char *path, const char *why)
 {
+	char shown[1024];
+	snprintf(shown, sizeof(shown), "%s", path);
 	if (!w->o->quiet)
-		fprintf(stderr, "tern-copy: skipped '%s': %s\n", path, why);
+		fprintf(stderr, "tern-copy: skipped '%s': %s\n", units_printable(shown), why);
 }
 
 /* Folds leading dimensions beyond what tern sends; types without a name of tern's go as bytes. */

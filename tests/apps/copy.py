@@ -497,6 +497,22 @@ def folder_in_the_way(root):
 
 
 @scenario
+def steering_name(root):
+    """Control characters of a file's name are fine on the disk, and never reach the terminal of either end."""
+    bed = Bed(root)
+    name = 'a\033[2J\r\177b'
+    blob(bed.here / name, 1000)
+    both(bed, bed.listen(), bed.send(bed.here / name), 0, 0)
+    bed.same(name)
+    (bed.there / name).unlink()
+    (bed.there / name).mkdir()
+    r, s = bed.listen(), bed.send(bed.here / name)
+    both(bed, r, s, 5, 5, 'a folder of that name')
+    for end in (r, s):
+        check('a?[2J??b' in end.text and not any(c in end.text for c in '\033\r\177'), repr(end.text))
+
+
+@scenario
 def several(root):
     """A listener without --once serves senders one after the other, whoever comes first."""
     bed = Bed(root)

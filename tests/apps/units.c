@@ -65,5 +65,11 @@ static void test_line(void)
 	CU_ASSERT_PTR_NOT_NULL(strstr(line, "left.bin"));
 }
 
-static const struct unit_case cases[] = {{"write", test_write}, {"parse", test_parse}, {"line", test_line}};
+static void test_printable(void)
+{
+	char text[] = "a\033[2Jb\r\n\tc\177 b\303\244r";
+	CU_ASSERT_STRING_EQUAL(units_printable(text), "a?[2Jb???c? b\303\244r");
+}
+
+static const struct unit_case cases[] = {{"printable", test_printable}, {"write", test_write}, {"parse", test_parse}, {"line", test_line}};
 UNIT_MAIN("units", cases)

@@ -68,8 +68,8 @@ int api_link_open(tern_ctx *ctx, const struct api_address *a, uint8_t use, uint1
 	}
 	if (ctx->links_n == LOOP_LINKS_MAX)
 		return ERR(TERN_ELIMIT,
-		        "%d links are open, one for each listener and each emu and engine connected with: close endpoints, or let peers share theirs",
-		        LOOP_LINKS_MAX);
+		           "%d links are open, one for each listener, emu and engine: close endpoints, or let peers share theirs",
+		           LOOP_LINKS_MAX);
 	struct api_link *l = calloc(1, sizeof(*l));
 	if (!l)
 		return ERR(TERN_ENOMEM, "no memory for a link");
