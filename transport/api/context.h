@@ -111,7 +111,11 @@ struct api_peer {
 	void *user;
 	int status;
 	char text[CONTROL_TEXT_MAX];
-	struct session session; /* without secrets, after the paths stand */
+	/* of the session, once it stands */
+	bool is_known;
+	uint8_t node[WIRE_NODE_ID_BYTES];
+	uint64_t epoch;
+	char name[WIRE_HELLO_NAME_MAX + 1];
 };
 
 struct tern_mem {

@@ -207,7 +207,7 @@ int tern_mem_import(tern_ep *ep, tern_peer id, const void *blob, size_t bytes, t
 		return -TERN_EFORK;
 	api_lock(ep->ctx);
 	struct api_peer *peer = api_peer_of(ep, id);
-	bool known = peer && !peer->closed, ours = known && peer->session.paths && peer->session.peer_epoch == wire_get64(in + 24);
+	bool known = peer && !peer->closed, ours = known && peer->is_known && peer->epoch == wire_get64(in + 24);
 	api_unlock(ep->ctx);
 	if (!ours)
 		return ERR(TERN_ESTALE, known ? "the handle is of another life of peer %llx, or of another node" : "peer %llx: no such peer now",

@@ -119,7 +119,7 @@ static const char *peer_who(const struct api_peer *peer, char *out, size_t bytes
 	if (*a->host)
 		snprintf(out, bytes, "peer %s port %u", a->host, a->port);
 	else
-		snprintf(out, bytes, "peer %s", *peer->session.peer_name ? peer->session.peer_name : "that had connected here");
+		snprintf(out, bytes, "peer %s", *peer->name ? peer->name : "that had connected here");
 	return out;
 }
 
@@ -249,11 +249,10 @@ static void peer_established(void *arg, uint64_t id, const struct session *sessi
 	if (peer) {
 		api_path_params(ctx, peer, &params);
 		int err = loop_peer_up(peer->lp, session, peer->via->link, &params);
-		peer->session = *session;
-		for (unsigned i = 0; i < SESSION_PATHS_MAX; i++) {
-			explicit_bzero(peer->session.path[i].tx_secret, SESSION_SECRET_BYTES);
-			explicit_bzero(peer->session.path[i].rx_secret, SESSION_SECRET_BYTES);
-		}
+		peer->is_known = true;
+		peer->epoch = session->peer_epoch;
+		memcpy(peer->node, session->peer_node, sizeof(peer->node));
+		memcpy(peer->name, session->peer_name, sizeof(peer->name));
 		if (err) {
 			snprintf(peer->text, sizeof(peer->text), "path could not be opened: %s",
 			         err_last() == err ? err_text() : tern_error_text(err));
@@ -422,12 +421,12 @@ int tern_peer_identity(tern_ep *ep, tern_peer id, char *name, size_t bytes, uint
 		return -TERN_EFORK;
 	api_lock(ep->ctx);
 	struct api_peer *peer = api_peer_of(ep, id);
-	int err = !peer ? -TERN_ESTALE : peer->session.paths ? 0 : -TERN_EAGAIN;
+	int err = !peer ? -TERN_ESTALE : peer->is_known ? 0 : -TERN_EAGAIN;
 	if (!err && name)
 		for (size_t i = 0; i < WIRE_NODE_ID_BYTES && 2 * i + 2 < bytes; i++)
-			snprintf(name + 2 * i, bytes - 2 * i, "%02x", peer->session.peer_node[i]);
+			snprintf(name + 2 * i, bytes - 2 * i, "%02x", peer->node[i]);
 	if (!err && epoch)
-		*epoch = peer->session.peer_epoch;
+		*epoch = peer->epoch;
 	api_unlock(ep->ctx);
 	return err;
 }
