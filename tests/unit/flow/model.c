@@ -69,7 +69,9 @@ static void lost_acks(void)
 		struct model_config c = {.rate = 125000000, .rtt_ns = 10000000, .ack_loss = p[i], .loss = 1e-3, .chunks = 20000, .extents = 20000,
 			.ranges = 4096};
 
-		CU_ASSERT(run_cell(&c, 100 * ideal_ns(&c), NULL) < ideal_ns(&c) + ideal_ns(&c) / 20 + 16 * c.rtt_ns);
+		/* at the tail each probe is answered by one acknowledgement, and at 50 % eight in a row are lost once in 256 runs (17 RTTs
+		 * seen): 32 RTTs are once in 60 000 */
+		CU_ASSERT(run_cell(&c, 100 * ideal_ns(&c), NULL) < ideal_ns(&c) + ideal_ns(&c) / 20 + 32 * c.rtt_ns);
 	}
 }
 
