@@ -13,6 +13,10 @@ cd "$root" || exit 2
 exec </dev/null
 . apps/deps.sh
 
+# Random tests begin from the commit: each commit tries other cases, and a red run of it is red again. TERN_SEED chooses another.
+: "${TERN_SEED:=$((0x$(git rev-parse --short=8 HEAD 2>/dev/null || echo 1)))}"
+export TERN_SEED
+
 quick=0
 case ${1:-} in
 '') ;;
