@@ -2,6 +2,7 @@
  * framing (RDMA) read the descriptor instead. Knows nothing of formats, flows or sockets. */
 #ifndef BASE_FRAME_H
 #define BASE_FRAME_H
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -17,6 +18,14 @@ struct frame_seg {
 	uint8_t *addr;
 	uint32_t bytes;
 	uint32_t mem; /* link's key of the memory, 0: none needed */
+};
+
+/* Memory that a peer's link has exposed, as its frames name it. Opaque to all but links; travels in records. */
+struct frame_target {
+	uint64_t addr;
+	uint32_t key;
+	uint8_t lane; /* 1..: the connection that may write there */
+	uint8_t connection; /* low byte of the path's connection that it holds for; see link_path */
 };
 
 /* A frame to send. The engine's until link tx takes it, the link's until reap gives it back; what its segments point to must not change or go away meanwhile. */
@@ -38,6 +47,9 @@ struct frame {
 	uint8_t path_id;
 	uint8_t segs;           /* used entries of seg */
 	uint8_t burst_end;      /* 1: last of a burst; the next frame starts another GSO batch */
+	uint8_t lane;           /* links with LINK_WRITES: which of the path's connections carries it; 0: the one for everything without a target */
+	bool is_write;          /* the payload goes to `target`; there is no header, the peer's link hands out number and length */
+	struct frame_target target;
 	struct frame_seg seg[FRAME_SEGS_MAX]; /* in wire order; seg[0] is the header */
 	uint8_t head[FRAME_HEAD_MAX];
 };
@@ -53,6 +65,9 @@ struct rx_frame {
 	void *lent;            /* link's own */
 	uint32_t from;         /* link's index of the sender's address for link_ops.from; valid until rx_free */
 	uint8_t ecn;           /* the two ECN bits: 3 is CE */
+	bool is_placed;        /* a frame with a target: its payload lies where it belongs, head and body are NULL */
+	uint32_t placed_number; /* low 32 bits of its number */
+	uint32_t placed_bytes;
 };
 
 #endif

@@ -69,6 +69,30 @@ static void dummy_rx_revoke(struct link *link, struct link_path *path)
 	(void)link, (void)path;
 }
 
+static int dummy_expose(struct link *link, struct link_path *path, const struct link_expose *what, uint32_t *id)
+{
+	(void)link, (void)path, (void)what;
+	*id = 0;
+	return -TERN_EINVAL;
+}
+
+static void dummy_hide(struct link *link, uint32_t id)
+{
+	(void)link, (void)id;
+}
+
+static size_t dummy_exposed(struct link *link, struct link_exposed *out, size_t n, uint64_t now_ns)
+{
+	(void)link, (void)out, (void)n, (void)now_ns;
+	return 0;
+}
+
+static size_t dummy_done(struct link *link, struct link_done *out, size_t n, uint64_t now_ns)
+{
+	(void)link, (void)out, (void)n, (void)now_ns;
+	return 0;
+}
+
 static void dummy_wait(struct link *link, bool armed, struct link_wait *out)
 {
 	(void)link, (void)armed;
@@ -90,6 +114,10 @@ void link_fill(const struct link_ops *ops, struct link_ops *out)
 	FILL(from);
 	FILL(rx_post);
 	FILL(rx_revoke);
+	FILL(expose);
+	FILL(hide);
+	FILL(exposed);
+	FILL(done);
 	FILL(wait);
 #undef FILL
 }

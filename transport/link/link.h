@@ -5,6 +5,8 @@
  * - A tx frame is the link's from tx until reap; reap gives each taken frame back exactly once, in any order. A taken frame may be lost on the way, silently.
  * - An rx frame is lent until rx_free; several may share one buffer. rx lends at most what its buffers hold, then returns less; nothing is overwritten while lent.
  * - path_close has all frames of that path back (reapable) within 100 ms and no later write into posted memory.
+ * - WRITES: between frames of one lane the order of tx is the order of rx where the link is RELIABLE, otherwise what arrives keeps its order nearly always.
+ *   A frame with a target is given back by reap as soon as the link has noted it; its payload stays in use until RELIABLE links say `done`, others until reap.
  * - One thread (the loop's) calls everything on one link.
  */
 #ifndef LINK_LINK_H
@@ -14,13 +16,18 @@
 
 enum link_cap {
 	LINK_BYTES = 1,        /* carries encoded datagrams; otherwise it reads descriptors */
-	LINK_RELIABLE = 2,     /* loses nothing while the path stands; completion = ack */
+	LINK_RELIABLE = 2,     /* loses nothing while the connection stands; frames with a target are reported by done, and nobody else acknowledges them */
 	LINK_PLACES = 4,       /* rx_post is worth calling: it can put payloads where they belong */
 	LINK_TX_ZERO_COPY = 8, /* the NIC reads the segments; otherwise the kernel or PMD copies them */
 	LINK_TIMESTAMPS = 16,  /* rx_frame.time_ns is set */
 	LINK_PACES = 32,       /* honours frame.depart_ns */
 	LINK_VIRTUAL = 64,     /* time is simulated */
+	LINK_WRITES = 128,     /* takes frames with a target: expose, hide, exposed */
+	LINK_CONNECTS = 256,   /* makes the connection of a path itself, and anew when it broke; both ends open the path, with the session's token */
+	LINK_PLAIN = 512,      /* cannot carry sealed frames: for sessions that are private at both ends */
 };
+
+enum { LINK_TOKEN_BYTES = 16 };
 
 /* An address as the link understands it: a sockaddr for udp, a node number for sim. */
 struct link_addr {
@@ -34,6 +41,7 @@ struct link_config {
 	bool listening;              /* binds the port that peers know and takes frames from anyone */
 	const struct link_addr *net; /* sim: which network and node; otherwise NULL */
 	const char *options;         /* query of the address, "a=b&c=d", or NULL */
+	uint64_t domain;             /* links of one trust domain (one site key) share registered memory */
 	uint64_t now_ns;
 	void (*log)(void *arg, int level, const char *file, int line, const char *text); /* may be NULL */
 	void *log_arg;
@@ -45,6 +53,40 @@ struct link_path_config {
 	struct link_addr remote;
 	uint32_t spread; /* which of the several paths to one remote: picks another source port */
 	uint32_t mtu_bytes; /* 0: what the interface says */
+	const uint8_t *token; /* CONNECTS: LINK_TOKEN_BYTES that only the two ends know */
+	bool is_acceptor;     /* CONNECTS: the peer connects; `remote` says at most from where */
+};
+
+/* What a peer is to reach. mem: of mem_map. ref comes back with each event. */
+struct link_expose {
+	uint8_t *addr;
+	uint64_t bytes;
+	uint32_t mem;
+	bool is_write, is_read;
+	uint64_t ref;
+};
+
+enum link_exposed_state {
+	LINK_EXPOSED = 1, /* the target holds from now on */
+	LINK_HIDDEN,      /* after hide: nothing is written or read there any more; the id is free again */
+	LINK_BROKEN,      /* the same, because the connection broke or the device refused; without hide */
+};
+
+struct link_exposed {
+	struct link_path *path;
+	uint64_t ref;
+	uint32_t id;
+	uint8_t state; /* enum link_exposed_state */
+	struct frame_target target;
+};
+
+/* What became of frames with a target on a RELIABLE link: numbers [first, first + frames) of the path. is_lost: the connection broke; they may have arrived,
+ * but cannot any more. */
+struct link_done {
+	struct link_path *path;
+	uint64_t first;
+	uint32_t frames;
+	bool is_lost;
 };
 
 /* Where the next datagrams of a path are expected to belong: header_bytes of each go to the link's own buffer, then payload_bytes to addr, the next to
@@ -69,6 +111,7 @@ struct link {
 	uint32_t caps;         /* enum link_cap */
 	uint32_t max_segments; /* of a tx frame */
 	struct link_addr local; /* after open: the bound address */
+	char trouble[256];      /* words about the last failure of mem_map, path_open, or a path's fault */
 	uint64_t rx_frames, rx_bytes, tx_frames, tx_bytes, tx_calls, rx_calls, rx_dropped, tx_dropped; /* counters, datagram bytes */
 };
 
@@ -79,6 +122,12 @@ struct link_path {
 	uint32_t max_frame_bytes;  /* largest datagram now (UDP payload); the link lowers it when the system says so (EMSGSIZE) */
 	uint32_t overhead_bytes;   /* of the network layers below, a datagram: 28 for IPv4, 48 for IPv6 */
 	struct link_addr remote;
+	/* CONNECTS and WRITES only */
+	uint32_t connection;       /* counts the connections this path has had; 0: none yet. Targets hold for one */
+	bool is_connected;         /* otherwise tx takes nothing; the descriptor of `wait` tells of changes */
+	int fault;                 /* -TERN_E...: the link has given up, nothing will connect any more; 0 otherwise */
+	uint32_t max_write_bytes;  /* payload of one frame with a target; on links that are not RELIABLE all but a run's last have exactly so many */
+	uint32_t lanes;            /* for writing to the peer: 1..lanes */
 };
 
 struct link_ops {
@@ -91,7 +140,8 @@ struct link_ops {
 	int (*path_open)(struct link *link, const struct link_path_config *config, struct link_path **out);
 	/** Frees the path; see the rules. Sets *path NULL. */
 	void (*path_close)(struct link *link, struct link_path **path);
-	/** Makes memory usable without a copy; *key goes into frame_seg.mem. dummy: key 0. @return 0, -TERN_ENOMEM */
+	/** Makes memory usable without a copy; *key goes into frame_seg.mem. Memory inside a mapping costs a look-up; each call wants its own mem_unmap. Keys hold for all
+	 *  links of one scheme and domain. dummy: key 0. @return 0, -TERN_ENOMEM (memory cannot be pinned; config.error's words are in link->trouble) */
 	int (*mem_map)(struct link *link, void *addr, uint64_t bytes, uint32_t *key);
 	void (*mem_unmap)(struct link *link, uint32_t key);
 	/** @return how many of the first frames were taken */
@@ -105,6 +155,12 @@ struct link_ops {
 	int (*rx_post)(struct link *link, struct link_path *path, const struct link_post *post);
 	/** Takes it back: afterwards nothing is written there. */
 	void (*rx_revoke)(struct link *link, struct link_path *path);
+	/** Lets the path's peer, and nobody else, write or read there. Its events come from `exposed`: LINK_EXPOSED, then at last HIDDEN or BROKEN.
+	 *  @return 0; -TERN_EAGAIN: not connected; -TERN_ELIMIT; -TERN_EINVAL: not mapped. dummy: -TERN_EINVAL */
+	int (*expose)(struct link *link, struct link_path *path, const struct link_expose *what, uint32_t *id);
+	void (*hide)(struct link *link, uint32_t id);
+	size_t (*exposed)(struct link *link, struct link_exposed *out, size_t n, uint64_t now_ns);
+	size_t (*done)(struct link *link, struct link_done *out, size_t n, uint64_t now_ns);
 	/** What to sleep on. dummy: fd -1, no deadline. With armed true the fd must fire for anything from now on. */
 	void (*wait)(struct link *link, bool armed, struct link_wait *out);
 };
