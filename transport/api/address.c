@@ -44,9 +44,11 @@ static int address_option(struct api_address *a, const char *name, const char *v
 			return ERR(TERN_EINVAL, "option mtu=%s: must be 1280 to 65535 bytes", value);
 		return 0;
 	}
-	if (!strcmp(name, "engine")) {
-		int n = snprintf(a->options, sizeof(a->options), "engine=%s", value);
-		return n < (int)sizeof(a->options) ? 0 : ERR(TERN_EINVAL, "option engine=%s: too long", value);
+	if (!strcmp(name, "engine") || strcmp(a->scheme, "udp")) { /* the link's own, which checks them when it opens */
+		size_t used = strlen(a->options), room = sizeof(a->options) - used;
+		int n = snprintf(a->options + used, room, "%s%s=%s", used ? "&" : "", name, value);
+		return n < (int)room ? 0
+		                     : ERR(TERN_EINVAL, "option %s=%s: with the others longer than %zu bytes", name, value, sizeof(a->options) - 1);
 	}
 	return ERR(TERN_EINVAL, "option %s: unknown; there are private, emu, cc, contract, mtu and engine", name);
 }
