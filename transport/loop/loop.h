@@ -131,6 +131,7 @@ struct loop {
 	bool is_moving;          /* frames came or left in this step */
 	bool is_put_off;         /* the last step left sending to this one */
 	uint64_t now_ns;
+	uint64_t closes;         /* paths closed so far */
 	uint64_t peer_timeout_ns;
 	uint64_t rng;
 	uint8_t *scratch;        /* bounces, gathered split frames */

@@ -176,6 +176,7 @@ void loop_peer_lost(struct loop_peer *peer)
 static void loop_path_close(struct loop_path *path)
 {
 	struct loop *lp = path->loop;
+	lp->closes++;
 	if (path->via)
 		path->link->ops->path_close(path->link, &path->via);
 	loop_frames_back(lp, path->waiting, path->waiting_n);
