@@ -62,14 +62,15 @@ static void run_until(struct pair *p, uint64_t until_ns)
 	look(p);
 }
 
-static void expose(struct pair *p)
+static void expose(struct pair *p, uint64_t takes_ns)
 {
 	struct link_expose what = {.addr = p->target, .bytes = SLOTS * SLOT, .mem = p->target_mem, .is_write = true, .ref = 77};
 	struct link_exposed event = {0};
 
 	CU_ASSERT_EQUAL_FATAL(link_sim_ops.expose(p->link[1], p->path[1], &what, &p->id), 0);
+	run_until(p, p->now + takes_ns - 1);
 	CU_ASSERT_EQUAL(link_sim_ops.exposed(p->link[1], &event, 1, p->now), 0);
-	run_until(p, p->now + US);
+	run_until(p, p->now + 1);
 	CU_ASSERT_EQUAL_FATAL(link_sim_ops.exposed(p->link[1], &event, 1, p->now), 1);
 	CU_ASSERT(event.ref == 77 && event.state == LINK_EXPOSED && event.id == p->id);
 	p->to = event.target;
@@ -103,7 +104,7 @@ static void open_pair(struct pair *p, const struct element_config *wire, const c
 	CU_ASSERT(!p->path[0]->is_connected && !p->path[1]->is_connected);
 	run_until(p, 2 * wire->delay_ns);
 	CU_ASSERT_FATAL(p->path[0]->is_connected && p->path[1]->is_connected);
-	expose(p);
+	expose(p, strstr(options, "expose_ns=10000000") ? 10 * MS : US);
 }
 
 static void close_pair(struct pair *p)
@@ -208,15 +209,15 @@ static void test_late(void)
 	run_until(&p, p.now + MS + 50 * US);
 	CU_ASSERT_EQUAL(p.placed_n, 1);
 	link_sim_ops.hide(p.link[1], p.id);
-	run_until(&p, p.now + US);
-	CU_ASSERT_EQUAL(link_sim_ops.exposed(p.link[1], &event, 1, p.now), 1);
-	CU_ASSERT_EQUAL(event.state, LINK_HIDDEN);
+	run_until(&p, p.now + US); /* the event is there, and nobody has fetched it yet */
 	memset(p.target, 0, SLOT);
 	uint64_t dropped = p.link[1]->rx_dropped;
 	run_until(&p, p.now + 10 * MS);
 	CU_ASSERT_EQUAL(p.placed_n, 1);
 	CU_ASSERT_EQUAL(p.link[1]->rx_dropped, dropped + 1);
 	CU_ASSERT_EQUAL(p.target[1], 0);
+	CU_ASSERT_EQUAL(link_sim_ops.exposed(p.link[1], &event, 1, p.now), 1);
+	CU_ASSERT_EQUAL(event.state, LINK_HIDDEN);
 	close_pair(&p);
 }
 
@@ -229,9 +230,9 @@ static void test_reliable(void)
 
 	wire.queue_bytes = 3000;
 	wire.outages = 1;
-	wire.outage[0] = (struct element_outage){10 * MS + 20 * US, 2 * MS};
+	wire.outage[0] = (struct element_outage){10 * MS + 20 * US, 6 * MS};
 	wire.steps = 1;
-	wire.step[0] = (struct element_step){10 * MS + 50 * US, 3 * MS};
+	wire.step[0] = (struct element_step){10 * MS + 10 * US, MS}; /* those sent from then on would overtake */
 	open_pair(&p, &wire, "mtu=9000&writes=rc");
 	CU_ASSERT(p.link[0]->caps & LINK_RELIABLE);
 	CU_ASSERT_EQUAL(p.path[0]->max_write_bytes, 1 << 20);
@@ -243,7 +244,13 @@ static void test_reliable(void)
 	for (size_t i = 0; i < SLOTS; i++)
 		CU_ASSERT_EQUAL(p.placed[i], i);
 	CU_ASSERT(!memcmp(p.target, p.source, SLOTS * SLOT));
-	CU_ASSERT(p.placed_ns[SLOTS - 1] >= wire.outage[0].start_ns + wire.outage[0].length_ns + 3 * MS);
+	size_t i = 0;
+	while (i < SLOTS && p.placed_ns[i] < 15 * MS + 10 * US)
+		i++;
+	CU_ASSERT(i > 10);
+	while (i < SLOTS && p.placed_ns[i] < 15 * MS + 11 * US)
+		i++;
+	CU_ASSERT(i < SLOTS && p.placed_ns[i] == wire.outage[0].start_ns + wire.outage[0].length_ns + MS);
 	sim_net_counters(p.net, 0, false, &c);
 	CU_ASSERT_EQUAL(c.passed_frames, SLOTS);
 	close_pair(&p);
@@ -360,6 +367,85 @@ static void test_unmapped_early(void)
 	}
 }
 
+/* A target is for one connection, one lane. */
+static void test_wrong_target(void)
+{
+	struct element_config wire = {.delay_ns = MS};
+	struct pair p;
+
+	open_pair(&p, &wire, "writes=uc&lanes=2");
+	for (uint32_t i = 0; i < 4; i++) {
+		struct frame f = write_of(&p, i);
+		f.target.connection ^= i == 1;
+		f.target.lane ^= i == 2 ? 3 : 0;
+		f.lane ^= i == 3 ? 3 : 0;
+		CU_ASSERT(put(&p, &f));
+	}
+	run_until(&p, p.now + 10 * MS);
+	CU_ASSERT(p.placed_n == 1 && p.placed[0] == 0);
+	CU_ASSERT_EQUAL(p.link[1]->rx_dropped, 3);
+	CU_ASSERT(!memcmp(p.target, p.source, SLOT) && p.target[SLOT + 1] == 0);
+	close_pair(&p);
+}
+
+/* Datagrams of a connection that broke are gone, even those that an outage holds until the next one stands. */
+static void test_datagrams_break(void)
+{
+	struct element_config wire = {.delay_ns = MS, .outages = 1, .outage = {{3 * MS, 20 * MS}}};
+	struct pair p;
+
+	for (int reliable = 0; reliable < 2; reliable++)
+		for (int held = 0; held < 2; held++) {
+			struct rx_frame rx;
+			uint8_t text[100] = "hello";
+			open_pair(&p, &wire, reliable ? "writes=rc" : "writes=uc");
+			struct frame f = {.path = p.path[0], .segs = 1, .wire_bytes = sizeof(text), .seg = {{text, sizeof(text), 0}}};
+			if (held)
+				run_until(&p, 4 * MS);
+			CU_ASSERT(put(&p, &f));
+			sim_net_break(p.net, 0, 1);
+			run_until(&p, p.now + 2 * MS);
+			CU_ASSERT(p.path[0]->is_connected && p.path[1]->is_connected);
+			p.now += 40 * MS;
+			size_t n = link_sim_ops.rx(p.link[1], &rx, 1, p.now);
+			CU_ASSERT_EQUAL(n, 0);
+			link_sim_ops.rx_free(p.link[1], &rx, n);
+			close_pair(&p);
+		}
+}
+
+/* The timer of an exposure that broke must not act on the next one with its id. */
+static void test_slow_exposing(void)
+{
+	struct element_config wire = {.delay_ns = MS};
+	struct link_exposed event;
+	struct pair p;
+	uint32_t id;
+
+	open_pair(&p, &wire, "writes=rc&expose_ns=10000000");
+	struct link_expose what = {.addr = p.target, .bytes = SLOT, .mem = p.target_mem, .is_write = true};
+	uint64_t start = p.now;
+	uint32_t first = p.id;
+	sim_net_break(p.net, 0, 1);
+	CU_ASSERT_EQUAL(link_sim_ops.exposed(p.link[1], &event, 1, p.now), 1);
+	run_until(&p, start + 2 * MS);
+	CU_ASSERT_EQUAL_FATAL(link_sim_ops.expose(p.link[1], p.path[1], &what, &id), 0);
+	CU_ASSERT_EQUAL(id, first);
+	run_until(&p, start + 3 * MS);
+	sim_net_break(p.net, 0, 1);
+	CU_ASSERT_EQUAL(link_sim_ops.exposed(p.link[1], &event, 1, p.now), 1);
+	CU_ASSERT_EQUAL(event.state, LINK_BROKEN);
+	run_until(&p, start + 5 * MS);
+	CU_ASSERT_EQUAL_FATAL(link_sim_ops.expose(p.link[1], p.path[1], &what, &id), 0);
+	CU_ASSERT_EQUAL(id, first);
+	run_until(&p, start + 15 * MS - 1); /* at 12 ms the second would have been exposed */
+	CU_ASSERT_EQUAL(link_sim_ops.exposed(p.link[1], &event, 1, p.now), 0);
+	run_until(&p, start + 15 * MS);
+	CU_ASSERT_EQUAL(link_sim_ops.exposed(p.link[1], &event, 1, p.now), 1);
+	CU_ASSERT_EQUAL(event.state, LINK_EXPOSED);
+	close_pair(&p);
+}
+
 static bool not_number_3(void *arg, uint32_t from, uint32_t to, const struct frame *frame)
 {
 	(void)arg, (void)from, (void)to;
@@ -420,7 +506,7 @@ static void test_breaks(void)
 		for (size_t i = 0; i < SLOTS * SLOT; i++)
 			CU_ASSERT_FATAL(p.target[i] == 0);
 		CU_ASSERT_EQUAL(link_sim_ops.exposed(p.link[1], &event, 1, p.now), 0);
-		expose(&p);
+		expose(&p, US);
 		CU_ASSERT_EQUAL(p.to.connection, 2);
 		struct frame f = write_of(&p, 5);
 		f.number = p.next_done;
@@ -459,6 +545,9 @@ static const struct unit_case cases[] = {
 	{"a megabyte's time on the line", test_rate},
 	{"what a device refuses", test_refused},
 	{"memory given back too early", test_unmapped_early},
+	{"a target for another connection or lane", test_wrong_target},
+	{"datagrams of a broken connection", test_datagrams_break},
+	{"a slow device that exposes", test_slow_exposing},
 	{"a filter loses exactly one, or the connection", test_filter},
 	{"breaks at any moment", test_breaks},
 	{"options in words", test_options},
