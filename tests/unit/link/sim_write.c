@@ -293,7 +293,7 @@ static void test_times(void)
 static void test_rate(void)
 {
 	static uint8_t large[2][1 << 20];
-	struct element_config wire = {.delay_ns = MS, .rate_bits_per_s = 8000000000, .overhead_bytes = 66};
+	struct element_config wire = {.delay_ns = MS, .rate_bits_per_s = 8000000000, .overhead_bytes = 66, .queue_bytes = 1 << 20};
 	struct link_exposed event;
 	struct pair p;
 	uint32_t from, to, id;
@@ -311,10 +311,13 @@ static void test_rate(void)
 	f.payload_bytes = f.wire_bytes = 1 << 20;
 	f.seg[0] = (struct frame_seg){large[0], 1 << 20, from};
 	uint64_t start = p.now;
-	CU_ASSERT(put(&p, &f));
+	for (; f.number < 4; f.number++) /* more than the queue holds: it waits */
+		CU_ASSERT(put(&p, &f));
 	run_until(&p, p.now + 100 * MS);
-	CU_ASSERT_EQUAL(p.placed_n, 1);
-	CU_ASSERT_EQUAL(p.placed_ns[0], start + MS + (1 << 20) + ((1 << 20) / 1500 + 1) * 66); /* a byte a nanosecond */
+	CU_ASSERT_EQUAL(p.placed_n, 4);
+	CU_ASSERT_EQUAL(p.done_n, 4);
+	for (uint64_t i = 0; i < 4; i++) /* a byte a nanosecond */
+		CU_ASSERT_EQUAL(p.placed_ns[i], start + MS + (i + 1) * ((1 << 20) + ((1 << 20) / 1500 + 1) * 66));
 	CU_ASSERT(!memcmp(large[0], large[1], sizeof(large[0])));
 	close_pair(&p);
 }
@@ -446,6 +449,62 @@ static void test_slow_exposing(void)
 	close_pair(&p);
 }
 
+static void reopen(struct pair *p, int i)
+{
+	static const uint8_t token[LINK_TOKEN_BYTES] = "sixteen letters";
+	struct link_path_config path = {.token = token, .is_acceptor = i == 1};
+
+	sim_net_addr(p->net, (uint32_t)!i, &path.remote);
+	CU_ASSERT_EQUAL_FATAL(link_sim_ops.path_open(p->link[i], &path, &p->path[i]), 0);
+}
+
+/* Paths closed while they connect, stand, expose or write leave nothing behind, and the other end takes the next one that has the token. */
+static void test_closed_midway(void)
+{
+	struct element_config wire = {.delay_ns = MS};
+	struct pair p;
+	uint32_t id;
+
+	for (int i = 0; i < 2; i++) {
+		open_pair(&p, &wire, i ? "writes=uc" : "writes=rc");
+		struct link_expose what = {.addr = p.target, .bytes = SLOT, .mem = p.target_mem, .is_write = true};
+		for (uint32_t round = 0; round < 5; round++) {
+			uint32_t before = p.path[!i]->connection;
+			CU_ASSERT_EQUAL(link_sim_ops.expose(p.link[1], p.path[1], &what, &id), 0);
+			link_sim_ops.path_close(p.link[i], &p.path[i]);
+			CU_ASSERT(p.path[!i]->is_connected); /* does not know yet */
+			if (round % 2)
+				reopen(&p, i);
+			run_until(&p, p.now + MS);
+			CU_ASSERT(!p.path[!i]->is_connected);
+			for (uint32_t k = 0; k < round; k++) {
+				if (!p.path[i])
+					reopen(&p, i);
+				run_until(&p, p.now + MS);
+				link_sim_ops.path_close(p.link[i], &p.path[i]);
+			}
+			if (!p.path[i])
+				reopen(&p, i);
+			run_until(&p, p.now + 2 * MS - 1);
+			CU_ASSERT(!p.path[0]->is_connected && !p.path[1]->is_connected);
+			run_until(&p, p.now + 1);
+			CU_ASSERT(p.path[0]->is_connected && p.path[1]->is_connected);
+			CU_ASSERT(p.path[0]->connection == before + 1 && p.path[1]->connection == before + 1);
+		}
+		CU_ASSERT_EQUAL(link_sim_ops.expose(p.link[1], p.path[1], &what, &id), 0);
+		CU_ASSERT_EQUAL(sim_net_in_flight(p.net), 1);
+		link_sim_ops.path_close(p.link[1], &p.path[1]);
+		link_sim_ops.path_close(p.link[0], &p.path[0]);
+		CU_ASSERT_EQUAL(sim_net_in_flight(p.net), 0);
+		reopen(&p, 0);
+		reopen(&p, 1);
+		CU_ASSERT_EQUAL(sim_net_in_flight(p.net), 1);
+		link_sim_ops.path_close(p.link[i], &p.path[i]);
+		CU_ASSERT_EQUAL(sim_net_in_flight(p.net), 0);
+		close_pair(&p);
+	}
+}
+
 static bool not_number_3(void *arg, uint32_t from, uint32_t to, const struct frame *frame)
 {
 	(void)arg, (void)from, (void)to;
@@ -548,6 +607,7 @@ static const struct unit_case cases[] = {
 	{"a target for another connection or lane", test_wrong_target},
 	{"datagrams of a broken connection", test_datagrams_break},
 	{"a slow device that exposes", test_slow_exposing},
+	{"paths closed midway", test_closed_midway},
 	{"a filter loses exactly one, or the connection", test_filter},
 	{"breaks at any moment", test_breaks},
 	{"options in words", test_options},
