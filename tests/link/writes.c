@@ -92,7 +92,7 @@ static void writes_go_astray(void)
 			writes_until(end, &writes_seen[0].events_n, events + 1);
 		}
 		CU_ASSERT_EQUAL(area->ended, 1);
-		CU_ASSERT_EQUAL(area->last == LINK_BROKEN, (end[0].link->caps & LINK_RELIABLE) != 0);
+		CU_ASSERT(area->last == LINK_BROKEN || !(end[0].link->caps & LINK_RELIABLE)); /* others may break, but need not */
 	}
 	writes_close(end);
 }
