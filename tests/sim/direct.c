@@ -7,6 +7,7 @@
 #include "base/rng.h"
 #include "harness.h"
 #include "tern/error.h"
+#include "tern/tern.h"
 
 enum { MESSAGES = 60, SLOT_BYTES = 1 << 20, CANARY = 0xc5 };
 #define MS 1000000ull
@@ -141,6 +142,72 @@ static void run_cell(const struct cell *c)
 	harness_close(&h);
 }
 
+enum { WRITES = 24, WINDOW_BYTES = 24 << 20 };
+
+/* Writes into the peer's exported memory and reads of it, each piece of its own; then the export is taken back and nothing may land any more. */
+static void run_one_sided(const char *options, double loss)
+{
+	static struct msg_op op[2 * WRITES];
+	static const uint64_t piece = WINDOW_BYTES / (2 * WRITES);
+	struct harness h;
+	struct harness_config config = {
+	    .seed = seed, .contract_bytes_per_s = 1250000000, .contract_rtt_ns = 4 * MS, .dedicated = true, .mtu = 4200, .options = options};
+	config.forward = config.reverse =
+	    (struct element_config){.delay_ns = 2 * MS, .rate_bits_per_s = 10000000000, .overhead_bytes = 28, .queue_bytes = 4 << 20, .loss = loss};
+	uint8_t *mine = malloc(WINDOW_BYTES), *theirs = malloc(WINDOW_BYTES);
+	uint64_t state = seed, done = 0;
+	for (uint64_t i = 0; i < WINDOW_BYTES; i++) {
+		mine[i] = (uint8_t)(i * 13 >> 3);
+		theirs[i] = (uint8_t)(i * 29 >> 4);
+	}
+	harness_open(&h, &config);
+	struct mem_export e = {.key = 77, .peer = 101, .addr = theirs, .bytes = WINDOW_BYTES, .rights = TERN_REMOTE_READ | TERN_REMOTE_WRITE};
+	expect(!loop_map(h.loop[HARNESS_B], theirs, WINDOW_BYTES, &e.mem) && !mem_table_add(h.loop[HARNESS_B]->exports, &e), "memory is exported");
+	loop_export(h.peer[HARNESS_B], 77);
+	harness_run(&h, never, h.now_ns + 10 * MS);
+	for (unsigned i = 0; i < 2 * WRITES; i++) {
+		bool write = i < WRITES;
+		memset(&op[i], 0, sizeof(op[i]));
+		op[i] = (struct msg_op){.type = write ? MSG_OP_WRITE : MSG_OP_READ, .id = i + 1, .peer = 100, .ep = h.ep[HARNESS_A],
+			.pair = h.peer[HARNESS_A]->peer.pair, .key = 77, .remote_offset = i * piece};
+		layout_flat(&op[i].layout, mine + i * piece, 20000 + rng_mix(&state) % (piece - 20000));
+		loop_post(h.loop[HARNESS_A], &op[i]);
+	}
+	for (unsigned i = 0; h.ops_done < 2 * WRITES && i < 2000; i++)
+		harness_run(&h, never, h.now_ns + MS);
+	for (unsigned i = 0; i < 2 * WRITES; i++) {
+		done += op[i].status == 0;
+		expect(!memcmp(mine + i * piece, theirs + i * piece, layout_bytes(&op[i].layout)), "written and read bytes are equal at both ends");
+	}
+	expect(h.ops_done == 2 * WRITES && done == 2 * WRITES, "every write and read ends well");
+	uint64_t direct[2] = {h.loop[0]->count.tx_direct_bytes, h.loop[1]->count.tx_direct_bytes};
+	expect(direct[0] && direct[1], "writes and the answers to reads go directly");
+	mem_table_find(h.loop[HARNESS_B]->exports, 77, 101)->rights = 0;
+	loop_unexport(h.loop[HARNESS_B], 77);
+	harness_run(&h, never, h.now_ns + 10 * MS);
+	expect(!mem_table_find(h.loop[HARNESS_B]->exports, 77, 101)->keys, "a revoked export is soon out of reach");
+	memset(theirs, CANARY, WINDOW_BYTES);
+	memset(mine, 0, WINDOW_BYTES);
+	op[0] = (struct msg_op){
+	    .type = MSG_OP_WRITE, .id = 99, .peer = 100, .ep = h.ep[HARNESS_A], .pair = h.peer[HARNESS_A]->peer.pair, .key = 77};
+	layout_flat(&op[0].layout, mine, piece);
+	loop_post(h.loop[HARNESS_A], &op[0]);
+	harness_run(&h, never, h.now_ns + 500 * MS);
+	expect(op[0].status == -TERN_EAUTH, "a write without the right ends with EAUTH");
+	uint64_t wrong = 0;
+	for (uint64_t i = 0; i < WINDOW_BYTES; i++)
+		wrong += theirs[i] != CANARY;
+	expect(!wrong, "and changes nothing");
+	expect(h.gone[0] == 0 && h.gone[1] == 0, "nobody is taken for dead");
+	for (int side = 0; side < 2; side++)
+		if (*h.link[side]->trouble)
+			printf("    trouble at %d: %s\n", side, h.link[side]->trouble);
+	printf("one-sided, %s, loss %g: %llu + %llu bytes directly\n", options, loss, (unsigned long long)direct[0], (unsigned long long)direct[1]);
+	harness_close(&h);
+	free(mine);
+	free(theirs);
+}
+
 static const struct cell cells[] = {
     {"uc", "writes=uc", 0, 0, 0, 0, 0.97},
     {"uc, loss 1e-3", "writes=uc", 1e-3, 0, 0, 0, 0.97},
@@ -165,6 +232,9 @@ int main(void)
 		}
 	for (size_t i = 0; i < sizeof(cells) / sizeof(cells[0]); i++)
 		run_cell(&cells[i]);
+	run_one_sided("writes=uc", 0);
+	run_one_sided("writes=uc", 1e-2);
+	run_one_sided("writes=rc", 0);
 	for (int side = 0; side < 2; side++)
 		for (unsigned i = 0; i < MESSAGES; i++) {
 			free(message[side][i].from);

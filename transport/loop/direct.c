@@ -148,6 +148,18 @@ void loop_unmap(struct loop *lp, uint32_t key)
 		lp->mem_link->ops->mem_unmap(lp->mem_link, key);
 }
 
+void loop_export(struct loop_peer *peer, uint64_t key)
+{
+	msg_export(peer->peer.pair, key);
+	peer->loop->is_posted = true;
+}
+
+void loop_unexport(struct loop *lp, uint64_t key)
+{
+	msg_unexport(lp->msg, key);
+	lp->is_posted = true;
+}
+
 /* Failing costs speed only: the bytes are copied into memory that is mapped. */
 static void direct_map(struct loop *lp, struct msg_op *op)
 {

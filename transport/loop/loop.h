@@ -186,6 +186,10 @@ struct msg_op *loop_done(struct loop *lp);
 int loop_map(struct loop *lp, void *addr, uint64_t bytes, uint32_t *key);
 void loop_unmap(struct loop *lp, uint32_t key);
 
+/** An export was added to lp->exports, or is to be out of the peer's reach: its `keys` fall to 0 when no link lets the peer write there any more. */
+void loop_export(struct loop_peer *peer, uint64_t key);
+void loop_unexport(struct loop *lp, uint64_t key);
+
 /** Posts an operation; it leaves with the next step. */
 void loop_post(struct loop *lp, struct msg_op *op);
 
