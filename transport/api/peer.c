@@ -132,7 +132,7 @@ static void peer_words(struct api_peer *peer, int status)
 	if (peer->text[0])
 		return;
 	if (via && (via->caps & LINK_CONNECTS) && *via->trouble && (status == -TERN_EBLOCKED || !peer->connected))
-		snprintf(peer->text, sizeof(peer->text), "%s: the control connection (TCP) stands, but none for data: %s",
+		snprintf(peer->text, sizeof(peer->text), "%s: the control connection (TCP) stands, but none for data: %.150s",
 		         peer_who(peer, who, sizeof(who)), via->trouble);
 	else if (status == -TERN_EBLOCKED)
 		snprintf(peer->text, sizeof(peer->text),
