@@ -19,7 +19,7 @@ static void direct_params(struct loop_path *path)
 }
 
 /* A connection came, went, or gave way to another since this was last asked. */
-static void direct_connection(struct loop_path *path)
+static void direct_connection(struct loop_path *path, uint64_t now_ns)
 {
 	const struct link_path *via = path->via;
 	uint32_t now = via && via->is_connected ? via->connection : 0;
@@ -37,7 +37,7 @@ static void direct_connection(struct loop_path *path)
 		return;
 	if (now) {
 		direct_params(path);
-		peer_direct_start(&path->pp);
+		peer_direct_start(&path->pp, now_ns);
 	}
 	msg_pair_direct(path->peer->peer.pair, now, path->direct->is_reliable);
 }
@@ -128,7 +128,7 @@ void loop_direct(struct loop *lp, uint64_t now_ns)
 	}
 	for (struct list *at = list_first(&lp->connects), *next; at; at = next) {
 		next = list_next(&lp->connects, at);
-		direct_connection(list_entry(at, struct loop_path, connects));
+		direct_connection(list_entry(at, struct loop_path, connects), now_ns);
 	}
 	direct_expose(lp);
 	direct_hide(lp);
