@@ -1,7 +1,6 @@
 /* How queue pairs of RC and UC come about through librdmacm, as transport/link/rdma makes them: own queue pairs on RDMA_PS_TCP ids, private data
- * read at the request,
- * several set-ups under way at one listener, a refusal, one end gone. One process, both ends, over rxe's two addresses (TERN_RDMA_FROM,
- * TERN_RDMA_TO). Knows nothing of Tern. */
+ * read at the request, several set-ups under way at one listener, a refusal, one end gone. Run by tests/guest/suite. One process, both ends,
+ * between the addresses TERN_RDMA_FROM and TERN_RDMA_TO. Knows nothing of Tern. */
 #include <arpa/inet.h>
 #include <errno.h>
 #include <infiniband/verbs.h>
