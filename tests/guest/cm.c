@@ -1,6 +1,6 @@
-/* How queue pairs of RC and UC come about through librdmacm, as transport/link/rdma makes them: own queue pairs on RDMA_PS_TCP ids, private data read
- * at the request, several set-ups under way at one listener, a refusal, one end gone. One process, both ends, over rxe's two addresses
- * (TERN_RDMA_FROM, TERN_RDMA_TO). Knows nothing of Tern. */
+/* How queue pairs of RC and UC come about through librdmacm, as transport/link/rdma makes them: own queue pairs on RDMA_PS_TCP ids, private data
+ * read at the request, several set-ups under way at one listener, a refusal, one end gone. Run by tests/guest/suite. One process, both ends,
+ * between the addresses TERN_RDMA_FROM and TERN_RDMA_TO. Knows nothing of Tern. */
 #include <arpa/inet.h>
 #include <errno.h>
 #include <infiniband/verbs.h>
@@ -56,7 +56,7 @@ static void event_expect(enum rdma_cm_event_type type)
 
 	if (!e || e->event != type) {
 		printf("cannot go on: %s (status %d) came instead of %s\n", e ? rdma_event_str(e->event) : "nothing", e ? e->status : 0,
-		        rdma_event_str(type));
+			rdma_event_str(type));
 		exit(1);
 	}
 	rdma_ack_cm_event(e);
@@ -84,7 +84,7 @@ static int side_state(struct side *s, enum ibv_qp_state state)
 		return errno;
 	if (s->qp->qp_type == IBV_QPT_UC)
 		mask &= ~(IBV_QP_MAX_DEST_RD_ATOMIC | IBV_QP_MIN_RNR_TIMER | IBV_QP_TIMEOUT | IBV_QP_RETRY_CNT | IBV_QP_RNR_RETRY |
-		          IBV_QP_MAX_QP_RD_ATOMIC);
+			IBV_QP_MAX_QP_RD_ATOMIC);
 	return ibv_modify_qp(s->qp, &attr, mask);
 }
 
@@ -115,8 +115,8 @@ static void side_resolve(struct side *s)
 static int side_connect(struct side *s, uint8_t number)
 {
 	uint8_t data[56] = {'T', number};
-	struct rdma_conn_param param = {
-	        .private_data = data, .private_data_len = sizeof(data), .retry_count = 6, .rnr_retry_count = 6, .qp_num = s->qp->qp_num};
+	struct rdma_conn_param param = {.private_data = data, .private_data_len = sizeof(data), .retry_count = 6, .rnr_retry_count = 6,
+		.qp_num = s->qp->qp_num};
 	int rc = side_state(s, IBV_QPS_INIT);
 
 	return rc ? rc : rdma_connect(s->id, &param) ? errno : 0;
@@ -250,7 +250,8 @@ static void test_refusal(void)
 	rdma_destroy_id(asked);
 	e = event_wait(WAIT_MS);
 	CHECK(e && e->event == RDMA_CM_EVENT_REJECTED && e->param.conn.private_data_len >= 3 && !memcmp(e->param.conn.private_data, why, 3),
-	        "refusal: %s", e ? rdma_event_str(e->event) : "nothing");
+		"refusal: %s",
+		e ? rdma_event_str(e->event) : "nothing");
 	if (e)
 		rdma_ack_cm_event(e);
 	side_close(&a);

@@ -1,6 +1,6 @@
-/* What the RDMA devices here do with memory windows, UC and shared receive queues: each fact that transport/link/rdma builds on, checked in one process over two
- * devices (or one, twice). Run by tests/guest/suite. Lines "fact NAME VALUE" are for people; a check that fails is a fault of the device or of our idea of it.
- * Knows nothing of Tern: verbs only, so that a failure here tells apart device and link. */
+/* What the RDMA devices here do with memory windows, UC and shared receive queues: each fact that transport/link/rdma builds on, checked in one
+ * process over two devices (or one, twice). Run by tests/guest/suite. Lines "fact NAME VALUE" are for people; a check that fails is a fault of
+ * the device or of our idea of it. Knows nothing of Tern: verbs only, so that a failure here tells device and link apart. */
 #include <errno.h>
 #include <infiniband/verbs.h>
 #include <stdbool.h>
@@ -95,8 +95,8 @@ static void dev_open(struct dev *d, struct ibv_device *device)
 static struct end end_open(struct dev *d, enum ibv_qp_type type, struct ibv_srq *srq)
 {
 	struct end e = {.dev = d, .srq = srq};
-	struct ibv_qp_init_attr init = {
-	        .qp_type = type, .srq = srq, .cap = {.max_send_wr = 64, .max_recv_wr = srq ? 0 : 64, .max_send_sge = 1, .max_recv_sge = srq ? 0 : 1}};
+	struct ibv_qp_init_attr init = {.qp_type = type, .srq = srq, .cap = {.max_send_wr = 64, .max_recv_wr = srq ? 0 : 64, .max_send_sge = 1,
+		.max_recv_sge = srq ? 0 : 1}};
 	struct ibv_qp_attr attr = {.qp_state = IBV_QPS_INIT, .port_num = 1, .qp_access_flags = IBV_ACCESS_REMOTE_WRITE};
 
 	e.cq = ibv_create_cq(d->ctx, 256, NULL, NULL, 0);
@@ -122,13 +122,9 @@ static void end_connect(struct end *e, const struct end *to)
 {
 	bool rc = e->qp->qp_type == IBV_QPT_RC;
 	struct ibv_qp_attr attr = {
-	        .qp_state = IBV_QPS_RTR,
-	        .path_mtu = IBV_MTU_1024,
-	        .dest_qp_num = to->qp->qp_num,
-	        .rq_psn = 7,
-	        .max_dest_rd_atomic = 1,
-	        .min_rnr_timer = 12,
-	        .ah_attr = {.is_global = 1, .port_num = 1, .grh = {.dgid = to->dev->gid, .sgid_index = (uint8_t)e->dev->gid_index, .hop_limit = 64}},
+		.qp_state = IBV_QPS_RTR, .path_mtu = IBV_MTU_1024, .dest_qp_num = to->qp->qp_num, .rq_psn = 7, .max_dest_rd_atomic = 1,
+			.min_rnr_timer = 12,
+		.ah_attr = {.is_global = 1, .port_num = 1, .grh = {.dgid = to->dev->gid, .sgid_index = (uint8_t)e->dev->gid_index, .hop_limit = 64}},
 	};
 	int mask = IBV_QP_STATE | IBV_QP_AV | IBV_QP_PATH_MTU | IBV_QP_DEST_QPN | IBV_QP_RQ_PSN;
 
@@ -136,7 +132,7 @@ static void end_connect(struct end *e, const struct end *to)
 	attr = (struct ibv_qp_attr){.qp_state = IBV_QPS_RTS, .sq_psn = 7, .timeout = 12, .retry_cnt = 3, .rnr_retry = 3, .max_rd_atomic = 1};
 	mask = IBV_QP_STATE | IBV_QP_SQ_PSN;
 	need(!ibv_modify_qp(e->qp, &attr, mask | (rc ? IBV_QP_TIMEOUT | IBV_QP_RETRY_CNT | IBV_QP_RNR_RETRY | IBV_QP_MAX_QP_RD_ATOMIC : 0)),
-	        "modify to RTS");
+		"modify to RTS");
 }
 
 static bool pair_open(struct pair *p, enum ibv_qp_type type, struct ibv_srq *srq)
@@ -201,14 +197,10 @@ static struct ibv_wc end_write(struct pair *p, uint8_t value, size_t offset, siz
 {
 	struct ibv_sge sge = {.addr = (uintptr_t)p->a.dev->buf, .length = (uint32_t)bytes, .lkey = p->a.dev->mr->lkey};
 	struct ibv_send_wr *bad, wr = {
-	                                 .wr_id = value,
-	                                 .sg_list = &sge,
-	                                 .num_sge = 1,
-	                                 .opcode = imm ? IBV_WR_RDMA_WRITE_WITH_IMM : IBV_WR_RDMA_WRITE,
-	                                 .send_flags = IBV_SEND_SIGNALED,
-	                                 .imm_data = imm,
-	                                 .wr.rdma = {.remote_addr = (uintptr_t)p->b.dev->buf + offset, .rkey = key},
-	                         };
+		.wr_id = value, .sg_list = &sge, .num_sge = 1, .opcode = imm ? IBV_WR_RDMA_WRITE_WITH_IMM : IBV_WR_RDMA_WRITE,
+			.send_flags = IBV_SEND_SIGNALED,
+		.imm_data = imm, .wr.rdma = {.remote_addr = (uintptr_t)p->b.dev->buf + offset, .rkey = key},
+	};
 
 	memset(p->a.dev->buf, value, bytes);
 	need(!ibv_post_send(p->a.qp, &wr, &bad), "ibv_post_send");
@@ -232,8 +224,8 @@ static int window_bind(struct end *e, struct ibv_mw *mw, uint32_t *key)
 	*key = ibv_inc_rkey(mw->rkey);
 	wr.bind_mw.mw = mw;
 	wr.bind_mw.rkey = *key;
-	wr.bind_mw.bind_info = (struct ibv_mw_bind_info){
-	        .mr = e->dev->mr, .addr = (uintptr_t)e->dev->buf + WINDOW_AT, .length = WINDOW_BYTES, .mw_access_flags = IBV_ACCESS_REMOTE_WRITE};
+	wr.bind_mw.bind_info = (struct ibv_mw_bind_info){.mr = e->dev->mr, .addr = (uintptr_t)e->dev->buf + WINDOW_AT, .length = WINDOW_BYTES,
+		.mw_access_flags = IBV_ACCESS_REMOTE_WRITE};
 	rc = ibv_post_send(e->qp, &wr, &bad);
 	if (rc)
 		return rc;
@@ -267,8 +259,8 @@ static void report_after_refusal(struct pair *p, const char *name, struct ibv_wc
 	bool passes = false;
 
 	at_b = end_wait(&p->b, 50);
-	printf("fact %s.refused writer_completion=%s target_completion=%s writer_qp=%s target_qp=%s\n", name, status_name(wc), status_name(at_b),
-	        state_name(&p->a), state_name(&p->b));
+	printf("fact %s.refused writer_completion=%s target_completion=%s "
+		"writer_qp=%s target_qp=%s\n", name, status_name(wc), status_name(at_b), state_name(&p->a), state_name(&p->b));
 	if (end_state(&p->a) == IBV_QPS_RTS) {
 		end_post_empty(&p->b);
 		next = end_write(p, 0x77, 0, MTU_BYTES, good_key, 5);
@@ -434,8 +426,8 @@ static void test_shared_queue(void)
 	ibv_destroy_srq(srq);
 }
 
-// Started with PSN 9 lost on the writer's side (rdmanet losing v0 9): numbers begin at 7, a message has one packet, so the third is the one. UC loses
-// it and goes on, RC mends it.
+// Started with PSN 9 lost on the writer's side (rdmanet losing v0 9): numbers begin at 7, a message has one packet, so the third is the one. UC
+// loses it and goes on, RC mends it.
 static void test_loss(enum ibv_qp_type type, const char *name, uint32_t lost)
 {
 	struct pair p;
@@ -469,7 +461,7 @@ static void test_delay(uint64_t both_ways_ms)
 	CHECK(end_write(&p, 1, 0, MTU_BYTES, devs[1].mr->rkey, 0).status == IBV_WC_SUCCESS, "write");
 	took = now_ms() - from;
 	CHECK(took + 1 >= both_ways_ms && took < both_ways_ms + 1000, "a write took %llu ms over %llu", (unsigned long long)took,
-	        (unsigned long long)both_ways_ms);
+		(unsigned long long)both_ways_ms);
 	printf("fact wire.write_ms %llu\n", (unsigned long long)took);
 	pair_close(&p);
 }
@@ -491,12 +483,13 @@ static void print_limits(struct dev *d)
 		ibv_destroy_qp(qp);
 	}
 	ibv_destroy_cq(init.send_cq);
-	printf("fact %s max_qp=%d max_qp_wr=%d max_sge=%d max_srq=%d max_srq_wr=%d max_mw=%d max_mr=%d max_cq=%d max_cqe=%d max_inline=%u mw2a=%d "
-	       "mw2b=%d mem_mgt_ext=%d\n",
-	        ibv_get_device_name(d->ctx->device), d->attr.max_qp, d->attr.max_qp_wr, d->attr.max_sge, d->attr.max_srq, d->attr.max_srq_wr,
-	        d->attr.max_mw, d->attr.max_mr, d->attr.max_cq, d->attr.max_cqe, inline_bytes,
-	        !!(d->attr.device_cap_flags & IBV_DEVICE_MEM_WINDOW_TYPE_2A), !!(d->attr.device_cap_flags & IBV_DEVICE_MEM_WINDOW_TYPE_2B),
-	        !!(d->attr.device_cap_flags & IBV_DEVICE_MEM_MGT_EXTENSIONS));
+	printf("fact %s max_qp=%d max_qp_wr=%d max_sge=%d max_srq=%d max_srq_wr=%d "
+		"max_mw=%d max_mr=%d max_cq=%d max_cqe=%d max_inline=%u "
+		"mw2a=%d mw2b=%d mem_mgt_ext=%d\n",
+		ibv_get_device_name(d->ctx->device), d->attr.max_qp, d->attr.max_qp_wr, d->attr.max_sge, d->attr.max_srq, d->attr.max_srq_wr,
+			d->attr.max_mw, d->attr.max_mr,
+		d->attr.max_cq, d->attr.max_cqe, inline_bytes, !!(d->attr.device_cap_flags & IBV_DEVICE_MEM_WINDOW_TYPE_2A),
+		!!(d->attr.device_cap_flags & IBV_DEVICE_MEM_WINDOW_TYPE_2B), !!(d->attr.device_cap_flags & IBV_DEVICE_MEM_MGT_EXTENSIONS));
 }
 
 static void test_all(void)
