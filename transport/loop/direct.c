@@ -37,6 +37,9 @@ static void direct_connection(struct loop_path *path, uint64_t now_ns)
 		return;
 	if (now) {
 		direct_params(path);
+		uint32_t limit = loop_frame_limit(path);
+		if (limit != path->pp.frame_limit) /* now the link knows its route */
+			peer_path_shrunk(&path->pp, limit, now_ns);
 		peer_direct_start(&path->pp, now_ns);
 	}
 	msg_pair_direct(path->peer->peer.pair, now, path->direct->is_reliable);

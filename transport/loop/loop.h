@@ -201,6 +201,7 @@ void loop_rx(struct loop *lp, uint64_t now_ns);
 void loop_tx(struct loop *lp, uint64_t now_ns);
 void loop_reap(struct loop *lp, uint64_t now_ns);
 void loop_frames_back(struct loop *lp, struct frame *const *frames, size_t n);
+uint32_t loop_frame_limit(const struct loop_path *path);
 int loop_path_route(struct loop_path *path, const struct link_addr *remote);
 void loop_direct(struct loop *lp, uint64_t now_ns);
 int loop_direct_open(struct loop_path *path, const struct session *session);

@@ -31,7 +31,7 @@ void peer_frame_size(struct peer_path *path, uint32_t frame_max, uint64_t now_ns
 {
 	uint32_t unit = frame_max + path->overhead_bytes;
 	path->frame_max = frame_max;
-	if (path->direct && path->direct->is_reliable && unit < PEER_WRITE_UNIT)
+	if (path->direct && unit < PEER_WRITE_UNIT)
 		unit = PEER_WRITE_UNIT;
 	flow_frame(&path->flow, unit, now_ns);
 }

@@ -21,7 +21,7 @@ enum {
 	PEER_KEEPALIVE_S = 15,
 	PEER_PING_BARE = 1,    /* a ping without padding, see peer_ping_next */
 	PEER_LANES_MAX = 16,
-	PEER_WRITE_UNIT = 32768, /* a reliable link's burst is two of them at least: below, each write costs more than its bytes (soft RoCE: 34 to 48 MB/s) */
+	PEER_WRITE_UNIT = 32768, /* where writes are direct a burst is two of them at least: each costs a WQE, or a RUN (soft RoCE: 34 MiB/s without, 60 with) */
 	PEER_RUNS = 64,        /* RUNs remembered: a frame that is later than so many bursts goes again */
 	PEER_WAITS = 128,      /* placed runs whose HEAD has not come */
 };
