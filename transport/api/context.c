@@ -108,8 +108,11 @@ void api_unlock(tern_ctx *ctx)
 void api_wake(tern_ctx *ctx)
 {
 	uint64_t one = 1;
-	if (atomic_load(&ctx->sleeping) && write(ctx->wake_fd, &one, sizeof(one)) < 0 && errno != EAGAIN)
+	if (!atomic_load(&ctx->sleeping))
+		return;
+	if (write(ctx->wake_fd, &one, sizeof(one)) < 0 && errno != EAGAIN)
 		LOG(ctx, TERN_LOG_WARN, "wake-up failed: %s", strerror(errno));
+	atomic_store(&ctx->woken, true);
 }
 
 /* The caller's struct may be older or newer than ours: what it does not have keeps its default. */

@@ -152,6 +152,7 @@ struct tern_ep {
 	ck_ring_buffer_t *slots;
 	int event_fd, poll_fd; /* poll_fd: what tern_fd returns */
 	_Atomic bool armed;    /* A1: set by tern_arm, then the ring is looked at; R1: the loop fills the ring, then looks here. Both seq_cst */
+	_Atomic bool written;  /* event_fd was */
 	_Atomic uint32_t open_ops;
 	bool is_closing;
 	bool asleep;           /* the poller's own: armed since its last poll, counted in tern_ctx.sleeping */
@@ -197,6 +198,8 @@ struct tern_ctx {
 	_Atomic int sleeping; /* A2: raised, then the command ring is looked at; R2: a command is put in, then this is looked at. Both seq_cst. The
 	                         thread, or each armed endpoint */
 	int wake_fd, timer_fd, epoll_fd;
+	_Atomic bool woken;    /* wake_fd was written */
+	uint64_t timer_ns;     /* when timer_fd fires, or has fired */
 	uint64_t now_ns;
 	struct api_note_text note[API_NOTES];
 	uint32_t notes;

@@ -20,6 +20,7 @@ static void api_ring_put(tern_ep *ep, void *entry)
 		uint64_t one = 1;
 		if (write(ep->event_fd, &one, sizeof(one)) < 0)
 			LOG(ep->ctx, TERN_LOG_DEBUG, "eventfd: %s", strerror(errno));
+		atomic_store(&ep->written, true);
 	}
 }
 
@@ -228,7 +229,8 @@ uint64_t api_arm_links(tern_ctx *ctx)
 	for (size_t i = 0; when && i < ctx->loop->links; i++) {
 		struct link_wait w = {.fd = -1, .deadline_ns = UINT64_MAX};
 		ctx->loop->link[i]->ops->wait(ctx->loop->link[i], true, &w);
-		api_link_watch(ctx, w.fd);
+		if (!w.is_same)
+			api_link_watch(ctx, w.fd);
 		when = w.deadline_ns < when ? w.deadline_ns : when;
 	}
 	return when;

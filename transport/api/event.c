@@ -8,7 +8,7 @@
 #include "base/clock.h"
 #include "base/err.h"
 
-enum { WAIT_SPINS = 64 };
+enum { WAIT_SPINS = 8 }; /* looks before a sleep: what just left may be answered at once; more would cost a peer on the same core its turn */
 
 static size_t event_take(tern_ep *ep, tern_event *events, size_t n)
 {
@@ -33,6 +33,8 @@ static void event_asleep(tern_ep *ep, bool asleep)
 	if (ep->asleep != asleep)
 		atomic_fetch_add(&ep->ctx->sleeping, asleep ? 1 : -1);
 	ep->asleep = asleep;
+	if (!asleep && atomic_load_explicit(&ep->armed, memory_order_relaxed))
+		atomic_store(&ep->armed, false); /* whoever polls need not be woken */
 }
 
 int tern_poll(tern_ep *ep, tern_event *events, size_t n, size_t *got)
@@ -55,34 +57,44 @@ int tern_fd(tern_ep *ep)
 	return ep ? ep->poll_fd : ERR(TERN_EINVAL, "endpoint is NULL");
 }
 
+/* One that fires too early wakes for nothing once; setting it each time costs a system call a message. Setting takes an expiry back. */
+static void event_timer(tern_ctx *ctx, uint64_t when_ns)
+{
+	struct itimerspec it = {0};
+	if (ctx->timer_ns > ctx->now_ns && ctx->timer_ns <= when_ns)
+		return;
+	if (when_ns != UINT64_MAX) {
+		it.it_value.tv_sec = (time_t)(when_ns / 1000000000);
+		it.it_value.tv_nsec = (long)(when_ns % 1000000000);
+	}
+	timerfd_settime(ctx->timer_fd, TFD_TIMER_ABSTIME, &it, NULL);
+	ctx->timer_ns = when_ns;
+}
+
 /* Without a thread of its own the descriptor must also fire for frames, commands of other threads and timers. */
 static int event_arm_context(tern_ep *ep)
 {
 	tern_ctx *ctx = ep->ctx;
-	struct itimerspec it = {0};
 	if (pthread_mutex_trylock(&ctx->lock))
 		return -TERN_EAGAIN; /* somebody drives right now and may bring something */
 	ctx->now_ns = clock_now_ns();
 	event_asleep(ep, true);
 	uint64_t when = api_arm_links(ctx);
 	bool ready = when <= ctx->now_ns || ring_entries(&ctx->commands);
-	if (!ready && when != UINT64_MAX) {
-		it.it_value.tv_sec = (time_t)(when / 1000000000);
-		it.it_value.tv_nsec = (long)(when % 1000000000);
-	}
-	if (!ready)
-		timerfd_settime(ctx->timer_fd, TFD_TIMER_ABSTIME, &it, NULL);
-	else
+	if (ready)
 		event_asleep(ep, false);
+	else
+		event_timer(ctx, when);
 	pthread_mutex_unlock(&ctx->lock);
 	return ready ? -TERN_EAGAIN : 0;
 }
 
-static void event_drain(int fd)
+/* The flag is set after the write: what is missed here wakes once for nothing and is seen the next time. */
+static void event_drain(int fd, _Atomic bool *written)
 {
 	uint64_t count;
-	while (read(fd, &count, sizeof(count)) == sizeof(count))
-		;
+	if (atomic_load(written) && atomic_exchange(written, false) && read(fd, &count, sizeof(count)) < 0 && errno != EAGAIN)
+		atomic_store(written, true);
 }
 
 int tern_arm(tern_ep *ep)
@@ -91,11 +103,10 @@ int tern_arm(tern_ep *ep)
 		return ERR(TERN_EINVAL, "endpoint is NULL");
 	if (api_fork_check(ep->ctx))
 		return -TERN_EFORK;
-	event_drain(ep->event_fd);
+	event_drain(ep->event_fd, &ep->written);
 	atomic_store(&ep->armed, true); /* A1 */
 	if (!ep->ctx->has_thread) {
-		event_drain(ep->ctx->wake_fd);
-		event_drain(ep->ctx->timer_fd);
+		event_drain(ep->ctx->wake_fd, &ep->ctx->woken);
 		int err = event_arm_context(ep);
 		if (err)
 			return err;

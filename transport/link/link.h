@@ -100,6 +100,7 @@ struct link_post {
 
 struct link_wait {
 	int fd;               /* readable when rx or reap has something; -1: none */
+	bool is_same;         /* the link knows that it said this descriptor the last time it was armed */
 	uint64_t deadline_ns; /* when the link must be stepped again for its own timers; UINT64_MAX: never */
 };
 
