@@ -2,6 +2,7 @@
  * Called by the other files of this link from any thread; one mutex. Knows nothing of paths and connections. */
 #include <errno.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -29,6 +30,7 @@ struct rdma_domain {
 	uint32_t n_slots, used, first_free;
 	struct rdma_region **sorted; /* by address */
 	uint8_t **reach;             /* the largest end of sorted[0..i] */
+	_Atomic uint32_t wraps;      /* how often keys have begun to repeat */
 };
 
 static pthread_mutex_t memory_lock = PTHREAD_MUTEX_INITIALIZER;
@@ -181,16 +183,17 @@ static bool region_table_grow(struct rdma_domain *d)
 	return true;
 }
 
-/* A key of an earlier region of the slot differs, so that what a link remembers of it is never found again. */
+/* A key of an earlier region of the slot differs, so that what a link remembers of it is not found again; `wraps` says when that ends. */
 static void region_insert(struct rdma_domain *d, struct rdma_region *r)
 {
 	uint32_t at = region_upper(d, r->addr), slot = d->first_free;
 	while (d->slot[slot])
 		slot = slot + 1 < d->n_slots ? slot + 1 : 0;
-	d->first_free = slot;
+	d->first_free = slot + 1 < d->n_slots ? slot + 1 : 0;
 	d->slot[slot] = r;
-	d->generation[slot]++;
-	r->key = d->generation[slot] << REGION_SLOT_BITS | (slot + 1);
+	r->key = ++d->generation[slot] << REGION_SLOT_BITS | (slot + 1);
+	if (!(r->key >> REGION_SLOT_BITS))
+		atomic_fetch_add_explicit(&d->wraps, 1, memory_order_release);
 	memmove(d->sorted + at + 1, d->sorted + at, (d->used - at) * sizeof(struct rdma_region *));
 	d->sorted[at] = r;
 	d->used++;
@@ -201,6 +204,11 @@ static struct rdma_region *region_by_key(const struct rdma_domain *d, uint32_t k
 {
 	uint32_t slot = (key & REGION_SLOT_MASK) - 1;
 	return slot < d->n_slots && d->slot[slot] && d->slot[slot]->key == key ? d->slot[slot] : NULL;
+}
+
+uint32_t rdma_region_wraps(struct rdma_domain *d)
+{
+	return atomic_load_explicit(&d->wraps, memory_order_acquire);
 }
 
 static void region_remove(struct rdma_domain *d, struct rdma_region *r)

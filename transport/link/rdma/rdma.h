@@ -107,6 +107,7 @@ struct rdma_port {
 		uint32_t key;
 		struct ibv_mr *mr;
 	} lkey[RDMA_LKEYS];
+	uint32_t lkey_wraps; /* rdma_region_wraps when the cache was empty */
 };
 
 enum rdma_wr_kind { RDMA_WR_BYTES, RDMA_WR_WRITE, RDMA_WR_BIND, RDMA_WR_HIDE };
@@ -254,6 +255,8 @@ int rdma_region_get(struct rdma_domain *d, void *addr, uint64_t bytes, uint32_t 
 void rdma_region_put(struct rdma_domain *d, uint32_t key);
 /** The region's registration with a device, made now if it is missing. key 0: by address. @return NULL: no such region, or it does not hold all of the range */
 struct ibv_mr *rdma_region_mr(struct rdma_domain *d, struct rdma_device *device, uint32_t key, const uint8_t *addr, uint64_t bytes);
+/** Changes when keys begin to repeat: what was remembered by key is void. */
+uint32_t rdma_region_wraps(struct rdma_domain *d);
 /** "...; the limit on locked memory is 64 KiB..." */
 void rdma_words_locked(char *out, size_t room, uint64_t bytes);
 

@@ -89,9 +89,12 @@ static bool tx_copy(struct rdma_leg *leg, const struct frame *f, uint32_t first,
 static struct ibv_mr *tx_region(struct rdma_link *l, struct rdma_port *port, uint32_t key, const struct ibv_sge *sge)
 {
 	uint8_t *addr = (uint8_t *)(uintptr_t)sge->addr;
-	uint32_t at = key & (RDMA_LKEYS - 1);
-	struct ibv_mr *mr = key && port->lkey[at].key == key ? port->lkey[at].mr : NULL;
+	uint32_t at = key & (RDMA_LKEYS - 1), wraps = rdma_region_wraps(l->domain);
 
+	if (port->lkey_wraps != wraps)
+		memset(port->lkey, 0, sizeof(port->lkey));
+	port->lkey_wraps = wraps;
+	struct ibv_mr *mr = key && port->lkey[at].key == key ? port->lkey[at].mr : NULL;
 	if (mr && addr >= (uint8_t *)mr->addr && addr + sge->length <= (uint8_t *)mr->addr + mr->length)
 		return mr;
 	mr = key ? rdma_region_mr(l->domain, port->device, key, addr, sge->length) : NULL;
