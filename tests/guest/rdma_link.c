@@ -1,5 +1,5 @@
 /* The rdma link alone, two of them in one process on two devices: set-up with tokens, frames, writes, exposures, broken connections, bad input.
- * rdma_link rc|uc [LISTEN DIAL [OPTIONS]]: the two addresses (default the guest's). Exit status 77: this machine has no device there. */
+ * rdma_link rc|uc [OPTIONS]. The two devices' addresses are in TERN_RDMA_FROM and TERN_RDMA_TO. Exit status 77: this machine has no device there. */
 #include <arpa/inet.h>
 #include <errno.h>
 #include <netinet/in.h>
@@ -384,7 +384,7 @@ static void peer_comes_back(void)
 
 	open_both(end);
 	uint8_t *source = map(&end[1], MEMORY, &key[0]), *to = map(&end[0], MEMORY, &key[1]), *mine = map(&end[1], MEMORY, &key[0]);
-	struct link_exposed x = expose(end, 0, to, MEMORY, key[1]), held = expose(end, 1, mine, 65536, 0);
+	struct link_exposed x = expose(end, 0, to, MEMORY, key[1]), held = expose(end, 1, mine, 65536, key[0]);
 	for (uint64_t i = 0; i < BURST; i++) {
 		struct frame_seg seg = {.addr = source, .bytes = end[1].path->max_write_bytes};
 		write_frame(&frames[i], &end[1], &x.target, i, &seg);
@@ -561,13 +561,13 @@ int main(int argc, char **argv)
 
 	setbuf(stdout, NULL);
 	if (argc < 2 || (strcmp(argv[1], "rc") && strcmp(argv[1], "uc"))) {
-		printf("usage: rdma_link rc|uc [LISTEN DIAL [OPTIONS]]\n");
+		printf("usage: rdma_link rc|uc [OPTIONS]\n");
 		return 2;
 	}
 	is_uc = !strcmp(argv[1], "uc");
-	for (int i = 0; i < 2 && argc > 3; i++)
-		hosts[i] = argv[2 + i];
-	snprintf(options, sizeof(options), "mode=%s%s%s", argv[1], argc > 4 ? "&" : "", argc > 4 ? argv[4] : "");
+	hosts[0] = getenv("TERN_RDMA_TO") ? getenv("TERN_RDMA_TO") : hosts[0];
+	hosts[1] = getenv("TERN_RDMA_FROM") ? getenv("TERN_RDMA_FROM") : hosts[1];
+	snprintf(options, sizeof(options), "mode=%s%s%s", argv[1], argc > 2 ? "&" : "", argc > 2 ? argv[2] : "");
 	if (link_find("rdma", &ops, error, sizeof(error)) || open_link(&probe, 0, true, 0)) {
 		printf("skip: %s\n", error);
 		return 77;

@@ -207,7 +207,7 @@ int rdma_expose(struct link *link, struct link_path *path, const struct link_exp
 	*id = 0;
 	if (err)
 		return err;
-	mr = rdma_region_mr(l->domain, p->port->device, what->mem, what->addr, what->bytes);
+	mr = what->mem ? rdma_region_mr(l->domain, p->port->device, what->mem, what->addr, what->bytes) : NULL;
 	if (!mr) {
 		rdma_trouble(l, "rdma: %llu bytes to expose are not in registered memory", (unsigned long long)what->bytes);
 		return -TERN_EINVAL;

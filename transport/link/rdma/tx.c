@@ -64,6 +64,12 @@ static uint64_t tx_bytes(const struct frame *f, uint32_t first)
 	return bytes;
 }
 
+/* Payload of a frame with a target: all segments, or those behind an unused first one. */
+static uint32_t tx_first(const struct frame *f)
+{
+	return tx_bytes(f, 0) == f->payload_bytes ? 0 : 1;
+}
+
 /* By copy, into the work request itself or into the send ring. */
 static bool tx_copy(struct rdma_leg *leg, const struct frame *f, uint32_t first, struct ibv_send_wr *wr)
 {
@@ -136,10 +142,10 @@ fail:
 static bool tx_lkeys(struct rdma_leg *leg, const struct frame *f, struct rdma_wr *record, struct ibv_send_wr *wr)
 {
 	struct rdma_link *l = (struct rdma_link *)leg->path->base.link;
-	uint32_t missing = 0;
+	uint32_t missing = 0, first = tx_first(f);
 	int n = 0;
 
-	for (uint32_t i = 1; i < f->segs; i++) {
+	for (uint32_t i = first; i < f->segs; i++) {
 		if (!f->seg[i].bytes)
 			continue;
 		struct ibv_mr *mr = tx_region(l, leg->path->port, f->seg[i].mem, &wr->sg_list[n]);
@@ -148,8 +154,8 @@ static bool tx_lkeys(struct rdma_leg *leg, const struct frame *f, struct rdma_wr
 	}
 	if (!missing && (uint32_t)n <= leg->max_sge)
 		return true;
-	if (tx_bytes(f, 1) <= RDMA_FRAME_BYTES)
-		return tx_copy(leg, f, 1, wr);
+	if (f->payload_bytes <= RDMA_FRAME_BYTES)
+		return tx_copy(leg, f, first, wr);
 	return tx_adhoc(leg, record, wr);
 }
 
@@ -169,9 +175,9 @@ static bool tx_write(struct rdma_leg *leg, struct frame *f, struct rdma_wr *reco
 	wr->imm_data = htonl((uint32_t)f->number);
 	wr->wr.rdma.remote_addr = f->target.addr;
 	wr->wr.rdma.rkey = f->target.key;
-	wr->num_sge = (int)tx_sges(wr->sg_list, f, 1);
-	if (!l->options.is_uc && tx_bytes(f, 1) <= leg->inline_bytes)
-		return tx_copy(leg, f, 1, wr);
+	wr->num_sge = (int)tx_sges(wr->sg_list, f, tx_first(f));
+	if (f->payload_bytes <= leg->inline_bytes)
+		return tx_copy(leg, f, tx_first(f), wr);
 	return tx_lkeys(leg, f, record, wr);
 }
 
@@ -275,7 +281,7 @@ static size_t tx_run(struct rdma_link *l, struct frame *const *frames, size_t n)
 		if (!record->frame)
 			tx_give_back(l, frames[i]);
 		l->base.tx_frames += record->is_posted;
-		l->base.tx_bytes += record->is_posted ? (frames[i]->is_write ? tx_bytes(frames[i], 1) : frames[i]->wire_bytes) : 0;
+		l->base.tx_bytes += record->is_posted ? (frames[i]->is_write ? frames[i]->payload_bytes : frames[i]->wire_bytes) : 0;
 	}
 	l->taken += (uint32_t)taken;
 	if (leg)
