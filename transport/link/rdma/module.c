@@ -115,7 +115,7 @@ static int rdma_options(struct rdma_link *l, const struct link_config *config)
 	uint32_t gid = UINT32_MAX;
 	int err;
 
-	*o = (struct rdma_options){.lanes = 1, .sq = RDMA_SQ_DEFAULT, .rq = RDMA_RQ_DEFAULT, .timeout = RDMA_TIMEOUT_DEFAULT};
+	*o = (struct rdma_options){.lanes = 1, .sq = RDMA_SQ_DEFAULT, .timeout = RDMA_TIMEOUT_DEFAULT};
 	rdma_option(config->options, "dev", o->dev, sizeof(o->dev));
 	if ((err = rdma_option_number(config, "gid", 0, 65535, &gid)) || (err = rdma_option_number(config, "lanes", 1, RDMA_LANES_MAX, &o->lanes)) ||
 	    (err = rdma_option_number(config, "sq", 16, 32768, &o->sq)) || (err = rdma_option_number(config, "rq", 16, 32768, &o->rq)) ||
@@ -124,6 +124,8 @@ static int rdma_options(struct rdma_link *l, const struct link_config *config)
 		return err;
 	o->gid = gid == UINT32_MAX ? -1 : (int)gid;
 	o->sq = rdma_power_of_two(o->sq);
+	if (!o->rq)
+		o->rq = o->is_uc ? RDMA_RQ_UC : RDMA_RQ_RC;
 	return 0;
 }
 
@@ -343,10 +345,16 @@ static void rdma_mem_unmap(struct link *link, uint32_t key)
 
 static int rdma_from(struct link *link, const struct rx_frame *frame, struct link_addr *out)
 {
-	(void)link;
-	if (!frame->path)
+	const struct rdma_link *l = (const struct rdma_link *)link;
+	const struct rdma_recv *recv = frame->lent;
+	const struct rdma_path *p = recv ? recv->path : NULL;
+
+	for (uint32_t i = 0; !recv && i < l->n_paths; i++) /* nothing is lent of a placed frame: its path may be closed */
+		if (&l->paths[i]->base == frame->path)
+			p = l->paths[i];
+	if (!p)
 		return -TERN_ENOENT;
-	*out = frame->path->remote;
+	*out = p->base.remote;
 	return 0;
 }
 

@@ -161,6 +161,14 @@ void rdma_rx_completed(struct rdma_path *p, const struct ibv_wc *wc)
 	l->base.rx_bytes += r->bytes;
 }
 
+static void rq_forget(struct rdma_rq *rq, const struct rdma_path *p)
+{
+	for (uint32_t i = 0; rq && i < rq->n; i++)
+		if (rq->recv[i].path == p)
+			rq->recv[i].path = NULL;
+}
+
+/* Frames that are lent stay so; what they came by is no more. */
 void rdma_rx_forget(struct rdma_link *l, const struct rdma_path *p)
 {
 	struct rdma_recv **at = &l->pending;
@@ -176,6 +184,12 @@ void rdma_rx_forget(struct rdma_link *l, const struct rdma_path *p)
 		}
 		l->pending_end = at;
 	}
+	for (uint32_t i = 0; i < l->n_ports; i++) {
+		rq_forget(l->port[i].frames, p);
+		rq_forget(l->port[i].lanes, p);
+	}
+	for (uint32_t i = 0; i < RDMA_LEGS_MAX; i++)
+		rq_forget(p->leg[i].rq, p);
 }
 
 size_t rdma_rx(struct link *link, struct rx_frame *out, size_t n, uint64_t now_ns)
