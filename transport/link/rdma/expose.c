@@ -56,6 +56,7 @@ static void expose_over(struct rdma_link *l, struct rdma_exposure *e, uint8_t ho
 {
 	e->state = RDMA_EX_OVER;
 	e->tells_end = how;
+	rdma_region_put(l->domain, e->what.mem);
 	expose_tell(l, e);
 }
 
@@ -207,7 +208,7 @@ int rdma_expose(struct link *link, struct link_path *path, const struct link_exp
 	*id = 0;
 	if (err)
 		return err;
-	mr = what->mem ? rdma_region_mr(l->domain, p->port->device, what->mem, what->addr, what->bytes) : NULL;
+	mr = what->mem ? rdma_region_hold(l->domain, p->port->device, what) : NULL;
 	if (!mr) {
 		rdma_trouble(l, "rdma: %llu bytes to expose are not in registered memory", (unsigned long long)what->bytes);
 		return -TERN_EINVAL;
@@ -215,6 +216,7 @@ int rdma_expose(struct link *link, struct link_path *path, const struct link_exp
 	struct rdma_exposure *e = expose_take(l);
 	if (!e) {
 		rdma_trouble(l, "rdma: %d exposures at once are the limit", RDMA_EXPOSED_MAX);
+		rdma_region_put(l->domain, what->mem);
 		return -TERN_ELIMIT;
 	}
 	uint32_t lane = p->next_lane++ % p->base.lanes + 1;
@@ -229,10 +231,12 @@ int rdma_expose(struct link *link, struct link_path *path, const struct link_exp
 		e->next->prev = e;
 	p->exposures = e;
 	err = expose_begin(l, e);
-	if (err)
+	if (err) {
+		rdma_region_put(l->domain, what->mem);
 		expose_free(l, e);
-	else
+	} else {
 		*id = e->id;
+	}
 	return err;
 }
 

@@ -261,18 +261,30 @@ void rdma_region_put(struct rdma_domain *d, uint32_t key)
 	pthread_mutex_unlock(&memory_lock);
 }
 
+static struct ibv_mr *region_mr(const struct rdma_domain *d, const struct rdma_device *device, struct rdma_region *r, const uint8_t *addr, uint64_t bytes)
+{
+	if (!r || r->addr > addr || bytes > (uint64_t)(r->end - addr))
+		return NULL;
+	if (!r->mr[device->index])
+		r->mr[device->index] = region_register(d, device, r);
+	return r->mr[device->index];
+}
+
 struct ibv_mr *rdma_region_mr(struct rdma_domain *d, struct rdma_device *device, uint32_t key, const uint8_t *addr, uint64_t bytes)
 {
-	const uint8_t *end = addr + bytes;
-	struct ibv_mr *mr = NULL;
-
 	pthread_mutex_lock(&memory_lock);
-	struct rdma_region *r = key ? region_by_key(d, key) : region_holding(d, addr, end);
-	if (r && r->addr <= addr && r->end >= end) {
-		if (!r->mr[device->index])
-			r->mr[device->index] = region_register(d, device, r);
-		mr = r->mr[device->index];
-	}
+	struct ibv_mr *mr = region_mr(d, device, key ? region_by_key(d, key) : region_holding(d, addr, addr + bytes), addr, bytes);
+	pthread_mutex_unlock(&memory_lock);
+	return mr;
+}
+
+struct ibv_mr *rdma_region_hold(struct rdma_domain *d, struct rdma_device *device, const struct link_expose *what)
+{
+	pthread_mutex_lock(&memory_lock);
+	struct rdma_region *r = region_by_key(d, what->mem);
+	struct ibv_mr *mr = region_mr(d, device, r, what->addr, what->bytes);
+	if (mr)
+		r->refs++;
 	pthread_mutex_unlock(&memory_lock);
 	return mr;
 }

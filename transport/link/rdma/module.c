@@ -408,7 +408,7 @@ void rdma_step(struct rdma_link *l, uint64_t now_ns)
 
 static bool rdma_has_news(const struct rdma_link *l)
 {
-	if (l->pending || l->telling || l->back_head != l->back_tail || rdma_done_is_waiting(l))
+	if (l->pending || l->telling || l->back_head != l->back_tail || l->untold)
 		return true;
 	for (uint32_t i = 0; i < l->n_paths; i++)
 		if (l->paths[i]->is_failing)

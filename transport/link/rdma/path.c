@@ -44,6 +44,7 @@ static void path_free_buffers(struct rdma_path *p)
 	struct rdma_link *l = (struct rdma_link *)p->base.link;
 
 	for (uint32_t i = 0; i < RDMA_LEGS_MAX; i++) {
+		rdma_tx_forget(&p->leg[i]);
 		rdma_sq_close(&p->leg[i].sq);
 		if (p->leg[i].rq)
 			rdma_rq_close(l, p->leg[i].rq);

@@ -224,6 +224,7 @@ struct rdma_link {
 	uint32_t n_paths, attempts;
 	struct frame **back; /* ring of RDMA_TAKEN_MAX: to be reaped */
 	uint32_t back_head, back_tail, taken;
+	uint64_t untold; /* completed frames with a target that done has not told */
 	struct rdma_recv *pending, **pending_end;
 	struct rdma_rq *dead;
 	struct rdma_exposure *exposures; /* by index */
@@ -256,6 +257,8 @@ int rdma_region_get(struct rdma_domain *d, void *addr, uint64_t bytes, uint32_t 
 void rdma_region_put(struct rdma_domain *d, uint32_t key);
 /** The region's registration with a device, made now if it is missing. key 0: by address. @return NULL: no such region, or it does not hold all of the range */
 struct ibv_mr *rdma_region_mr(struct rdma_domain *d, struct rdma_device *device, uint32_t key, const uint8_t *addr, uint64_t bytes);
+/** The same for memory to expose, which must be in one region, and holds it until rdma_region_put. */
+struct ibv_mr *rdma_region_hold(struct rdma_domain *d, struct rdma_device *device, const struct link_expose *what);
 /** Changes when keys begin to repeat: what was remembered by key is void. */
 uint32_t rdma_region_wraps(struct rdma_domain *d);
 /** "...; the limit on locked memory is 64 KiB..." */
@@ -306,7 +309,7 @@ size_t rdma_done(struct link *link, struct link_done *out, size_t n, uint64_t no
 void rdma_tx_completed(struct rdma_leg *leg, uint32_t index);
 /** The queue pair is gone: what was under way is lost. */
 void rdma_tx_lost(struct rdma_leg *leg);
-bool rdma_done_is_waiting(const struct rdma_link *l);
+void rdma_tx_forget(struct rdma_leg *leg);
 bool rdma_sq_has_room(const struct rdma_sq *sq);
 
 /* rx.c */

@@ -86,6 +86,8 @@ static bool tx_copy(struct rdma_leg *leg, const struct frame *f, uint32_t first,
 	*wr->sg_list = (struct ibv_sge){.addr = (uintptr_t)to, .length = bytes, .lkey = leg->sq.ring_lkey};
 	wr->num_sge = 1;
 	for (uint32_t i = first; i < f->segs; i++) {
+		if (!f->seg[i].bytes)
+			continue;
 		memcpy(to, f->seg[i].addr, f->seg[i].bytes);
 		to += f->seg[i].bytes;
 	}
@@ -226,19 +228,28 @@ static bool tx_build(struct rdma_leg *leg, struct frame *f, struct ibv_send_wr *
 	return ok;
 }
 
+static void tx_over(struct rdma_leg *leg, struct rdma_wr *record)
+{
+	struct rdma_link *l = (struct rdma_link *)leg->path->base.link;
+
+	leg->sq.ring_tail = record->ring_end;
+	l->untold += record->kind == RDMA_WR_WRITE && !l->options.is_uc;
+	if (record->adhoc)
+		rdma_region_put(l->domain, record->adhoc);
+	record->adhoc = 0;
+	if (record->frame)
+		tx_give_back(l, record->frame);
+	record->frame = NULL;
+}
+
 /* What of the records from `completed` on was never posted is over as soon as everything before it is. */
 static void sq_advance(struct rdma_leg *leg)
 {
 	struct rdma_link *l = (struct rdma_link *)leg->path->base.link;
 	struct rdma_sq *sq = &leg->sq;
 
-	while (sq->completed != sq->head && !sq_at(sq, sq->completed)->is_posted) {
-		struct rdma_wr *record = sq_at(sq, sq->completed++);
-		sq->ring_tail = record->ring_end;
-		if (record->frame)
-			tx_give_back(l, record->frame);
-		record->frame = NULL;
-	}
+	while (sq->completed != sq->head && !sq_at(sq, sq->completed)->is_posted)
+		tx_over(leg, sq_at(sq, sq->completed++));
 	while (sq->reported != sq->completed && (l->options.is_uc || sq_at(sq, sq->reported)->kind != RDMA_WR_WRITE))
 		sq->reported++;
 }
@@ -313,19 +324,6 @@ size_t rdma_reap(struct link *link, struct frame **out, size_t n, uint64_t now_n
 	return got;
 }
 
-static void tx_over(struct rdma_leg *leg, struct rdma_wr *record)
-{
-	struct rdma_link *l = (struct rdma_link *)leg->path->base.link;
-
-	leg->sq.ring_tail = record->ring_end;
-	if (record->adhoc)
-		rdma_region_put(l->domain, record->adhoc);
-	record->adhoc = 0;
-	if (record->frame)
-		tx_give_back(l, record->frame);
-	record->frame = NULL;
-}
-
 /* A completion covers everything before it: one queue pair completes in order. */
 void rdma_tx_completed(struct rdma_leg *leg, uint32_t index)
 {
@@ -355,7 +353,17 @@ void rdma_tx_lost(struct rdma_leg *leg)
 	sq_advance(leg);
 }
 
-static size_t done_leg(struct rdma_leg *leg, struct link_done *out, size_t n)
+/* What of a closed path was not told yet never is. */
+void rdma_tx_forget(struct rdma_leg *leg)
+{
+	struct rdma_link *l = (struct rdma_link *)leg->path->base.link;
+	struct rdma_sq *sq = &leg->sq;
+
+	for (; sq->reported != sq->completed; sq->reported++)
+		l->untold -= sq_at(sq, sq->reported)->kind == RDMA_WR_WRITE && !l->options.is_uc;
+}
+
+static size_t done_leg(struct rdma_link *l, struct rdma_leg *leg, struct link_done *out, size_t n)
 {
 	struct rdma_sq *sq = &leg->sq;
 	size_t got = 0;
@@ -365,13 +373,13 @@ static size_t done_leg(struct rdma_leg *leg, struct link_done *out, size_t n)
 		struct link_done *before = got ? &out[got - 1] : NULL;
 		if (record->kind != RDMA_WR_WRITE)
 			continue;
-		if (before && before->first + before->frames == record->number && before->is_lost == record->is_lost) {
+		if (before && before->first + before->frames == record->number && before->is_lost == record->is_lost)
 			before->frames++;
-			continue;
-		}
-		if (got == n)
+		else if (got < n)
+			out[got++] = (struct link_done){.path = &leg->path->base, .first = record->number, .frames = 1, .is_lost = record->is_lost};
+		else
 			break;
-		out[got++] = (struct link_done){.path = &leg->path->base, .first = record->number, .frames = 1, .is_lost = record->is_lost};
+		l->untold--;
 	}
 	return got;
 }
@@ -381,19 +389,10 @@ size_t rdma_done(struct link *link, struct link_done *out, size_t n, uint64_t no
 	struct rdma_link *l = (struct rdma_link *)link;
 	size_t got = 0;
 
-	if (!rdma_done_is_waiting(l))
+	if (!l->untold)
 		rdma_step(l, now_ns);
-	for (uint32_t i = 0; i < l->n_paths && got < n; i++)
+	for (uint32_t i = 0; l->untold && i < l->n_paths && got < n; i++)
 		for (uint32_t k = 0; k < l->paths[i]->n_legs && got < n; k++)
-			got += done_leg(&l->paths[i]->leg[k], out + got, n - got);
+			got += done_leg(l, &l->paths[i]->leg[k], out + got, n - got);
 	return got;
-}
-
-bool rdma_done_is_waiting(const struct rdma_link *l)
-{
-	for (uint32_t i = 0; i < l->n_paths; i++)
-		for (uint32_t k = 0; k < l->paths[i]->n_legs; k++)
-			if (l->paths[i]->leg[k].sq.reported != l->paths[i]->leg[k].sq.completed)
-				return true;
-	return false;
 }
