@@ -10,6 +10,8 @@ static const struct suite_fixture *const fixtures[] = {
 	&fixture_sim_rc,
 	&fixture_emu_sim,
 	&fixture_emu_udp,
+	&fixture_rdma_rc,
+	&fixture_rdma_uc,
 };
 
 enum { SUITE_CASES_MAX = 64 };

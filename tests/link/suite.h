@@ -16,6 +16,7 @@ enum suite_needs {
 	SUITE_WRITES = 64, /* LINK_WRITES and LINK_CONNECTS */
 	SUITE_RELIABLE = 128,
 	SUITE_BREAKS = 256, /* the fixture can break a connection */
+	SUITE_BOUNDS = 512, /* an exposure's bounds hold to the byte */
 };
 enum { SUITE_BURST = 64, SUITE_PATIENCE_MS = 5000 };
 
@@ -92,6 +93,6 @@ extern const struct suite_case write_cases[];
 extern const size_t write_n_cases;
 extern const struct suite_case break_cases[];
 extern const size_t break_n_cases;
-extern const struct suite_fixture fixture_udp, fixture_sim, fixture_sim_uc, fixture_sim_rc, fixture_emu_sim, fixture_emu_udp;
+extern const struct suite_fixture fixture_udp, fixture_sim, fixture_sim_uc, fixture_sim_rc, fixture_emu_sim, fixture_emu_udp, fixture_rdma_rc, fixture_rdma_uc;
 
 #endif

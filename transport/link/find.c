@@ -73,13 +73,21 @@ static const struct link_ops *find_module(const char *name, char *why, size_t wh
 	return out;
 }
 
+/* What to install when a module does not load. */
+static const char *find_remedy(const char *name)
+{
+	if (!strcmp(name, "rdma"))
+		return "; for rdma install rdma-core's libraries (Debian: librdmacm1 libibverbs1 ibverbs-providers) and a tern built with -Drdma=enabled, or name its folder in TERN_MODULES";
+	return "";
+}
+
 static void find_unknown(const char *name, const char *why, char *error, size_t error_bytes)
 {
 	char known[128] = "";
 	size_t n = 0;
 	for (size_t i = 0; i < n_found && n < sizeof(known); i++)
 		n += (size_t)snprintf(known + n, sizeof(known) - n, "%s%s", i ? ", " : "", found[i].name);
-	snprintf(error, error_bytes, "no link for scheme \"%.32s\" (known: %s)%s%s", name, known, *why ? "; " : "", why);
+	snprintf(error, error_bytes, "no link for scheme \"%.32s\" (known: %s)%s%s%s", name, known, *why ? "; " : "", why, find_remedy(name));
 }
 
 int link_find(const char *name, const struct link_ops **out, char *error, size_t error_bytes)

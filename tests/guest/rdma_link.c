@@ -1,0 +1,356 @@
+/* The rdma link alone, two of them in one process on two devices: set-up with tokens, frames, writes, exposures, broken connections, bad input.
+ * rdma_link rc|uc [OPTIONS]. The two devices' addresses are in TERN_RDMA_FROM and TERN_RDMA_TO. Exit status 77: this machine has no device there. */
+#include <arpa/inet.h>
+#include <netinet/in.h>
+#include <sys/mman.h>
+#include "rdma_ends.h"
+
+static void frames_both_ways(void)
+{
+	struct end end[2];
+	open_both(end);
+	CU_ASSERT_EQUAL(end[0].path->connection, 1);
+	CU_ASSERT_EQUAL(end[1].path->connection, 1);
+	for (int i = 0; i < 10; i++) {
+		pass(end, i & 1, 0);
+		pass(end, i & 1, 1 + (uint32_t)i % end[0].path->lanes);
+	}
+	close_both(end);
+}
+
+static void wrong_token(void)
+{
+	struct end end[2];
+	CU_ASSERT_EQUAL_FATAL(open_link(&end[0], 0, true, 0), 0);
+	CU_ASSERT_EQUAL_FATAL(open_link(&end[1], 1, false, 0), 0);
+	CU_ASSERT_EQUAL(open_path(&end[0], NULL, 1, true), 0);
+	CU_ASSERT_EQUAL(open_path(&end[1], &end[0].link->local, 0, false), 0);
+	UNTIL(end, strstr(end[1].link->trouble, "does not expect"));
+	CU_ASSERT_FALSE(end[0].path->is_connected || end[1].path->is_connected);
+	ops->path_close(end[0].link, &end[0].path);
+	CU_ASSERT_EQUAL(open_path(&end[0], NULL, 0, true), 0);
+	UNTIL(end, end[0].path->is_connected && end[1].path->is_connected);
+	CU_ASSERT_EQUAL(end[1].path->fault, 0);
+	pass(end, 0, 0);
+	close_both(end);
+}
+
+static void writes(void)
+{
+	struct end end[2];
+	uint32_t key[2];
+
+	open_both(end);
+	for (int from = 0; from < 2; from++) {
+		uint8_t *source = map(&end[from], MEMORY, &key[0]), *to = map(&end[!from], MEMORY, &key[1]);
+		fill(source, MEMORY);
+		uint32_t bytes = is_uc ? 32 * end[from].path->max_write_bytes + 100 : MEMORY - 12345;
+		for (uint32_t i = 0; i < end[0].path->lanes + 1; i++) {
+			struct link_exposed x = expose(end, !from, to + 4096, bytes, key[1]);
+			write_run(end, from, x, (struct frame_seg){.addr = source, .bytes = bytes, .mem = key[0]}, 0xfffffff0 + 100ull * i);
+			hide(end, !from, x.id);
+			memset(to, 0, MEMORY);
+		}
+		ops->mem_unmap(end[from].link, key[0]);
+		struct link_exposed x = expose(end, !from, to, MEMORY, key[1]); /* from memory that nobody has mapped */
+		write_run(end, from, x, (struct frame_seg){.addr = source, .bytes = bytes}, 5);
+		hide(end, !from, x.id);
+		ops->mem_unmap(end[!from].link, key[1]);
+		munmap(source, MEMORY);
+		munmap(to, MEMORY);
+	}
+	close_both(end);
+}
+
+/* A peer that keeps writing with an old key: nothing lands. RC loses the connection by it and gets a new one; UC just loses the frame. */
+static void hidden_is_hidden(void)
+{
+	struct end end[2];
+	static struct frame f;
+	uint32_t key[2];
+
+	open_both(end);
+	uint8_t *source = map(&end[1], MEMORY, &key[0]), *to = map(&end[0], MEMORY, &key[1]);
+	fill(source, MEMORY);
+	struct link_exposed old = expose(end, 0, to, 65536, key[1]);
+	struct link_exposed other = expose(end, 0, to + 65536, 65536, key[1]);
+	struct frame_seg seg = {.addr = source, .bytes = 1000, .mem = key[0]};
+	hide(end, 0, old.id);
+	end[0].n_exposed = 0;
+	write_frame(&f, &end[1], &old.target, 1, &seg);
+	send_all(end, 1, &f, 1);
+	if (is_uc) {
+		struct frame_seg more = {.addr = source, .bytes = end[1].path->max_write_bytes, .mem = key[0]};
+		write_run(end, 1, other, more, 2);
+		CU_ASSERT_EQUAL(end[1].path->connection, 1);
+	} else {
+		UNTIL(end, end[1].lost == 1 && end[0].n_exposed == 1);
+		CU_ASSERT_EQUAL(end[0].exposed[0].state, LINK_BROKEN);
+		CU_ASSERT_EQUAL(end[0].exposed[0].id, other.id);
+		CU_ASSERT_EQUAL(end[0].n_in, 0);
+		UNTIL(end, end[0].path->is_connected && end[1].path->is_connected && end[1].path->connection == 2);
+		CU_ASSERT_EQUAL(end[0].path->connection, 2);
+		write_frame(&f, &end[1], &other.target, 2, &seg); /* a key of the connection before */
+		send_all(end, 1, &f, 1);
+		UNTIL(end, end[1].lost == 2);
+		CU_ASSERT_EQUAL(end[1].path->connection, 2);
+	}
+	for (int i = 0; i < 65536; i++)
+		CU_ASSERT_FATAL(to[i] == 0);
+	pass(end, 0, 0);
+	pass(end, 1, 1);
+	struct link_exposed fresh = expose(end, 0, to, 65536, key[1]);
+	write_run(end, 1, fresh, (struct frame_seg){.addr = source, .bytes = 40000, .mem = key[0]}, 3);
+	close_both(end);
+	munmap(source, MEMORY);
+	munmap(to, MEMORY);
+}
+
+/* The acceptor's path goes away in mid-traffic and comes back: what was under way is told once, exposures are broken once, then all works again. */
+static void peer_comes_back(void)
+{
+	struct end end[2];
+	static struct frame frames[BURST];
+	struct frame *list[BURST];
+	uint32_t key[2];
+
+	open_both(end);
+	uint8_t *source = map(&end[1], MEMORY, &key[0]), *to = map(&end[0], MEMORY, &key[1]), *mine = map(&end[1], MEMORY, &key[0]);
+	struct link_exposed x = expose(end, 0, to, MEMORY, key[1]), held = expose(end, 1, mine, 65536, key[0]);
+	for (uint64_t i = 0; i < BURST; i++) {
+		struct frame_seg seg = {.addr = source, .bytes = end[1].path->max_write_bytes};
+		write_frame(&frames[i], &end[1], &x.target, i, &seg);
+		list[i] = &frames[i];
+	}
+	end[1].n_exposed = 0;
+	size_t sent = ops->tx(end[1].link, list, BURST, now());
+	CU_ASSERT(sent > 0);
+	ops->path_close(end[0].link, &end[0].path);
+	memset(to, 0, MEMORY);
+	CU_ASSERT_EQUAL(open_path(&end[0], NULL, 0, true), 0);
+	UNTIL(end, end[0].path->is_connected && end[1].path->is_connected && end[1].path->connection == 2);
+	UNTIL(end, end[1].reaped == sent && (is_uc || end[1].arrived + end[1].lost == sent));
+	UNTIL(end, end[1].n_exposed == 1);
+	CU_ASSERT_EQUAL(end[1].exposed[0].state, LINK_BROKEN);
+	CU_ASSERT_EQUAL(end[1].exposed[0].id, held.id);
+	for (int i = 0; i < MEMORY; i++)
+		CU_ASSERT_FATAL(to[i] == 0);
+	free_in(&end[0]);
+	pass(end, 1, 0);
+	x = expose(end, 0, to, MEMORY, key[1]);
+	write_run(end, 1, x, (struct frame_seg){.addr = source, .bytes = end[1].path->max_write_bytes}, 100);
+	close_both(end);
+	munmap(source, MEMORY);
+	munmap(mine, MEMORY);
+	munmap(to, MEMORY);
+}
+
+static void mode_differs(void)
+{
+	struct end end[2];
+	char keep[sizeof(link_options)];
+
+	CU_ASSERT_EQUAL_FATAL(open_link(&end[0], 0, true, 0), 0);
+	memcpy(keep, link_options, sizeof(keep));
+	snprintf(link_options, sizeof(link_options), "mode=%s", is_uc ? "rc" : "uc");
+	CU_ASSERT_EQUAL_FATAL(open_link(&end[1], 1, false, 0), 0);
+	memcpy(link_options, keep, sizeof(keep));
+	CU_ASSERT_EQUAL(open_path(&end[0], NULL, 0, true), 0);
+	CU_ASSERT_EQUAL(open_path(&end[1], &end[0].link->local, 0, false), 0);
+	UNTIL(end, end[1].path->fault);
+	CU_ASSERT_EQUAL(end[1].path->fault, -TERN_EINVAL);
+	CU_ASSERT_PTR_NOT_NULL(strstr(end[1].link->trouble, "mode="));
+	close_both(end);
+}
+
+static void bad_input(void)
+{
+	struct end end[2], second;
+	char keep[sizeof(link_options)];
+	static const char *const wrong[] = {"mode=ud", "lanes=0", "lanes=99", "sq=x", "timeout=40", "odp=2", "isolation=none"};
+
+	memcpy(keep, link_options, sizeof(keep));
+	for (size_t i = 0; i < sizeof(wrong) / sizeof(wrong[0]); i++) {
+		snprintf(link_options, sizeof(link_options), "%s", wrong[i]);
+		CU_ASSERT_EQUAL(open_link(&end[0], 0, true, 0), -TERN_EINVAL);
+		CU_ASSERT_PTR_NOT_NULL(strstr(words, wrong[i]));
+	}
+	snprintf(link_options, sizeof(link_options), "dev=nonesuch7");
+	const char *host = hosts[0];
+	hosts[0] = "";
+	CU_ASSERT_EQUAL(open_link(&end[0], 0, true, 0), -TERN_EADDR);
+	CU_ASSERT_PTR_NOT_NULL(strstr(words, "nonesuch7"));
+	memcpy(link_options, keep, sizeof(keep));
+	hosts[0] = "192.0.2.77";
+	CU_ASSERT_EQUAL(open_link(&end[0], 0, true, 0), -TERN_EADDR);
+	CU_ASSERT_PTR_NOT_NULL(strstr(words, "192.0.2.77"));
+	hosts[0] = host;
+	CU_ASSERT_EQUAL_FATAL(open_link(&end[0], 0, true, 0), 0);
+	struct sockaddr_in a;
+	memcpy(&a, end[0].link->local.data, sizeof(a));
+	CU_ASSERT_EQUAL(open_link(&second, 0, true, ntohs(a.sin_port)), -TERN_EADDR);
+	CU_ASSERT_PTR_NOT_NULL(strstr(words, "in use"));
+	struct link_addr nowhere = {.bytes = 3};
+	CU_ASSERT_EQUAL(open_path(&end[0], &nowhere, 0, false), -TERN_EADDR);
+	CU_ASSERT_PTR_NULL(end[0].path);
+	uint32_t key;
+	CU_ASSERT_EQUAL(ops->path_open(end[0].link, &(struct link_path_config){.token = tokens[0], .is_acceptor = true}, &end[0].path), 0);
+	CU_ASSERT_EQUAL(ops->expose(end[0].link, end[0].path, &(struct link_expose){.addr = tokens[0], .bytes = 16, .is_write = true}, &key), -TERN_EAGAIN);
+	ops->close(&end[0].link);
+}
+
+/* Nobody listens, no address, no route: said in words, tried again, and closed at once. */
+static void nobody_there(void)
+{
+	struct end end[2] = {{0}, {0}};
+	struct sockaddr_in a = {.sin_family = AF_INET, .sin_port = htons(1), .sin_addr.s_addr = inet_addr(hosts[0])};
+	struct link_addr to = {.bytes = sizeof(a)};
+
+	CU_ASSERT_EQUAL_FATAL(open_link(&end[1], 1, false, 0), 0);
+	memcpy(to.data, &a, sizeof(a));
+	CU_ASSERT_EQUAL(open_path(&end[1], &to, 0, false), 0);
+	UNTIL(end, strstr(end[1].link->trouble, "nobody listens"));
+	CU_ASSERT_EQUAL(end[1].path->fault, 0);
+	ops->path_close(end[1].link, &end[1].path);
+	a.sin_addr.s_addr = inet_addr("192.0.2.1");
+	memcpy(to.data, &a, sizeof(a));
+	CU_ASSERT_EQUAL(open_path(&end[1], &to, 0, false), 0);
+	UNTIL(end, strstr(end[1].link->trouble, "192.0.2.1"));
+	printf("    %s\n", end[1].link->trouble);
+	ops->close(&end[1].link);
+}
+
+/* Needs locked memory of a first connection, then none more. As root the limit does not hold: the capability goes first, in a child. */
+static void memory_regions(void)
+{
+	struct end end[2];
+	uint32_t key[3];
+	struct link_exposed x;
+
+	open_both(end);
+	uint8_t *m = map(&end[0], MEMORY, &key[0]);
+	CU_ASSERT_EQUAL(ops->mem_map(end[0].link, m + 4096, 8192, &key[1]), 0);
+	CU_ASSERT_EQUAL(key[1], key[0]); /* inside: the same region */
+	CU_ASSERT_EQUAL(ops->mem_map(end[1].link, m, MEMORY, &key[2]), 0);
+	CU_ASSERT_EQUAL(key[2], key[0]); /* of the domain, not of the link */
+	ops->mem_unmap(end[0].link, key[0]);
+	ops->mem_unmap(end[1].link, key[2]);
+	x = expose(end, 0, m, 4096, key[1]);
+	hide(end, 0, x.id);
+	ops->mem_unmap(end[0].link, key[1]);
+	struct link_expose what = {.addr = m, .bytes = 4096, .is_write = true};
+	CU_ASSERT_EQUAL(ops->expose(end[0].link, end[0].path, &what, &key[1]), -TERN_EINVAL);
+	munmap(m, MEMORY);
+	CU_ASSERT_EQUAL(ops->mem_map(end[0].link, m, MEMORY, &key[0]), -TERN_ENOMEM);
+	CU_ASSERT_PTR_NOT_NULL(strstr(end[0].link->trouble, "cannot be registered"));
+	close_both(end);
+}
+
+static void many_exposures(void)
+{
+	enum { N = 2000, STEP = 1024 };
+	struct end end[2];
+	uint32_t key, ids[N];
+	size_t shown = 0, hidden = 0;
+
+	open_both(end);
+	uint8_t *m = map(&end[0], N * STEP, &key);
+	uint64_t begin = now();
+	for (int i = 0; i < N; i++) {
+		struct link_expose what = {.addr = m + i * STEP, .bytes = STEP, .mem = key, .is_write = true, .ref = (uint64_t)i};
+		CU_ASSERT_EQUAL_FATAL(ops->expose(end[0].link, end[0].path, &what, &ids[i]), 0);
+	}
+	for (uint64_t until = now() + PATIENCE_MS * 1000000ull; hidden < N && now() < until; doze(end)) {
+		step(&end[0]);
+		step(&end[1]);
+		for (size_t i = 0; i < end[0].n_exposed; i++) {
+			struct link_exposed *x = &end[0].exposed[i];
+			CU_ASSERT_FATAL(x->ref < N && ids[x->ref] == x->id);
+			if (x->state == LINK_EXPOSED)
+				ops->hide(end[0].link, x->id);
+			shown += x->state == LINK_EXPOSED;
+			hidden += x->state == LINK_HIDDEN;
+		}
+		end[0].n_exposed = 0;
+	}
+	CU_ASSERT_EQUAL(shown, N);
+	CU_ASSERT_EQUAL(hidden, N);
+	printf("    %d exposed and hidden: %.1f us each\n", N, (double)(now() - begin) / 1000 / N);
+	ops->mem_unmap(end[0].link, key);
+	close_both(end);
+	munmap(m, N * STEP);
+}
+
+/* A receiver that does not look for a while: UC loses what does not fit, RC waits or connects anew; afterwards all works. */
+static void sleepy_receiver(void)
+{
+	enum { N = 3000 };
+	static struct frame frames[N];
+	static uint8_t memory[600];
+	struct end end[2];
+	size_t got = 0, sent = 0;
+	struct frame *back[BURST];
+
+	open_both(end);
+	for (int i = 0; i < N; i++)
+		bytes_frame(&frames[i], end[1].path, memory, 600, 1);
+	for (uint64_t until = now() + 300000000; sent < N && now() < until;) {
+		struct frame *f = &frames[sent];
+		sent += ops->tx(end[1].link, &f, 1, now());
+		ops->reap(end[1].link, back, BURST, now());
+	}
+	CU_ASSERT(sent > 1000);
+	for (uint64_t until = now() + 500000000; got < sent && now() < until; doze(end)) {
+		step(&end[0]);
+		step(&end[1]);
+		got += end[0].n_in;
+		free_in(&end[0]);
+	}
+	printf("    %zu sent, %zu received, connection %u\n", sent, got, end[1].path->connection);
+	UNTIL(end, end[0].path->is_connected && end[1].path->is_connected);
+	CU_ASSERT(is_uc || got == sent || end[1].path->connection > 1);
+	for (int i = 0; i < 4; i++)
+		pass(end, i & 1, 0);
+	close_both(end);
+}
+
+static const struct unit_case cases[] = {
+	{"frames_both_ways", frames_both_ways}, {"wrong_token", wrong_token},	  {"writes", writes},		  {"hidden_is_hidden", hidden_is_hidden},
+	{"peer_comes_back", peer_comes_back},	{"mode_differs", mode_differs},	  {"bad_input", bad_input},	  {"nobody_there", nobody_there},
+	{"memory_regions", memory_regions},	{"many_exposures", many_exposures},
+	{"sleepy_receiver", sleepy_receiver},
+};
+
+int main(int argc, char **argv)
+{
+	struct end probe;
+	struct unit_case all[32];
+	enum { N = sizeof(cases) / sizeof(cases[0]) };
+
+	setbuf(stdout, NULL);
+	if (argc < 2 || (strcmp(argv[1], "rc") && strcmp(argv[1], "uc"))) {
+		printf("usage: rdma_link rc|uc [OPTIONS]\n");
+		return 2;
+	}
+	is_uc = !strcmp(argv[1], "uc");
+	hosts[0] = getenv("TERN_RDMA_TO") ? getenv("TERN_RDMA_TO") : hosts[0];
+	hosts[1] = getenv("TERN_RDMA_FROM") ? getenv("TERN_RDMA_FROM") : hosts[1];
+	snprintf(link_options, sizeof(link_options), "mode=%s%s%s", argv[1], argc > 2 ? "&" : "", argc > 2 ? argv[2] : "");
+	if (link_find("rdma", &ops, words, sizeof(words))) {
+		printf("skip: %s\n", words);
+		return 77;
+	}
+	if (getenv("TERN_RDMA_SERVE"))
+		return fault_serve((uint16_t)atoi(getenv("TERN_RDMA_SERVE")));
+	if (open_link(&probe, 0, true, 0)) {
+		printf("skip: %s\n", words);
+		return 77;
+	}
+	ops->close(&probe.link);
+	random_state = unit_seed() * 2654435761u + 1;
+	memcpy(all, cases, sizeof(cases));
+	memcpy(all + N, fault_cases, fault_n_cases * sizeof(all[0]));
+	int failed = unit_main(argv[1], all, N + fault_n_cases);
+	printf("fact rdma %s: the slowest path_close took %.1f ms\n", argv[1], (double)slowest_close_ns / 1e6);
+	return failed;
+}

@@ -1,0 +1,398 @@
+/* Sending: frames become work requests, a list of them one post; completions give room, frames (UC) and arrivals (`done`, RC) back. Called through
+ * link_rdma_ops and by path.c. Each send queue is a ring of records: [reported, completed) is to be told, [completed, head) is under way. */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include "link/rdma/rdma.h"
+
+int rdma_sq_open(struct rdma_sq *sq, uint32_t depth)
+{
+	sq->wr = calloc(depth, sizeof(*sq->wr));
+	sq->depth = sq->wr ? depth : 0;
+	return sq->wr ? 0 : -1;
+}
+
+void rdma_sq_close(struct rdma_sq *sq)
+{
+	free(sq->wr);
+	memset(sq, 0, sizeof(*sq));
+}
+
+bool rdma_sq_has_room(const struct rdma_sq *sq)
+{
+	return sq->head - sq->reported < sq->depth;
+}
+
+static struct rdma_wr *sq_at(struct rdma_sq *sq, uint32_t index)
+{
+	return &sq->wr[index & (sq->depth - 1)];
+}
+
+static void tx_give_back(struct rdma_link *l, struct frame *f)
+{
+	l->back[l->back_head++ & (RDMA_TAKEN_MAX - 1)] = f;
+}
+
+/* Contiguous room in the send ring; behind the end it goes on at the start. */
+static uint8_t *ring_take(struct rdma_sq *sq, uint32_t bytes)
+{
+	uint64_t head = sq->ring_head;
+	if (bytes > sq->ring_bytes)
+		return NULL;
+	if (head % sq->ring_bytes + bytes > sq->ring_bytes)
+		head += sq->ring_bytes - head % sq->ring_bytes;
+	if (head + bytes - sq->ring_tail > sq->ring_bytes)
+		return NULL;
+	sq->ring_head = head + bytes;
+	return sq->ring + head % sq->ring_bytes;
+}
+
+static uint32_t tx_sges(struct ibv_sge *sge, const struct frame *f, uint32_t first)
+{
+	uint32_t n = 0;
+	for (uint32_t i = first; i < f->segs; i++)
+		if (f->seg[i].bytes)
+			sge[n++] = (struct ibv_sge){.addr = (uintptr_t)f->seg[i].addr, .length = f->seg[i].bytes};
+	return n;
+}
+
+static uint64_t tx_bytes(const struct frame *f, uint32_t first)
+{
+	uint64_t bytes = 0;
+	for (uint32_t i = first; i < f->segs; i++)
+		bytes += f->seg[i].bytes;
+	return bytes;
+}
+
+/* Payload of a frame with a target: all segments, or those behind an unused first one. */
+static uint32_t tx_first(const struct frame *f)
+{
+	return tx_bytes(f, 0) == f->payload_bytes ? 0 : 1;
+}
+
+/* By copy, into the work request itself or into the send ring. */
+static bool tx_copy(struct rdma_leg *leg, const struct frame *f, uint32_t first, struct ibv_send_wr *wr)
+{
+	uint32_t bytes = (uint32_t)tx_bytes(f, first);
+
+	wr->num_sge = (int)tx_sges(wr->sg_list, f, first);
+	if (bytes <= leg->inline_bytes && (uint32_t)wr->num_sge <= leg->max_sge) {
+		wr->send_flags |= IBV_SEND_INLINE;
+		return true;
+	}
+	uint8_t *to = ring_take(&leg->sq, bytes);
+	if (!to)
+		return false;
+	*wr->sg_list = (struct ibv_sge){.addr = (uintptr_t)to, .length = bytes, .lkey = leg->sq.ring_lkey};
+	wr->num_sge = 1;
+	for (uint32_t i = first; i < f->segs; i++) {
+		if (!f->seg[i].bytes)
+			continue;
+		memcpy(to, f->seg[i].addr, f->seg[i].bytes);
+		to += f->seg[i].bytes;
+	}
+	return true;
+}
+
+static struct ibv_mr *tx_region(struct rdma_link *l, struct rdma_port *port, uint32_t key, const struct ibv_sge *sge)
+{
+	uint8_t *addr = (uint8_t *)(uintptr_t)sge->addr;
+	uint32_t at = key & (RDMA_LKEYS - 1), wraps = rdma_region_wraps(l->domain);
+
+	if (port->lkey_wraps != wraps)
+		memset(port->lkey, 0, sizeof(port->lkey));
+	port->lkey_wraps = wraps;
+	struct ibv_mr *mr = key && port->lkey[at].key == key ? port->lkey[at].mr : NULL;
+	if (mr && addr >= (uint8_t *)mr->addr && addr + sge->length <= (uint8_t *)mr->addr + mr->length)
+		return mr;
+	mr = key ? rdma_region_mr(l->domain, port->device, key, addr, sge->length) : NULL;
+	if (mr) {
+		port->lkey[at].key = key;
+		port->lkey[at].mr = mr;
+	}
+	return mr ? mr : rdma_region_mr(l->domain, port->device, 0, addr, sge->length);
+}
+
+/* Registers the pieces that no region holds, for this request alone: longer would outlive the memory. Rows of one tensor make one region. */
+static bool tx_adhoc(struct rdma_leg *leg, struct rdma_wr *record, struct ibv_send_wr *wr)
+{
+	struct rdma_link *l = (struct rdma_link *)leg->path->base.link;
+	uint64_t begin = UINT64_MAX, end = 0;
+	char why[256] = "";
+
+	for (int i = 0; i < wr->num_sge; i++) {
+		const struct ibv_sge *sge = &wr->sg_list[i];
+		if (sge->lkey)
+			continue;
+		begin = sge->addr < begin ? sge->addr : begin;
+		end = sge->addr + sge->length > end ? sge->addr + sge->length : end;
+	}
+	if (rdma_region_get(l->domain, (void *)(uintptr_t)begin, end - begin, &record->adhoc, why, sizeof(why)))
+		goto fail;
+	struct ibv_mr *mr = rdma_region_mr(l->domain, leg->path->port->device, record->adhoc, (uint8_t *)(uintptr_t)begin, end - begin);
+	if (!mr)
+		goto fail;
+	for (int i = 0; i < wr->num_sge; i++)
+		if (!wr->sg_list[i].lkey)
+			wr->sg_list[i].lkey = mr->lkey;
+	return true;
+fail:
+	rdma_path_fail(leg->path, "memory of a send: %s", why);
+	return false;
+}
+
+static bool tx_lkeys(struct rdma_leg *leg, const struct frame *f, struct rdma_wr *record, struct ibv_send_wr *wr)
+{
+	struct rdma_link *l = (struct rdma_link *)leg->path->base.link;
+	uint32_t missing = 0, first = tx_first(f);
+	int n = 0;
+
+	for (uint32_t i = first; i < f->segs; i++) {
+		if (!f->seg[i].bytes)
+			continue;
+		struct ibv_mr *mr = tx_region(l, leg->path->port, f->seg[i].mem, &wr->sg_list[n]);
+		wr->sg_list[n++].lkey = mr ? mr->lkey : 0;
+		missing += !mr;
+	}
+	if (!missing && (uint32_t)n <= leg->max_sge)
+		return true;
+	if (f->payload_bytes <= RDMA_FRAME_BYTES)
+		return tx_copy(leg, f, first, wr);
+	return tx_adhoc(leg, record, wr);
+}
+
+/* @return false: no room now */
+static bool tx_write(struct rdma_leg *leg, struct frame *f, struct rdma_wr *record, struct ibv_send_wr *wr)
+{
+	struct rdma_link *l = (struct rdma_link *)leg->path->base.link;
+
+	record->kind = RDMA_WR_WRITE;
+	record->number = f->number;
+	record->frame = l->options.is_uc ? f : NULL;
+	record->is_posted = f->target.connection == (uint8_t)leg->path->base.connection;
+	record->is_lost = !record->is_posted;
+	if (record->is_lost)
+		return true;
+	wr->opcode = IBV_WR_RDMA_WRITE_WITH_IMM;
+	wr->imm_data = htonl((uint32_t)f->number);
+	wr->wr.rdma.remote_addr = f->target.addr;
+	wr->wr.rdma.rkey = f->target.key;
+	wr->num_sge = (int)tx_sges(wr->sg_list, f, tx_first(f));
+	if (f->payload_bytes <= leg->inline_bytes)
+		return tx_copy(leg, f, tx_first(f), wr);
+	return tx_lkeys(leg, f, record, wr);
+}
+
+static struct rdma_leg *tx_leg(const struct frame *f)
+{
+	struct rdma_path *p = (struct rdma_path *)f->path;
+	uint32_t lane = f->is_write ? f->target.lane : f->lane;
+
+	if (!p->base.is_connected || p->is_failing)
+		return NULL;
+	if (!f->is_write && f->wire_bytes > RDMA_LANE_FRAME_BYTES)
+		lane = 0;
+	if (lane > p->base.lanes || (f->is_write && !lane))
+		return &p->leg[0];
+	return lane ? rdma_path_out(p, lane) : &p->leg[0];
+}
+
+/* Fills the next record and its work request. A frame that this path can never carry is lost on the way. */
+static bool tx_build(struct rdma_leg *leg, struct frame *f, struct ibv_send_wr *wr)
+{
+	struct rdma_path *p = leg->path;
+	struct rdma_sq *sq = &leg->sq;
+	struct rdma_wr *record = sq_at(sq, sq->head);
+	uint64_t ring_head = sq->ring_head;
+	struct ibv_sge *sge = wr->sg_list;
+	bool ok;
+
+	*record = (struct rdma_wr){.kind = RDMA_WR_BYTES, .is_posted = true};
+	*wr = (struct ibv_send_wr){.wr_id = (uint64_t)1 << 63 | (uint64_t)leg->index << 32 | sq->head, .sg_list = sge, .opcode = IBV_WR_SEND};
+	if (f->is_write && leg->index) {
+		ok = tx_write(leg, f, record, wr);
+	} else if (f->is_write || f->wire_bytes > p->base.max_frame_bytes) {
+		*record = (struct rdma_wr){.kind = f->is_write ? RDMA_WR_WRITE : RDMA_WR_BYTES, .number = f->number, .is_lost = true};
+		record->frame = ((struct rdma_link *)p->base.link)->options.is_uc && f->is_write ? f : NULL;
+		p->base.link->tx_dropped++;
+		ok = true;
+	} else {
+		ok = tx_copy(leg, f, 0, wr);
+	}
+	if (!ok) {
+		sq->ring_head = ring_head;
+		if (record->adhoc)
+			rdma_region_put(((struct rdma_link *)p->base.link)->domain, record->adhoc);
+	}
+	record->ring_end = sq->ring_head;
+	return ok;
+}
+
+static void tx_over(struct rdma_leg *leg, struct rdma_wr *record)
+{
+	struct rdma_link *l = (struct rdma_link *)leg->path->base.link;
+
+	leg->sq.ring_tail = record->ring_end;
+	l->untold += record->kind == RDMA_WR_WRITE && !l->options.is_uc;
+	if (record->adhoc)
+		rdma_region_put(l->domain, record->adhoc);
+	record->adhoc = 0;
+	if (record->frame)
+		tx_give_back(l, record->frame);
+	record->frame = NULL;
+}
+
+/* What of the records from `completed` on was never posted is over as soon as everything before it is. */
+static void sq_advance(struct rdma_leg *leg)
+{
+	struct rdma_link *l = (struct rdma_link *)leg->path->base.link;
+	struct rdma_sq *sq = &leg->sq;
+
+	while (sq->completed != sq->head && !sq_at(sq, sq->completed)->is_posted)
+		tx_over(leg, sq_at(sq, sq->completed++));
+	while (sq->reported != sq->completed && (l->options.is_uc || sq_at(sq, sq->reported)->kind != RDMA_WR_WRITE))
+		sq->reported++;
+}
+
+/* Consecutive frames of one queue pair: one list of work requests, one post. @return how many were taken */
+static size_t tx_run(struct rdma_link *l, struct frame *const *frames, size_t n)
+{
+	struct rdma_leg *leg = tx_leg(frames[0]);
+	struct rdma_sq *sq = leg ? &leg->sq : NULL;
+	struct ibv_send_wr *bad = NULL, *last = NULL, *first = NULL, **link = &first;
+	uint32_t begin = sq ? sq->head : 0, posted = 0;
+	size_t taken = 0;
+
+	for (; leg && taken < n && taken < RDMA_BATCH && tx_leg(frames[taken]) == leg && rdma_sq_has_room(sq); taken++) {
+		struct ibv_send_wr *wr = &l->wr[posted];
+		wr->sg_list = l->sge[posted];
+		if (!tx_build(leg, frames[taken], wr))
+			break;
+		if (sq_at(sq, sq->head++)->is_posted) {
+			*link = last = wr;
+			link = &wr->next;
+			posted++;
+			if (++sq->since_signal >= RDMA_SIGNAL_EVERY) {
+				wr->send_flags |= IBV_SEND_SIGNALED;
+				sq->since_signal = 0;
+			}
+		}
+	}
+	if (last) {
+		last->send_flags |= IBV_SEND_SIGNALED;
+		last->next = NULL;
+		sq->since_signal = 0;
+		int err = ibv_post_send(leg->qp, first, &bad);
+		if (err) /* never below its depth, unless the queue pair has failed: the connection ends, and with it these are lost */
+			rdma_path_fail(leg->path, "queue pair %u takes no more: %s", leg->index, strerror(err));
+		l->base.tx_calls++;
+	}
+	for (size_t i = 0; i < taken; i++) {
+		struct rdma_wr *record = sq_at(sq, begin + (uint32_t)i);
+		if (!record->frame)
+			tx_give_back(l, frames[i]);
+		l->base.tx_frames += record->is_posted;
+		l->base.tx_bytes += record->is_posted ? (frames[i]->is_write ? frames[i]->payload_bytes : frames[i]->wire_bytes) : 0;
+	}
+	l->taken += (uint32_t)taken;
+	if (leg)
+		sq_advance(leg);
+	return taken;
+}
+
+size_t rdma_tx(struct link *link, struct frame *const *frames, size_t n, uint64_t now_ns)
+{
+	struct rdma_link *l = (struct rdma_link *)link;
+	size_t taken = 0, got, room = RDMA_TAKEN_MAX - l->taken;
+
+	(void)now_ns;
+	n = n < room ? n : room;
+	while (taken < n && (got = tx_run(l, frames + taken, n - taken)))
+		taken += got;
+	return taken;
+}
+
+size_t rdma_reap(struct link *link, struct frame **out, size_t n, uint64_t now_ns)
+{
+	struct rdma_link *l = (struct rdma_link *)link;
+	size_t got = 0;
+
+	rdma_step(l, now_ns);
+	while (got < n && l->back_tail != l->back_head)
+		out[got++] = l->back[l->back_tail++ & (RDMA_TAKEN_MAX - 1)];
+	l->taken -= (uint32_t)got;
+	return got;
+}
+
+/* A completion covers everything before it: one queue pair completes in order. */
+void rdma_tx_completed(struct rdma_leg *leg, uint32_t index)
+{
+	struct rdma_sq *sq = &leg->sq;
+
+	while ((int32_t)(index - sq->completed) >= 0 && sq->completed != sq->head) {
+		struct rdma_wr *record = sq_at(sq, sq->completed++);
+		tx_over(leg, record);
+		if (record->kind == RDMA_WR_BIND || record->kind == RDMA_WR_HIDE)
+			rdma_expose_completed(leg, record);
+	}
+	sq_advance(leg);
+	if (leg->waiting)
+		rdma_expose_flush(leg);
+}
+
+void rdma_tx_lost(struct rdma_leg *leg)
+{
+	struct rdma_sq *sq = &leg->sq;
+
+	while (sq->completed != sq->head) {
+		struct rdma_wr *record = sq_at(sq, sq->completed++);
+		tx_over(leg, record);
+		record->is_lost = true;
+	}
+	sq->since_signal = 0;
+	sq_advance(leg);
+}
+
+/* What of a closed path was not told yet never is. */
+void rdma_tx_forget(struct rdma_leg *leg)
+{
+	struct rdma_link *l = (struct rdma_link *)leg->path->base.link;
+	struct rdma_sq *sq = &leg->sq;
+
+	for (; sq->reported != sq->completed; sq->reported++)
+		l->untold -= sq_at(sq, sq->reported)->kind == RDMA_WR_WRITE && !l->options.is_uc;
+}
+
+static size_t done_leg(struct rdma_link *l, struct rdma_leg *leg, struct link_done *out, size_t n)
+{
+	struct rdma_sq *sq = &leg->sq;
+	size_t got = 0;
+
+	for (; sq->reported != sq->completed; sq->reported++) {
+		const struct rdma_wr *record = sq_at(sq, sq->reported);
+		struct link_done *before = got ? &out[got - 1] : NULL;
+		if (record->kind != RDMA_WR_WRITE)
+			continue;
+		if (before && before->first + before->frames == record->number && before->is_lost == record->is_lost)
+			before->frames++;
+		else if (got < n)
+			out[got++] = (struct link_done){.path = &leg->path->base, .first = record->number, .frames = 1, .is_lost = record->is_lost};
+		else
+			break;
+		l->untold--;
+	}
+	return got;
+}
+
+size_t rdma_done(struct link *link, struct link_done *out, size_t n, uint64_t now_ns)
+{
+	struct rdma_link *l = (struct rdma_link *)link;
+	size_t got = 0;
+
+	if (!l->untold)
+		rdma_step(l, now_ns);
+	for (uint32_t i = 0; l->untold && i < l->n_paths && got < n; i++)
+		for (uint32_t k = 0; k < l->paths[i]->n_legs && got < n; k++)
+			got += done_leg(l, &l->paths[i]->leg[k], out + got, n - got);
+	return got;
+}
