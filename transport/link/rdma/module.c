@@ -375,11 +375,15 @@ static void rdma_disarm(struct rdma_link *l)
 	struct ibv_cq *cq;
 	void *context;
 
-	for (uint32_t i = 0; i < l->n_ports; i++)
-		for (int n = 0; n < RDMA_EVENTS_MAX && !ibv_get_cq_event(l->port[i].channel, &cq, &context); n++) {
+	for (uint32_t i = 0; i < l->n_ports; i++) {
+		uint32_t armed = 0; /* no more events than queues that are armed: a look that must fail costs a system call as well */
+		for (uint32_t k = 0; k < l->n_paths; k++)
+			armed += l->paths[k]->port == &l->port[i] && l->paths[k]->cq_armed;
+		for (; armed && !ibv_get_cq_event(l->port[i].channel, &cq, &context); armed--) {
 			((struct rdma_path *)context)->cq_armed = false;
 			ibv_ack_cq_events(cq, 1);
 		}
+	}
 	l->is_armed = false;
 }
 
@@ -391,13 +395,15 @@ void rdma_step(struct rdma_link *l, uint64_t now_ns)
 	l->step_ns = now_ns;
 	if (l->is_armed)
 		rdma_disarm(l);
-	if (l->looks_cm || now_ns - l->cm_ns >= RDMA_CM_PERIOD_NS) {
-		l->looks_cm = false;
+	uint64_t before = l->completions;
+	for (uint32_t i = 0; i < l->n_paths; i++)
+		rdma_path_step(l->paths[i], now_ns);
+	/* what woke the loop was not the manager if there are completions; if it was as well, its descriptor is still readable the next time */
+	if ((l->looks_cm && l->completions == before) || now_ns - l->cm_ns >= RDMA_CM_PERIOD_NS) {
 		l->cm_ns = now_ns;
 		rdma_cm_events(l, now_ns);
 	}
-	for (uint32_t i = 0; i < l->n_paths; i++)
-		rdma_path_step(l->paths[i], now_ns);
+	l->looks_cm = false;
 	for (uint32_t i = 0; i < l->n_ports; i++) {
 		if (l->port[i].frames && l->port[i].frames->idle)
 			rdma_rq_post(l->port[i].frames);
@@ -421,8 +427,9 @@ static void rdma_wait(struct link *link, bool armed, struct link_wait *out)
 {
 	struct rdma_link *l = (struct rdma_link *)link;
 
-	*out = (struct link_wait){.fd = l->epoll, .deadline_ns = UINT64_MAX};
+	*out = (struct link_wait){.fd = l->epoll, .is_same = l->fd_said, .deadline_ns = UINT64_MAX};
 	if (armed) {
+		l->fd_said = true;
 		for (uint32_t i = 0; i < l->n_paths; i++) {
 			struct rdma_path *p = l->paths[i];
 			if (!p->cq)

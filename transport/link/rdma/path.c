@@ -199,6 +199,7 @@ void rdma_path_poll(struct rdma_path *p)
 		int n = ibv_poll_cq(p->cq, RDMA_BATCH, wc);
 		for (int i = 0; i < n; i++)
 			path_completion(p, &wc[i]);
+		((struct rdma_link *)p->base.link)->completions += n > 0 ? (uint64_t)n : 0;
 		if (n < RDMA_BATCH)
 			break;
 	}

@@ -72,7 +72,7 @@ struct rdma_recv {
 	struct rdma_path *path;
 	uint8_t *data;
 	uint32_t bytes, imm;
-	uint8_t state;
+	uint8_t state, lane;
 	bool is_placed;
 };
 
@@ -215,7 +215,9 @@ struct rdma_link {
 	struct rdma_cm_id *listener;
 	int epoll;
 	bool is_armed;  /* wait has armed completion queues: their events are to be taken */
-	bool looks_cm;  /* look for events of the connection manager in the next step */
+	bool looks_cm;  /* look for events of the connection manager in the next step that finds no completion */
+	bool fd_said;
+	uint64_t completions;
 	uint64_t cm_ns; /* last look */
 	uint64_t step_ns;
 	struct rdma_port port[RDMA_PORTS_MAX];

@@ -261,6 +261,7 @@ static size_t tx_run(struct rdma_link *l, struct frame *const *frames, size_t n)
 	struct rdma_sq *sq = leg ? &leg->sq : NULL;
 	struct ibv_send_wr *bad = NULL, *last = NULL, *first = NULL, **link = &first;
 	uint32_t begin = sq ? sq->head : 0, posted = 0;
+	bool tell = false; /* somebody waits for the completion: frames of bytes are copied and given back, theirs wakes for nothing */
 	size_t taken = 0;
 
 	for (; leg && taken < n && taken < RDMA_BATCH && tx_leg(frames[taken]) == leg && rdma_sq_has_room(sq); taken++) {
@@ -272,6 +273,7 @@ static size_t tx_run(struct rdma_link *l, struct frame *const *frames, size_t n)
 			*link = last = wr;
 			link = &wr->next;
 			posted++;
+			tell |= sq_at(sq, sq->head - 1)->kind != RDMA_WR_BYTES;
 			if (++sq->since_signal >= RDMA_SIGNAL_EVERY) {
 				wr->send_flags |= IBV_SEND_SIGNALED;
 				sq->since_signal = 0;
@@ -279,9 +281,11 @@ static size_t tx_run(struct rdma_link *l, struct frame *const *frames, size_t n)
 		}
 	}
 	if (last) {
-		last->send_flags |= IBV_SEND_SIGNALED;
 		last->next = NULL;
-		sq->since_signal = 0;
+		if (tell || sq->ring_head - sq->ring_tail > sq->ring_bytes / 2) {
+			last->send_flags |= IBV_SEND_SIGNALED;
+			sq->since_signal = 0;
+		}
 		int err = ibv_post_send(leg->qp, first, &bad);
 		if (err) /* never below its depth, unless the queue pair has failed: the connection ends, and with it these are lost */
 			rdma_path_fail(leg->path, "queue pair %u takes no more: %s", leg->index, strerror(err));
