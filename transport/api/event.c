@@ -8,7 +8,7 @@
 #include "base/clock.h"
 #include "base/err.h"
 
-enum { WAIT_SPINS = 8 }; /* looks before a sleep: what just left may be answered at once; more would cost a peer on the same core its turn */
+enum { WAIT_SPINS = 1 }; /* looks before a sleep: what just left may be answered at once; more would cost a peer on the same core its turn */
 
 static size_t event_take(tern_ep *ep, tern_event *events, size_t n)
 {
