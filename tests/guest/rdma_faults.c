@@ -16,8 +16,8 @@ static bool line(bool is_dead)
 	char text[160];
 	if (access("/sys/class/net/v0", F_OK) || access("/sys/class/net/v1", F_OK) || strcmp(hosts[0], "10.9.0.2"))
 		return false;
-	snprintf(text, sizeof(text), "PATH=$PATH:/usr/sbin:/sbin; for i in v0 v1; do tc qdisc %s dev $i root %s || exit 1; done", is_dead ? "add" : "del",
-	         is_dead ? "netem loss 100%" : "");
+	snprintf(text, sizeof(text), "PATH=$PATH:/usr/sbin:/sbin; for i in v0 v1; do tc qdisc %s dev $i root %s || exit 1; done",
+	        is_dead ? "add" : "del", is_dead ? "netem loss 100%" : "");
 	return system(text) == 0;
 }
 

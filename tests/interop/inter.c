@@ -194,10 +194,26 @@ static uint16_t inter_port(tern_ep *ep)
 	return (uint16_t)atoi(colon + 1);
 }
 
+/* With TERN_TEST_RDMA (options of the rdma link, as mode=uc) every case runs over the two devices of tests/guest instead, which are private always. */
+void inter_address(char *text, size_t bytes, const char *host, uint16_t port, const char *query)
+{
+	const char *rdma = getenv("TERN_TEST_RDMA"), *to = getenv("TERN_RDMA_TO");
+	if (!rdma || !to || strcmp(host, "127.0.0.1")) {
+		snprintf(text, bytes, "udp://%s:%u%s", host, port, query);
+		return;
+	}
+	bool is_private = strstr(query, "private=1") != NULL;
+	snprintf(text, bytes, "rdma://%s:%u%s%s%s%s", to, port, query,
+	        is_private ? "&"
+	        : *query   ? "&private=1&"
+	                   : "?private=1&",
+	        port ? "dev=rxe0&" : "dev=rxe1&", rdma);
+}
+
 void inter_listen(struct inter_node *n, const char *host, const char *query)
 {
 	char text[512];
-	snprintf(text, sizeof(text), "udp://%s:0%s", host, query);
+	inter_address(text, sizeof(text), host, 0, query);
 	int err = tern_listen(n->ep, text);
 	if (err)
 		inter_fail(__FILE__, __LINE__, "tern_listen %s: %d %s", text, err, inter_detail(n, 0));
@@ -209,7 +225,7 @@ tern_peer inter_connect(struct inter_node *n, const char *host, uint16_t port, c
 {
 	char text[512];
 	tern_peer peer = 0;
-	snprintf(text, sizeof(text), "udp://%s:%u%s", host, port, query);
+	inter_address(text, sizeof(text), host, port, query);
 	int err = tern_connect_text(n->ep, text, NULL, &peer);
 	if (err)
 		inter_fail(__FILE__, __LINE__, "tern_connect_text %s: %d %s", text, err, inter_detail(n, 0));

@@ -53,12 +53,14 @@ uint64_t inter_now_ns(void);
 tern_config inter_config(void);
 void inter_open(struct inter_node *n, const tern_config *config);
 void inter_close(struct inter_node *n);
-/** Listens on `host` ("127.0.0.1", "[::1]") at any port; `query` is "" or "?private=1". */
+/** Listens on `host` ("127.0.0.1", which TERN_TEST_RDMA changes into an RDMA device; "[::1]") at any port; `query` is "" or "?private=1". */
 void inter_listen(struct inter_node *n, const char *host, const char *query);
 /** Opens both, connects a to b, waits for both CONNECTED. `flags` of tern_config. */
 void inter_pair(struct inter_pair *p, const char *query, uint32_t flags);
 void inter_pair_with(struct inter_pair *p, const char *host, const char *query, const tern_config *config);
 void inter_pair_close(struct inter_pair *p);
+/** The text address behind inter_listen and inter_connect; port 0: to listen. */
+void inter_address(char *text, size_t bytes, const char *host, uint16_t port, const char *query);
 /** Connects to a port of this host. */
 tern_peer inter_connect(struct inter_node *n, const char *host, uint16_t port, const char *query);
 

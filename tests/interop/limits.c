@@ -155,8 +155,8 @@ static void too_many_peers(void)
 	inter_open(&far, NULL);
 	inter_listen(&far, "127.0.0.1", "");
 	inter_open(&n, &c);
-	char text[64];
-	snprintf(text, sizeof(text), "udp://127.0.0.1:%u", far.port);
+	char text[512];
+	inter_address(text, sizeof(text), "127.0.0.1", far.port, "");
 	for (int i = 0; i < 2; i++)
 		CHECK_EQ(tern_connect_text(n.ep, text, NULL, &peer[i]), 0);
 	CHECK_EQ(tern_connect_text(n.ep, text, NULL, &peer[2]), -TERN_ELIMIT);
@@ -193,8 +193,8 @@ static void come_and_go(void)
 		CHECK_EQ(inter_await(&far, TERN_EV_PEER_CLOSED, 0).status, 0);
 	}
 	/* a listener's port is free again when its endpoint is closed */
-	char text[64];
-	snprintf(text, sizeof(text), "udp://127.0.0.1:%u", far.port);
+	char text[512];
+	inter_address(text, sizeof(text), "127.0.0.1", far.port, "");
 	for (int i = 0; i < 70; i++) {
 		tern_ep *ep;
 		CHECK_EQ(tern_ep_close(&far.ep), 0);

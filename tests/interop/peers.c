@@ -300,8 +300,10 @@ static void survivor(struct inter_node *n, struct inter_child *child, int sig, b
 	CHECK_EQ(e.peer, peer);
 	CHECK_SAYS(inter_detail(n, peer), "nothing was heard");
 	CHECK_EQ(inter_await(n, TERN_EV_RECV, r).status, -TERN_EPEER);
-	for (int i = 0; busy && i < 2; i++)
-		CHECK_EQ(inter_await(n, TERN_EV_SEND, s[i]).status, -TERN_EPEER);
+	for (int i = 0; busy && i < 2; i++) {
+		int status = inter_await(n, TERN_EV_SEND, s[i]).status;
+		CHECK(status == -TERN_EPEER || (!status && getenv("TERN_TEST_RDMA"))); /* its network card goes on placing and acknowledging */
+	}
 	CHECK_EQ(n->events, 0);
 	free(big);
 }

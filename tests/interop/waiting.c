@@ -164,8 +164,8 @@ static void two_waiters(void)
 	near_ep[0] = near_node.ep;
 	CHECK_EQ(tern_ep_open(near_node.ctx, &near_ep[1]), 0);
 	for (int k = 0; k < 2; k++) {
-		char text[64];
-		snprintf(text, sizeof(text), "udp://127.0.0.1:%u", far_node.port);
+		char text[512];
+		inter_address(text, sizeof(text), "127.0.0.1", far_node.port, "");
 		CHECK_EQ(tern_connect_text(near_ep[k], text, NULL, &near_peer[k]), 0);
 		do
 			CHECK_EQ(tern_wait(near_ep[k], &e, 1, 10000000000ull, &got), 0);
@@ -386,7 +386,7 @@ static void quiet_child(int fd)
 	c.peer_timeout_ns = 500000000;
 	inter_open(&n, &c);
 	inter_listen(&n, "127.0.0.1", "");
-	snprintf(text, sizeof(text), "udp://127.0.0.1:%u", n.port);
+	inter_address(text, sizeof(text), "127.0.0.1", n.port, "");
 	CHECK_EQ(tern_listen(n.ep, text), -TERN_EADDR);
 	CHECK_EQ(tern_listen(n.ep, "nonsense"), -TERN_EADDR);
 	inter_connect(&n, "127.0.0.1", 1, "");

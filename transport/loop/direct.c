@@ -32,6 +32,8 @@ static void direct_connection(struct loop_path *path, uint64_t now_ns)
 	if (now == path->connection)
 		return;
 	path->connection = now;
+	path->pp.is_broken = !now;
+	peer_owe(&path->peer->peer, now_ns);
 	loop_activate(path);
 	if (!path->direct)
 		return;

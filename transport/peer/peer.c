@@ -231,7 +231,7 @@ void peer_owe(struct peer *peer, uint64_t now_ns)
 {
 	bool owed = peer->state == PEER_OPENING;
 	for (unsigned i = 0; i < peer->paths; i++)
-		owed |= flow_in_flight_bytes(&peer->path[i]->flow) > 0 || peer->path[i]->ping_unanswered > 0;
+		owed |= flow_in_flight_bytes(&peer->path[i]->flow) > 0 || peer->path[i]->ping_unanswered > 0 || peer->path[i]->is_broken;
 	if (!owed)
 		peer->owed_ns = UINT64_MAX;
 	else if (peer->owed_ns == UINT64_MAX)

@@ -75,6 +75,7 @@ struct peer_path {
 	uint8_t state;          /* enum peer_path_state */
 	bool sealed;
 	bool initiator;
+	bool is_broken;         /* its link's connection broke and does not stand again yet */
 	uint32_t remote_flow_id;
 	uint32_t frame_max;     /* datagram size in use */
 	uint32_t frame_limit;

@@ -90,8 +90,9 @@ void rdma_words_locked(char *out, size_t room, uint64_t bytes)
 	if (getrlimit(RLIMIT_MEMLOCK, &limit) || limit.rlim_cur == RLIM_INFINITY)
 		snprintf(out, room, "the system has no memory left to pin");
 	else
-		snprintf(out, room, "`ulimit -l` is %llu KiB in all, this alone needs %llu KiB more: raise it (`ulimit -l unlimited`, or memlock in limits.conf)",
-		         (unsigned long long)limit.rlim_cur / 1024, need);
+		snprintf(out, room,
+		        "`ulimit -l` is %llu KiB in all, this alone needs %llu KiB more: raise it (`ulimit -l unlimited`, or memlock in limits.conf)",
+		        (unsigned long long)limit.rlim_cur / 1024, need);
 }
 
 static void region_words(char *why, size_t room, const struct rdma_region *r, int error)
@@ -261,7 +262,8 @@ void rdma_region_put(struct rdma_domain *d, uint32_t key)
 	pthread_mutex_unlock(&memory_lock);
 }
 
-static struct ibv_mr *region_mr(const struct rdma_domain *d, const struct rdma_device *device, struct rdma_region *r, const uint8_t *addr, uint64_t bytes)
+static struct ibv_mr *region_mr(
+        const struct rdma_domain *d, const struct rdma_device *device, struct rdma_region *r, const uint8_t *addr, uint64_t bytes)
 {
 	if (!r || r->addr > addr || bytes > (uint64_t)(r->end - addr))
 		return NULL;

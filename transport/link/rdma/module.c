@@ -118,9 +118,10 @@ static int rdma_options(struct rdma_link *l, const struct link_config *config)
 	*o = (struct rdma_options){.lanes = 1, .sq = RDMA_SQ_DEFAULT, .timeout = RDMA_TIMEOUT_DEFAULT};
 	rdma_option(config->options, "dev", o->dev, sizeof(o->dev));
 	if ((err = rdma_option_number(config, "gid", 0, 65535, &gid)) || (err = rdma_option_number(config, "lanes", 1, RDMA_LANES_MAX, &o->lanes)) ||
-	    (err = rdma_option_number(config, "sq", 16, 32768, &o->sq)) || (err = rdma_option_number(config, "rq", 16, 32768, &o->rq)) ||
-	    (err = rdma_option_number(config, "timeout", 8, 21, &o->timeout)) || (err = rdma_option_word(config, "mode", "rc", "uc", &o->is_uc)) ||
-	    (err = rdma_option_word(config, "odp", "0", "1", &o->odp)) || (err = rdma_option_word(config, "isolation", "window", "mr", &o->isolation_mr)))
+	        (err = rdma_option_number(config, "sq", 16, 32768, &o->sq)) || (err = rdma_option_number(config, "rq", 16, 32768, &o->rq)) ||
+	        (err = rdma_option_number(config, "timeout", 8, 21, &o->timeout)) ||
+	        (err = rdma_option_word(config, "mode", "rc", "uc", &o->is_uc)) || (err = rdma_option_word(config, "odp", "0", "1", &o->odp)) ||
+	        (err = rdma_option_word(config, "isolation", "window", "mr", &o->isolation_mr)))
 		return err;
 	o->gid = gid == UINT32_MAX ? -1 : (int)gid;
 	o->sq = rdma_power_of_two(o->sq);
@@ -148,8 +149,9 @@ static int rdma_devices(struct rdma_link *l, const struct link_config *config)
 		ibv_free_device_list(list);
 	if (n)
 		return 0;
-	snprintf(config->error, config->error_bytes, "rdma: this machine has no RDMA device (`ibv_devices` lists none): load the NIC's driver and install "
-	         "ibverbs-providers; without an RDMA NIC: modprobe rdma_rxe; rdma link add rxe0 type rxe netdev <interface>");
+	snprintf(config->error, config->error_bytes,
+	        "rdma: this machine has no RDMA device (`ibv_devices` lists none): load the NIC's driver and install "
+	        "ibverbs-providers; without an RDMA NIC: modprobe rdma_rxe; rdma link add rxe0 type rxe netdev <interface>");
 	return -TERN_EIO;
 }
 
@@ -312,7 +314,8 @@ static int rdma_open(const struct link_config *given, struct link **out)
 		snprintf(config.error, config.error_bytes, "rdma: no memory");
 		return -TERN_ENOMEM;
 	}
-	if ((err = rdma_options(l, &config)) || (err = rdma_devices(l, &config)) || (err = rdma_host(l, &config)) || (err = rdma_channels(l, &config)))
+	if ((err = rdma_options(l, &config)) || (err = rdma_devices(l, &config)) || (err = rdma_host(l, &config)) ||
+	        (err = rdma_channels(l, &config)))
 		goto fail;
 	err = rdma_domain_get(config.domain, l->options.odp, &l->domain);
 	if (!err && l->listening)
