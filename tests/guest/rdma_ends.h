@@ -61,5 +61,7 @@ extern const struct unit_case fault_cases[];
 extern const size_t fault_n_cases;
 /** The other process of a case: accepts the first token's path until it is killed. */
 int fault_serve(uint16_t port);
+/** A case under a limit on locked memory. @return the exit status */
+int fault_limited(void);
 
 #endif

@@ -160,6 +160,7 @@ void rdma_expose_flush(struct rdma_leg *leg)
 		sq->wr[sq->head++ & (sq->depth - 1)] = (struct rdma_wr){
 		        .kind = e->state == RDMA_EX_HIDING ? RDMA_WR_HIDE : RDMA_WR_BIND, .is_posted = true, .exposure = e, .ring_end = sq->ring_head};
 		expose_request(e, &wr);
+		leg->path->awaited++;
 		int err = ibv_post_send(leg->qp, &wr, &bad);
 		e->window->mw->rkey = e->window->rkey; /* ibv_alloc_mw's caller keeps it: a provider names the window by it in the next bind */
 		if (err)

@@ -369,18 +369,21 @@ static void rdma_rx_revoke(struct link *link, struct link_path *path)
 	(void)link, (void)path;
 }
 
-/* The descriptors fired, or may have: which completion queues have to be armed again. */
+/* The descriptors fired, or may have: which completion queues have to be armed again. If none, the connection manager has woken us. */
 static void rdma_disarm(struct rdma_link *l)
 {
 	struct ibv_cq *cq;
 	void *context;
+	bool took = false;
 
 	for (uint32_t i = 0; i < l->n_ports; i++)
 		for (int n = 0; n < RDMA_EVENTS_MAX && !ibv_get_cq_event(l->port[i].channel, &cq, &context); n++) {
-			((struct rdma_path *)context)->cq_armed = false;
+			((struct rdma_path *)context)->cq_armed = RDMA_UNARMED;
 			ibv_ack_cq_events(cq, 1);
+			took = true;
 		}
 	l->is_armed = false;
+	l->looks_cm |= !took;
 }
 
 /* Once a loop's step: reap asks for it, rx, done and exposed only if they have nothing and the time is another. */
@@ -425,14 +428,11 @@ static void rdma_wait(struct link *link, bool armed, struct link_wait *out)
 	if (armed) {
 		for (uint32_t i = 0; i < l->n_paths; i++) {
 			struct rdma_path *p = l->paths[i];
-			if (!p->cq)
-				continue;
-			if (!p->cq_armed)
-				ibv_req_notify_cq(p->cq, 0);
-			p->cq_armed = true;
-			rdma_path_poll(p);
+			if (p->cq)
+				rdma_path_arm(p);
 		}
-		l->is_armed = l->looks_cm = true;
+		out->is_same = l->said_fd;
+		l->is_armed = l->said_fd = true;
 	}
 	for (uint32_t i = 0; i < l->n_paths; i++)
 		if (l->paths[i]->next_ns < out->deadline_ns)

@@ -72,7 +72,7 @@ struct rdma_recv {
 	struct rdma_path *path;
 	uint8_t *data;
 	uint32_t bytes, imm;
-	uint8_t state;
+	uint8_t state, lane;
 	bool is_placed;
 };
 
@@ -148,6 +148,9 @@ struct rdma_leg {
 	struct rdma_exposure *waiting, **waiting_end; /* for room in sq */
 };
 
+/* What wakes a sleeper: frames of the peer only, or our own completions too. */
+enum rdma_armed { RDMA_UNARMED, RDMA_ARMED_FRAMES, RDMA_ARMED_ALL };
+
 enum rdma_path_state { RDMA_PATH_DOWN, RDMA_PATH_SETUP, RDMA_PATH_UP };
 
 struct rdma_path {
@@ -165,7 +168,9 @@ struct rdma_path {
 	struct rdma_device *kept; /* the device that rings and receive buffers are registered with */
 	struct ibv_cq *cq;
 	uint32_t cq_depth;
-	bool cq_armed;
+	uint8_t cq_armed;    /* enum rdma_armed */
+	uint32_t awaited;    /* requests whose completion somebody waits for: writes, windows */
+	bool wants_room;     /* tx took fewer than it was offered */
 	struct rdma_leg leg[RDMA_LEGS_MAX];
 	uint32_t n_legs, n_up;
 	uint8_t *rings;
@@ -214,6 +219,7 @@ struct rdma_link {
 	struct rdma_event_channel *events;
 	struct rdma_cm_id *listener;
 	int epoll;
+	bool said_fd;   /* wait has given the descriptor out */
 	bool is_armed;  /* wait has armed completion queues: their events are to be taken */
 	bool looks_cm;  /* look for events of the connection manager in the next step */
 	uint64_t cm_ns; /* last look */
@@ -296,6 +302,8 @@ void rdma_path_fail(struct rdma_path *p, const char *format, ...) __attribute__(
 void rdma_path_down(struct rdma_path *p, uint64_t now_ns);
 void rdma_path_step(struct rdma_path *p, uint64_t now_ns);
 void rdma_path_poll(struct rdma_path *p);
+/** Arms the completion queue for what is waited for, then polls: what came before the arming would not fire. */
+void rdma_path_arm(struct rdma_path *p);
 /** The legs that carry our writes, and the peer's. lane 1.. */
 struct rdma_leg *rdma_path_out(struct rdma_path *p, uint32_t lane);
 struct rdma_leg *rdma_path_in(struct rdma_path *p, uint32_t lane);
