@@ -34,7 +34,8 @@ static void print_log(void *arg, int level, const char *file, int line, const ch
 
 int open_link(struct end *e, int which, bool listening, uint16_t port)
 {
-	struct link_config config = {.host = hosts[which], .port = port, .listening = listening, .options = link_options, .domain = 7, .now_ns = now(), .log = print_log};
+	struct link_config config = {
+	        .host = hosts[which], .port = port, .listening = listening, .options = link_options, .domain = 7, .now_ns = now(), .log = print_log};
 	memset(e, 0, sizeof(*e));
 	config.error = words;
 	config.error_bytes = sizeof(words);

@@ -16,8 +16,8 @@ static bool line(bool is_dead)
 	char text[160];
 	if (access("/sys/class/net/v0", F_OK) || access("/sys/class/net/v1", F_OK) || strcmp(hosts[0], "10.9.0.2"))
 		return false;
-	snprintf(text, sizeof(text), "PATH=$PATH:/usr/sbin:/sbin; for i in v0 v1; do tc qdisc %s dev $i root %s || exit 1; done", is_dead ? "add" : "del",
-	         is_dead ? "netem loss 100%" : "");
+	snprintf(text, sizeof(text), "PATH=$PATH:/usr/sbin:/sbin; for i in v0 v1; do tc qdisc %s dev $i root %s || exit 1; done",
+	        is_dead ? "add" : "del", is_dead ? "netem loss 100%" : "");
 	return system(text) == 0;
 }
 
@@ -33,7 +33,8 @@ static size_t offer_writes(struct end *from, const struct frame_target *target, 
 	return ops->tx(from->link, list, BURST, now());
 }
 
-/* RC gives up after its bounded retries, all writes are told once, and when the line is back so is the path. UC loses what was sent, and keeps its connection. */
+/* RC gives up after its bounded retries, all writes are told once, and when the line is back so is the path. UC loses what was sent, and keeps its
+ * connection. */
 static void line_dead(void)
 {
 	struct end end[2];
@@ -250,7 +251,10 @@ static void packets_agreed(void)
 }
 
 const struct unit_case fault_cases[] = {
-	{"peer_killed", peer_killed},     {"locked_memory", locked_memory}, {"device_named", device_named},
-	{"packets_agreed", packets_agreed}, {"line_dead", line_dead},
+        {"peer_killed", peer_killed},
+        {"locked_memory", locked_memory},
+        {"device_named", device_named},
+        {"packets_agreed", packets_agreed},
+        {"line_dead", line_dead},
 };
 const size_t fault_n_cases = sizeof(fault_cases) / sizeof(fault_cases[0]);

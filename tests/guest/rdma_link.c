@@ -195,7 +195,8 @@ static void bad_input(void)
 	CU_ASSERT_PTR_NULL(end[0].path);
 	uint32_t key;
 	CU_ASSERT_EQUAL(ops->path_open(end[0].link, &(struct link_path_config){.token = tokens[0], .is_acceptor = true}, &end[0].path), 0);
-	CU_ASSERT_EQUAL(ops->expose(end[0].link, end[0].path, &(struct link_expose){.addr = tokens[0], .bytes = 16, .is_write = true}, &key), -TERN_EAGAIN);
+	CU_ASSERT_EQUAL(
+	        ops->expose(end[0].link, end[0].path, &(struct link_expose){.addr = tokens[0], .bytes = 16, .is_write = true}, &key), -TERN_EAGAIN);
 	ops->close(&end[0].link);
 }
 
@@ -315,10 +316,17 @@ static void sleepy_receiver(void)
 }
 
 static const struct unit_case cases[] = {
-	{"frames_both_ways", frames_both_ways}, {"wrong_token", wrong_token},	  {"writes", writes},		  {"hidden_is_hidden", hidden_is_hidden},
-	{"peer_comes_back", peer_comes_back},	{"mode_differs", mode_differs},	  {"bad_input", bad_input},	  {"nobody_there", nobody_there},
-	{"memory_regions", memory_regions},	{"many_exposures", many_exposures},
-	{"sleepy_receiver", sleepy_receiver},
+        {"frames_both_ways", frames_both_ways},
+        {"wrong_token", wrong_token},
+        {"writes", writes},
+        {"hidden_is_hidden", hidden_is_hidden},
+        {"peer_comes_back", peer_comes_back},
+        {"mode_differs", mode_differs},
+        {"bad_input", bad_input},
+        {"nobody_there", nobody_there},
+        {"memory_regions", memory_regions},
+        {"many_exposures", many_exposures},
+        {"sleepy_receiver", sleepy_receiver},
 };
 
 int main(int argc, char **argv)

@@ -146,7 +146,8 @@ static void cm_rejected(struct rdma_leg *leg, const struct cm_event *e)
 		return;
 	}
 	if (answer.reason == CM_MODE) {
-		rdma_path_fail(p, "the peer's link is in mode %s, ours in %s: give mode= the same value at both ends", cm_mode(answer.is_uc), cm_mode(l->options.is_uc));
+		rdma_path_fail(p, "the peer's link is in mode %s, ours in %s: give mode= the same value at both ends", cm_mode(answer.is_uc),
+		        cm_mode(l->options.is_uc));
 		p->base.fault = -TERN_EINVAL;
 	} else if (answer.reason == CM_VERSION_WRONG || answer.version != CM_VERSION) {
 		rdma_path_fail(p, "the peer speaks version %u of RDMA set-up, we %d: bring both to the same release", answer.version, CM_VERSION);
@@ -280,7 +281,8 @@ static void cm_event(struct rdma_link *l, const struct cm_event *e, uint64_t now
 		cm_rejected(leg, e);
 		break;
 	case RDMA_CM_EVENT_ADDR_ERROR:
-		rdma_path_fail(leg->path, "the address does not resolve on an RDMA device: %s", strerror(e->of.status < 0 ? -e->of.status : e->of.status));
+		rdma_path_fail(
+		        leg->path, "the address does not resolve on an RDMA device: %s", strerror(e->of.status < 0 ? -e->of.status : e->of.status));
 		break;
 	case RDMA_CM_EVENT_DEVICE_REMOVAL:
 		rdma_path_fail(leg->path, "the RDMA device is gone");
@@ -352,7 +354,8 @@ static bool cm_gid_address(const union ibv_gid *gid, struct sockaddr_storage *ou
 	struct sockaddr_in *four = (struct sockaddr_in *)out;
 	struct sockaddr_in6 *six = (struct sockaddr_in6 *)out;
 
-	if (!memcmp(gid->raw, none, 16) || (gid->raw[0] == 0xfe && (gid->raw[1] & 0xc0) == 0x80)) /* unused, or link-local: the interface's, not an address of a site */
+	if (!memcmp(gid->raw, none, 16) ||
+	        (gid->raw[0] == 0xfe && (gid->raw[1] & 0xc0) == 0x80)) /* unused, or link-local: the interface's, not an address of a site */
 		return false;
 	memset(out, 0, sizeof(*out));
 	if (!memcmp(gid->raw, mapped, sizeof(mapped))) {
@@ -400,7 +403,8 @@ bool rdma_cm_device_address(const char *dev, int gid, struct sockaddr_storage *o
 	}
 	ibv_close_device(verbs);
 	if (!found && gid >= 0)
-		snprintf(error, room, "rdma: GID %d of %s carries no IP address: `ibv_devinfo -v -d %s` lists them, or leave gid= out", gid, dev, dev);
+		snprintf(
+		        error, room, "rdma: GID %d of %s carries no IP address: `ibv_devinfo -v -d %s` lists them, or leave gid= out", gid, dev, dev);
 	else if (!found)
 		snprintf(error, room, "rdma: no GID of %s carries an IP address: give its interface one (`ip addr add`)", dev);
 	return found;

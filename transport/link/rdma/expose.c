@@ -157,8 +157,10 @@ void rdma_expose_flush(struct rdma_leg *leg)
 		leg->waiting = e->next_waiting;
 		if (!leg->waiting)
 			leg->waiting_end = &leg->waiting;
-		sq->wr[sq->head++ & (sq->depth - 1)] = (struct rdma_wr){
-		        .kind = e->state == RDMA_EX_HIDING ? RDMA_WR_HIDE : RDMA_WR_BIND, .is_posted = true, .exposure = e, .ring_end = sq->ring_head};
+		sq->wr[sq->head++ & (sq->depth - 1)] = (struct rdma_wr){.kind = e->state == RDMA_EX_HIDING ? RDMA_WR_HIDE : RDMA_WR_BIND,
+		        .is_posted = true,
+		        .exposure = e,
+		        .ring_end = sq->ring_head};
 		expose_request(e, &wr);
 		leg->path->awaited++;
 		int err = ibv_post_send(leg->qp, &wr, &bad);
@@ -176,7 +178,8 @@ static int expose_begin(struct rdma_link *l, struct rdma_exposure *e)
 		return expose_own_region(l, e);
 	e->window = window_get(p->port);
 	if (!e->window) {
-		rdma_trouble(l, "rdma: device %s gives no more memory windows (it has %d): %s", p->port->device->name, p->port->device->attr.max_mw, strerror(errno));
+		rdma_trouble(l, "rdma: device %s gives no more memory windows (it has %d): %s", p->port->device->name, p->port->device->attr.max_mw,
+		        strerror(errno));
 		return -TERN_ELIMIT;
 	}
 	e->state = RDMA_EX_BINDING;
@@ -193,8 +196,10 @@ static int expose_allowed(struct rdma_link *l, struct rdma_path *p, const struct
 	if (p->port->device->has_windows || l->options.isolation_mr)
 		return 0;
 	if (!l->said_no_windows)
-		rdma_log(l, TERN_LOG_WARN, "rdma: device %s has no type 2 memory windows: payloads go with a copy; isolation=mr allows whole regions, "
-		         "which every peer of this domain could write to", p->port->device->name);
+		rdma_log(l, TERN_LOG_WARN,
+		        "rdma: device %s has no type 2 memory windows: payloads go with a copy; isolation=mr allows whole regions, "
+		        "which every peer of this domain could write to",
+		        p->port->device->name);
 	l->said_no_windows = true;
 	return -TERN_EINVAL;
 }

@@ -29,8 +29,8 @@ int rdma_leg_create(struct rdma_leg *leg)
 		leg->qp = ibv_create_qp(p->port->device->pd, &attr);
 	}
 	if (!leg->qp) {
-		rdma_path_fail(p, "device %s gives no queue pair %u of %u (depth %u): %s; close peers, or lower lanes= or sq=", p->port->device->name, leg->index,
-		               p->n_legs, leg->sq.depth, strerror(errno));
+		rdma_path_fail(p, "device %s gives no queue pair %u of %u (depth %u): %s; close peers, or lower lanes= or sq=", p->port->device->name,
+		        leg->index, p->n_legs, leg->sq.depth, strerror(errno));
 		return -1;
 	}
 	leg->inline_bytes = attr.cap.max_inline_data;

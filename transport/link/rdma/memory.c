@@ -1,5 +1,5 @@
-/* Devices, domains and registered memory, shared by the links of a process: a region is registered once a domain and device, whoever maps it how often.
- * Called by the other files of this link from any thread; one mutex. Knows nothing of paths and connections. */
+/* Devices, domains and registered memory, shared by the links of a process: a region is registered once a domain and device, whoever maps it how
+ * often. Called by the other files of this link from any thread; one mutex. Knows nothing of paths and connections. */
 #include <errno.h>
 #include <pthread.h>
 #include <stdatomic.h>
@@ -90,8 +90,9 @@ void rdma_words_locked(char *out, size_t room, uint64_t bytes)
 	if (getrlimit(RLIMIT_MEMLOCK, &limit) || limit.rlim_cur == RLIM_INFINITY)
 		snprintf(out, room, "the system has no memory left to pin");
 	else
-		snprintf(out, room, "`ulimit -l` is %llu KiB in all, this alone needs %llu KiB more: raise it (`ulimit -l unlimited`, or memlock in limits.conf)",
-		         (unsigned long long)limit.rlim_cur / 1024, need);
+		snprintf(out, room,
+		        "`ulimit -l` is %llu KiB in all, this alone needs %llu KiB more: raise it (`ulimit -l unlimited`, or memlock in limits.conf)",
+		        (unsigned long long)limit.rlim_cur / 1024, need);
 }
 
 static void region_words(char *why, size_t room, const struct rdma_region *r, int error)
@@ -104,7 +105,7 @@ static void region_words(char *why, size_t room, const struct rdma_region *r, in
 		snprintf(why, room, "%llu bytes cannot be registered: %s", (unsigned long long)bytes, locked);
 	} else {
 		snprintf(why, room, "%llu bytes at %p cannot be registered: %s%s", (unsigned long long)bytes, (void *)r->addr, strerror(error),
-		         error == EFAULT ? " (not mapped, or a read-only file map: map it MAP_PRIVATE and writable, or copy it)" : "");
+		        error == EFAULT ? " (not mapped, or a read-only file map: map it MAP_PRIVATE and writable, or copy it)" : "");
 	}
 }
 
@@ -261,7 +262,8 @@ void rdma_region_put(struct rdma_domain *d, uint32_t key)
 	pthread_mutex_unlock(&memory_lock);
 }
 
-static struct ibv_mr *region_mr(const struct rdma_domain *d, const struct rdma_device *device, struct rdma_region *r, const uint8_t *addr, uint64_t bytes)
+static struct ibv_mr *region_mr(
+        const struct rdma_domain *d, const struct rdma_device *device, struct rdma_region *r, const uint8_t *addr, uint64_t bytes)
 {
 	if (!r || r->addr > addr || bytes > (uint64_t)(r->end - addr))
 		return NULL;

@@ -1,5 +1,5 @@
-/* The rdma link: frames over RC or UC queue pairs, payloads straight into the peer's exposed memory. Loaded as libtern-rdma.so when an rdma:// address is
- * used; called by the loop through link_rdma_ops. This file opens, closes, steps and waits; the rest is listed in rdma.h. */
+/* The rdma link: frames over RC or UC queue pairs, payloads straight into the peer's exposed memory. Loaded as libtern-rdma.so when an rdma://
+ * address is used; called by the loop through link_rdma_ops. This file opens, closes, steps and waits; the rest is listed in rdma.h. */
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -118,9 +118,10 @@ static int rdma_options(struct rdma_link *l, const struct link_config *config)
 	*o = (struct rdma_options){.lanes = 1, .sq = RDMA_SQ_DEFAULT, .timeout = RDMA_TIMEOUT_DEFAULT};
 	rdma_option(config->options, "dev", o->dev, sizeof(o->dev));
 	if ((err = rdma_option_number(config, "gid", 0, 65535, &gid)) || (err = rdma_option_number(config, "lanes", 1, RDMA_LANES_MAX, &o->lanes)) ||
-	    (err = rdma_option_number(config, "sq", 16, 32768, &o->sq)) || (err = rdma_option_number(config, "rq", 16, 32768, &o->rq)) ||
-	    (err = rdma_option_number(config, "timeout", 8, 21, &o->timeout)) || (err = rdma_option_word(config, "mode", "rc", "uc", &o->is_uc)) ||
-	    (err = rdma_option_word(config, "odp", "0", "1", &o->odp)) || (err = rdma_option_word(config, "isolation", "window", "mr", &o->isolation_mr)))
+	        (err = rdma_option_number(config, "sq", 16, 32768, &o->sq)) || (err = rdma_option_number(config, "rq", 16, 32768, &o->rq)) ||
+	        (err = rdma_option_number(config, "timeout", 8, 21, &o->timeout)) ||
+	        (err = rdma_option_word(config, "mode", "rc", "uc", &o->is_uc)) || (err = rdma_option_word(config, "odp", "0", "1", &o->odp)) ||
+	        (err = rdma_option_word(config, "isolation", "window", "mr", &o->isolation_mr)))
 		return err;
 	o->gid = gid == UINT32_MAX ? -1 : (int)gid;
 	o->sq = rdma_power_of_two(o->sq);
@@ -148,8 +149,9 @@ static int rdma_devices(struct rdma_link *l, const struct link_config *config)
 		ibv_free_device_list(list);
 	if (n)
 		return 0;
-	snprintf(config->error, config->error_bytes, "rdma: this machine has no RDMA device (`ibv_devices` lists none): load the NIC's driver and install "
-	         "ibverbs-providers; without an RDMA NIC: modprobe rdma_rxe; rdma link add rxe0 type rxe netdev <interface>");
+	snprintf(config->error, config->error_bytes,
+	        "rdma: this machine has no RDMA device (`ibv_devices` lists none): load the NIC's driver and install "
+	        "ibverbs-providers; without an RDMA NIC: modprobe rdma_rxe; rdma link add rxe0 type rxe netdev <interface>");
 	return -TERN_EIO;
 }
 
@@ -312,7 +314,8 @@ static int rdma_open(const struct link_config *given, struct link **out)
 		snprintf(config.error, config.error_bytes, "rdma: no memory");
 		return -TERN_ENOMEM;
 	}
-	if ((err = rdma_options(l, &config)) || (err = rdma_devices(l, &config)) || (err = rdma_host(l, &config)) || (err = rdma_channels(l, &config)))
+	if ((err = rdma_options(l, &config)) || (err = rdma_devices(l, &config)) || (err = rdma_host(l, &config)) ||
+	        (err = rdma_channels(l, &config)))
 		goto fail;
 	err = rdma_domain_get(config.domain, l->options.odp, &l->domain);
 	if (!err && l->listening)
@@ -442,23 +445,23 @@ static void rdma_wait(struct link *link, bool armed, struct link_wait *out)
 }
 
 const struct link_ops link_rdma_ops = {
-	.name = "rdma",
-	.open = rdma_open,
-	.close = rdma_close,
-	.path_open = rdma_path_open,
-	.path_close = rdma_path_close,
-	.mem_map = rdma_mem_map,
-	.mem_unmap = rdma_mem_unmap,
-	.tx = rdma_tx,
-	.reap = rdma_reap,
-	.rx = rdma_rx,
-	.rx_free = rdma_rx_free,
-	.from = rdma_from,
-	.rx_post = rdma_rx_post,
-	.rx_revoke = rdma_rx_revoke,
-	.expose = rdma_expose,
-	.hide = rdma_hide,
-	.exposed = rdma_exposed,
-	.done = rdma_done,
-	.wait = rdma_wait,
+        .name = "rdma",
+        .open = rdma_open,
+        .close = rdma_close,
+        .path_open = rdma_path_open,
+        .path_close = rdma_path_close,
+        .mem_map = rdma_mem_map,
+        .mem_unmap = rdma_mem_unmap,
+        .tx = rdma_tx,
+        .reap = rdma_reap,
+        .rx = rdma_rx,
+        .rx_free = rdma_rx_free,
+        .from = rdma_from,
+        .rx_post = rdma_rx_post,
+        .rx_revoke = rdma_rx_revoke,
+        .expose = rdma_expose,
+        .hide = rdma_hide,
+        .exposed = rdma_exposed,
+        .done = rdma_done,
+        .wait = rdma_wait,
 };

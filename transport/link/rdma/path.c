@@ -147,7 +147,8 @@ int rdma_path_attach(struct rdma_path *p, const char *device, uint32_t lanes)
 	uint32_t most = (uint32_t)port->device->attr.max_cqe;
 	p->cq = ibv_create_cq(port->device->verbs, (int)(p->cq_depth < most ? p->cq_depth : most), p, port->channel, 0);
 	if (!p->cq) {
-		rdma_path_fail(p, "device %s gives no completion queue of %u: %s; close peers, or lower rq= or sq=", device, p->cq_depth, strerror(errno));
+		rdma_path_fail(
+		        p, "device %s gives no completion queue of %u: %s; close peers, or lower rq= or sq=", device, p->cq_depth, strerror(errno));
 		return -TERN_EIO;
 	}
 	p->cq_armed = RDMA_UNARMED;
@@ -171,8 +172,8 @@ void rdma_path_leg_up(struct rdma_leg *leg)
 	p->base.connection++;
 	p->backoff_ns = RDMA_BACKOFF_NS;
 	p->next_ns = UINT64_MAX;
-	rdma_log((struct rdma_link *)p->base.link, TERN_LOG_INFO, "rdma: connection %u with %s on %s, %u lanes, packets of %u bytes", p->base.connection,
-	         rdma_addr_text(p->base.remote.data, text, sizeof(text)), p->port->device->name, p->base.lanes, p->mtu_agreed);
+	rdma_log((struct rdma_link *)p->base.link, TERN_LOG_INFO, "rdma: connection %u with %s on %s, %u lanes, packets of %u bytes",
+	        p->base.connection, rdma_addr_text(p->base.remote.data, text, sizeof(text)), p->port->device->name, p->base.lanes, p->mtu_agreed);
 }
 
 static void path_completion(struct rdma_path *p, const struct ibv_wc *wc)
@@ -289,7 +290,8 @@ static int path_address(struct rdma_path *p, const struct link_path_config *conf
 	memcpy(&p->to, config->remote.data, config->remote.bytes < sizeof(config->remote.data) ? config->remote.bytes : sizeof(config->remote.data));
 	if (config->remote.bytes >= sizeof(family))
 		family = p->to.ss_family;
-	if ((family == AF_INET && config->remote.bytes >= sizeof(struct sockaddr_in)) || (family == AF_INET6 && config->remote.bytes >= sizeof(struct sockaddr_in6)))
+	if ((family == AF_INET && config->remote.bytes >= sizeof(struct sockaddr_in)) ||
+	        (family == AF_INET6 && config->remote.bytes >= sizeof(struct sockaddr_in6)))
 		return 0;
 	if (config->is_acceptor && !config->remote.bytes)
 		return 0;
