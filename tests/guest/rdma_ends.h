@@ -1,5 +1,5 @@
-/* Two ends of the rdma link in one process, for the cases of rdma_link.c and rdma_faults.c: opening, stepping, sleeping, frames, exposures. Every helper asserts
- * what must hold. */
+/* Two ends of the rdma link in one process, for the cases of rdma_link.c and rdma_faults.c: opening, stepping, sleeping, frames, exposures. Every
+ * helper asserts what must hold. */
 #ifndef TESTS_GUEST_RDMA_ENDS_H
 #define TESTS_GUEST_RDMA_ENDS_H
 #include <stdbool.h>
@@ -49,11 +49,11 @@ void hide(struct end end[2], int at, uint32_t id);
 void fill(uint8_t *m, size_t bytes);
 void write_run(struct end end[2], int from, struct link_exposed x, struct frame_seg source, uint64_t number);
 
-#define UNTIL(end, what) \
-	for (uint64_t until_ns = now() + PATIENCE_MS * 1000000ull; !(what) && now() < until_ns; doze(end)) { \
-		step(&(end)[0]); \
-		step(&(end)[1]); \
-	} \
+#define UNTIL(end, what)                                                                                                                             \
+	for (uint64_t until_ns = now() + PATIENCE_MS * 1000000ull; !(what) && now() < until_ns; doze(end)) {                                         \
+		step(&(end)[0]);                                                                                                                     \
+		step(&(end)[1]);                                                                                                                     \
+	}                                                                                                                                            \
 	CU_ASSERT(!!(what))
 
 /* rdma_faults.c */
@@ -61,5 +61,7 @@ extern const struct unit_case fault_cases[];
 extern const size_t fault_n_cases;
 /** The other process of a case: accepts the first token's path until it is killed. */
 int fault_serve(uint16_t port);
+/** A case under a limit on locked memory. @return the exit status */
+int fault_limited(void);
 
 #endif

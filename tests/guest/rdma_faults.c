@@ -33,7 +33,8 @@ static size_t offer_writes(struct end *from, const struct frame_target *target, 
 	return ops->tx(from->link, list, BURST, now());
 }
 
-/* RC gives up after its bounded retries, all writes are told once, and when the line is back so is the path. UC loses what was sent, and keeps its connection. */
+/* RC gives up after its bounded retries, all writes are told once, and when the line is back so is the path. UC loses what was sent, and keeps its
+ * connection. */
 static void line_dead(void)
 {
 	struct end end[2];
@@ -89,19 +90,20 @@ int fault_serve(uint16_t port)
 	}
 }
 
-static pid_t serve(uint16_t port, const char *mode)
+/* This program once more, in the same mode, told by `name` what to do. */
+static pid_t again(const char *name, uint32_t value)
 {
 	char text[16];
 	pid_t child;
 
-	snprintf(text, sizeof(text), "%u", port);
-	setenv("TERN_RDMA_SERVE", text, 1);
+	snprintf(text, sizeof(text), "%u", value);
+	setenv(name, text, 1);
 	child = fork();
 	if (!child) {
-		execl("/proc/self/exe", "rdma_link", mode, strchr(link_options, '&') ? strchr(link_options, '&') + 1 : NULL, NULL);
+		execl("/proc/self/exe", "rdma_link", is_uc ? "uc" : "rc", strchr(link_options, '&') ? strchr(link_options, '&') + 1 : NULL, NULL);
 		_exit(127);
 	}
-	unsetenv("TERN_RDMA_SERVE");
+	unsetenv(name);
 	CU_ASSERT_FATAL(child > 0);
 	return child;
 }
@@ -119,7 +121,7 @@ static void peer_killed(void)
 	to = end[0].link->local;
 	ops->close(&end[0].link);
 	memcpy(&a, to.data, sizeof(a));
-	pid_t child = serve(ntohs(a.sin_port), is_uc ? "uc" : "rc");
+	pid_t child = again("TERN_RDMA_SERVE", ntohs(a.sin_port));
 	CU_ASSERT_EQUAL_FATAL(open_link(&end[1], 1, false, 0), 0);
 	CU_ASSERT_EQUAL(open_path(&end[1], &to, 0, false), 0);
 	for (uint32_t life = 1; life <= 3; life++) {
@@ -134,28 +136,25 @@ static void peer_killed(void)
 		printf("    known after %.1f ms: %s\n", (double)(now() - begin) / 1e6, end[1].link->trouble);
 		CU_ASSERT(now() - begin < 3000000000);
 		if (life < 3)
-			child = serve(ntohs(a.sin_port), is_uc ? "uc" : "rc");
+			child = again("TERN_RDMA_SERVE", ntohs(a.sin_port));
 	}
 	CU_ASSERT_EQUAL(end[1].path->fault, 0);
 	ops->close(&end[1].link);
 }
 
-/* The capability that lets root pass the limit, off or on. */
-static bool may_lock(bool on)
+/* Without the capability that lets root pass the limit. */
+static bool must_not_lock(void)
 {
 	struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
 	struct __user_cap_data_struct data[2];
 
 	if (syscall(SYS_capget, &header, data))
 		return false;
-	if (on)
-		data[0].effective |= data[0].permitted & (1u << CAP_IPC_LOCK);
-	else
-		data[0].effective &= ~(1u << CAP_IPC_LOCK);
+	data[0].effective &= ~(1u << CAP_IPC_LOCK);
 	return !syscall(SYS_capset, &header, data);
 }
 
-static void locked_memory(void)
+static void limit_reached(void)
 {
 	struct end end[2];
 	struct rlimit before, small = {64 << 10, 64 << 10};
@@ -166,7 +165,6 @@ static void locked_memory(void)
 	small.rlim_max = before.rlim_max;
 	uint8_t *m = mmap(NULL, MEMORY, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	CU_ASSERT_EQUAL(setrlimit(RLIMIT_MEMLOCK, &small), 0);
-	CU_ASSERT(may_lock(false));
 	CU_ASSERT_EQUAL(ops->mem_map(end[0].link, m, MEMORY, &key), -TERN_ENOMEM);
 	CU_ASSERT_PTR_NOT_NULL(strstr(end[0].link->trouble, "ulimit -l"));
 	CU_ASSERT_PTR_NOT_NULL(strstr(end[0].link->trouble, "64 KiB"));
@@ -176,12 +174,28 @@ static void locked_memory(void)
 	CU_ASSERT_EQUAL(open_path(&end[1], &end[0].link->local, 0, false), 0);
 	UNTIL(end, strstr(end[1].link->trouble, "ulimit -l"));
 	printf("    %s\n", end[1].link->trouble);
-	may_lock(true);
 	CU_ASSERT_EQUAL(setrlimit(RLIMIT_MEMLOCK, &before), 0);
 	UNTIL(end, end[1].path->is_connected && end[0].path->is_connected);
 	CU_ASSERT_EQUAL(ops->mem_map(end[0].link, m, MEMORY, &key), 0);
 	close_both(end);
 	munmap(m, MEMORY);
+}
+
+int fault_limited(void)
+{
+	static const struct unit_case one = {"limit_reached", limit_reached};
+	const struct rlimit enough = {256 << 20, 256 << 20};
+	return !setrlimit(RLIMIT_MEMLOCK, &enough) && must_not_lock() ? unit_main("limited", &one, 1) : 2;
+}
+
+/* In a process of its own: the kernel refuses descriptors to who has changed his rights since they were opened. */
+static void locked_memory(void)
+{
+	int status = 0;
+	pid_t child = again("TERN_RDMA_LIMITED", 1);
+
+	CU_ASSERT_EQUAL(waitpid(child, &status, 0), child);
+	CU_ASSERT(WIFEXITED(status) && WEXITSTATUS(status) == 0);
 }
 
 /* The device by name instead of by address; a GID that carries no address of a site is refused. */
@@ -237,7 +251,10 @@ static void packets_agreed(void)
 }
 
 const struct unit_case fault_cases[] = {
-	{"peer_killed", peer_killed},     {"locked_memory", locked_memory}, {"device_named", device_named},
-	{"packets_agreed", packets_agreed}, {"line_dead", line_dead},
+        {"peer_killed", peer_killed},
+        {"locked_memory", locked_memory},
+        {"device_named", device_named},
+        {"packets_agreed", packets_agreed},
+        {"line_dead", line_dead},
 };
 const size_t fault_n_cases = sizeof(fault_cases) / sizeof(fault_cases[0]);

@@ -350,6 +350,8 @@ int main(int argc, char **argv)
 	}
 	if (getenv("TERN_RDMA_SERVE"))
 		return fault_serve((uint16_t)atoi(getenv("TERN_RDMA_SERVE")));
+	if (getenv("TERN_RDMA_LIMITED"))
+		return fault_limited();
 	if (open_link(&probe, 0, true, 0)) {
 		printf("skip: %s\n", words);
 		return 77;

@@ -30,21 +30,21 @@ static void rdma_sleep(const struct link_wait *wait)
 
 /* Without SUITE_BOUNDS: soft RoCE does not hold a window's bounds, only its memory region's. */
 const struct suite_fixture fixture_rdma_rc = {
-    .name = "rdma_rc",
-    .scheme = "rdma",
-    .options = "mode=rc&lanes=2",
-    .has = SUITE_HOSTS | SUITE_FD | SUITE_WRITES | SUITE_RELIABLE,
-    .configure = rdma_configure,
-    .now_ns = rdma_now_ns,
-    .sleep = rdma_sleep,
+        .name = "rdma_rc",
+        .scheme = "rdma",
+        .options = "mode=rc&lanes=2",
+        .has = SUITE_HOSTS | SUITE_FD | SUITE_WRITES | SUITE_RELIABLE,
+        .configure = rdma_configure,
+        .now_ns = rdma_now_ns,
+        .sleep = rdma_sleep,
 };
 
 const struct suite_fixture fixture_rdma_uc = {
-    .name = "rdma_uc",
-    .scheme = "rdma",
-    .options = "mode=uc&lanes=2",
-    .has = SUITE_HOSTS | SUITE_FD | SUITE_WRITES,
-    .configure = rdma_configure,
-    .now_ns = rdma_now_ns,
-    .sleep = rdma_sleep,
+        .name = "rdma_uc",
+        .scheme = "rdma",
+        .options = "mode=uc&lanes=2",
+        .has = SUITE_HOSTS | SUITE_FD | SUITE_WRITES,
+        .configure = rdma_configure,
+        .now_ns = rdma_now_ns,
+        .sleep = rdma_sleep,
 };

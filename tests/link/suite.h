@@ -93,7 +93,7 @@ extern const struct suite_case write_cases[];
 extern const size_t write_n_cases;
 extern const struct suite_case break_cases[];
 extern const size_t break_n_cases;
-extern const struct suite_fixture fixture_udp, fixture_sim, fixture_sim_uc, fixture_sim_rc, fixture_emu_sim, fixture_emu_udp, fixture_rdma_rc,
-        fixture_rdma_uc;
+extern const struct suite_fixture fixture_udp, fixture_sim, fixture_sim_uc, fixture_sim_rc, fixture_emu_sim, fixture_emu_udp;
+extern const struct suite_fixture fixture_rdma_rc, fixture_rdma_uc;
 
 #endif

@@ -77,8 +77,8 @@ static const struct link_ops *find_module(const char *name, char *why, size_t wh
 static const char *find_remedy(const char *name)
 {
 	if (!strcmp(name, "rdma"))
-		return "; for rdma install rdma-core's libraries (Debian: librdmacm1 libibverbs1 ibverbs-providers) and a tern built with "
-		       "-Drdma=enabled, or name its folder in TERN_MODULES";
+		return "; for rdma install rdma-core's libraries (Debian: librdmacm1 libibverbs1 ibverbs-providers) and a tern with -Drdma=enabled, "
+		       "or name its folder in TERN_MODULES";
 	return "";
 }
 

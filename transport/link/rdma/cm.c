@@ -354,7 +354,8 @@ static bool cm_gid_address(const union ibv_gid *gid, struct sockaddr_storage *ou
 	struct sockaddr_in *four = (struct sockaddr_in *)out;
 	struct sockaddr_in6 *six = (struct sockaddr_in6 *)out;
 
-	if (!memcmp(gid->raw, none, 16) || (gid->raw[0] == 0xfe && (gid->raw[1] & 0xc0) == 0x80)) /* unused, or link-local: the interface's, not an address of a site */
+	if (!memcmp(gid->raw, none, 16) ||
+	        (gid->raw[0] == 0xfe && (gid->raw[1] & 0xc0) == 0x80)) /* unused, or link-local: the interface's, not an address of a site */
 		return false;
 	memset(out, 0, sizeof(*out));
 	if (!memcmp(gid->raw, mapped, sizeof(mapped))) {

@@ -162,6 +162,7 @@ void rdma_expose_flush(struct rdma_leg *leg)
 		        .exposure = e,
 		        .ring_end = sq->ring_head};
 		expose_request(e, &wr);
+		leg->path->awaited++;
 		int err = ibv_post_send(leg->qp, &wr, &bad);
 		e->window->mw->rkey = e->window->rkey; /* ibv_alloc_mw's caller keeps it: a provider names the window by it in the next bind */
 		if (err)

@@ -93,7 +93,7 @@ static void leg_learn_mtu(struct rdma_leg *leg, enum ibv_mtu mtu)
 	struct rdma_path *p = leg->path;
 	uint32_t bytes = 128u << mtu;
 
-	p->mtu_agreed = bytes;
+	p->mtu_agreed = p->base.packet_bytes = bytes;
 	if (leg_is_uc(leg))
 		p->base.max_frame_bytes = p->base.max_write_bytes = bytes;
 }

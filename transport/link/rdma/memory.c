@@ -1,5 +1,5 @@
-/* Devices, domains and registered memory, shared by the links of a process: a region is registered once a domain and device, whoever maps it how often.
- * Called by the other files of this link from any thread; one mutex. Knows nothing of paths and connections. */
+/* Devices, domains and registered memory, shared by the links of a process: a region is registered once a domain and device, whoever maps it how
+ * often. Called by the other files of this link from any thread; one mutex. Knows nothing of paths and connections. */
 #include <errno.h>
 #include <pthread.h>
 #include <stdatomic.h>
@@ -105,7 +105,7 @@ static void region_words(char *why, size_t room, const struct rdma_region *r, in
 		snprintf(why, room, "%llu bytes cannot be registered: %s", (unsigned long long)bytes, locked);
 	} else {
 		snprintf(why, room, "%llu bytes at %p cannot be registered: %s%s", (unsigned long long)bytes, (void *)r->addr, strerror(error),
-		         error == EFAULT ? " (not mapped, or a read-only file map: map it MAP_PRIVATE and writable, or copy it)" : "");
+		        error == EFAULT ? " (not mapped, or a read-only file map: map it MAP_PRIVATE and writable, or copy it)" : "");
 	}
 }
 

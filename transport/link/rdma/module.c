@@ -1,5 +1,5 @@
-/* The rdma link: frames over RC or UC queue pairs, payloads straight into the peer's exposed memory. Loaded as libtern-rdma.so when an rdma:// address is
- * used; called by the loop through link_rdma_ops. This file opens, closes, steps and waits; the rest is listed in rdma.h. */
+/* The rdma link: frames over RC or UC queue pairs, payloads straight into the peer's exposed memory. Loaded as libtern-rdma.so when an rdma://
+ * address is used; called by the loop through link_rdma_ops. This file opens, closes, steps and waits; the rest is listed in rdma.h. */
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -372,22 +372,21 @@ static void rdma_rx_revoke(struct link *link, struct link_path *path)
 	(void)link, (void)path;
 }
 
-/* The descriptors fired, or may have: which completion queues have to be armed again. */
+/* The descriptors fired, or may have: which completion queues have to be armed again. If none, the connection manager has woken us. */
 static void rdma_disarm(struct rdma_link *l)
 {
 	struct ibv_cq *cq;
 	void *context;
+	bool took = false;
 
-	for (uint32_t i = 0; i < l->n_ports; i++) {
-		uint32_t armed = 0; /* no more events than queues that are armed: a look that must fail costs a system call as well */
-		for (uint32_t k = 0; k < l->n_paths; k++)
-			armed += l->paths[k]->port == &l->port[i] && l->paths[k]->cq_armed;
-		for (; armed && !ibv_get_cq_event(l->port[i].channel, &cq, &context); armed--) {
-			((struct rdma_path *)context)->cq_armed = false;
+	for (uint32_t i = 0; i < l->n_ports; i++)
+		for (int n = 0; n < RDMA_EVENTS_MAX && !ibv_get_cq_event(l->port[i].channel, &cq, &context); n++) {
+			((struct rdma_path *)context)->cq_armed = RDMA_UNARMED;
 			ibv_ack_cq_events(cq, 1);
+			took = true;
 		}
-	}
 	l->is_armed = false;
+	l->looks_cm |= !took;
 }
 
 /* Once a loop's step: reap asks for it, rx, done and exposed only if they have nothing and the time is another. */
@@ -398,15 +397,13 @@ void rdma_step(struct rdma_link *l, uint64_t now_ns)
 	l->step_ns = now_ns;
 	if (l->is_armed)
 		rdma_disarm(l);
-	uint64_t before = l->completions;
-	for (uint32_t i = 0; i < l->n_paths; i++)
-		rdma_path_step(l->paths[i], now_ns);
-	/* what woke the loop was not the manager if there are completions; if it was as well, its descriptor is still readable the next time */
-	if ((l->looks_cm && l->completions == before) || now_ns - l->cm_ns >= RDMA_CM_PERIOD_NS) {
+	if (l->looks_cm || now_ns - l->cm_ns >= RDMA_CM_PERIOD_NS) {
+		l->looks_cm = false;
 		l->cm_ns = now_ns;
 		rdma_cm_events(l, now_ns);
 	}
-	l->looks_cm = false;
+	for (uint32_t i = 0; i < l->n_paths; i++)
+		rdma_path_step(l->paths[i], now_ns);
 	for (uint32_t i = 0; i < l->n_ports; i++) {
 		if (l->port[i].frames && l->port[i].frames->idle)
 			rdma_rq_post(l->port[i].frames);
@@ -430,19 +427,15 @@ static void rdma_wait(struct link *link, bool armed, struct link_wait *out)
 {
 	struct rdma_link *l = (struct rdma_link *)link;
 
-	*out = (struct link_wait){.fd = l->epoll, .is_same = l->fd_said, .deadline_ns = UINT64_MAX};
+	*out = (struct link_wait){.fd = l->epoll, .deadline_ns = UINT64_MAX};
 	if (armed) {
-		l->fd_said = true;
 		for (uint32_t i = 0; i < l->n_paths; i++) {
 			struct rdma_path *p = l->paths[i];
-			if (!p->cq)
-				continue;
-			if (!p->cq_armed)
-				ibv_req_notify_cq(p->cq, 0);
-			p->cq_armed = true;
-			rdma_path_poll(p);
+			if (p->cq)
+				rdma_path_arm(p);
 		}
-		l->is_armed = l->looks_cm = true;
+		out->is_same = l->said_fd;
+		l->is_armed = l->said_fd = true;
 	}
 	for (uint32_t i = 0; i < l->n_paths; i++)
 		if (l->paths[i]->next_ns < out->deadline_ns)
@@ -452,23 +445,23 @@ static void rdma_wait(struct link *link, bool armed, struct link_wait *out)
 }
 
 const struct link_ops link_rdma_ops = {
-	.name = "rdma",
-	.open = rdma_open,
-	.close = rdma_close,
-	.path_open = rdma_path_open,
-	.path_close = rdma_path_close,
-	.mem_map = rdma_mem_map,
-	.mem_unmap = rdma_mem_unmap,
-	.tx = rdma_tx,
-	.reap = rdma_reap,
-	.rx = rdma_rx,
-	.rx_free = rdma_rx_free,
-	.from = rdma_from,
-	.rx_post = rdma_rx_post,
-	.rx_revoke = rdma_rx_revoke,
-	.expose = rdma_expose,
-	.hide = rdma_hide,
-	.exposed = rdma_exposed,
-	.done = rdma_done,
-	.wait = rdma_wait,
+        .name = "rdma",
+        .open = rdma_open,
+        .close = rdma_close,
+        .path_open = rdma_path_open,
+        .path_close = rdma_path_close,
+        .mem_map = rdma_mem_map,
+        .mem_unmap = rdma_mem_unmap,
+        .tx = rdma_tx,
+        .reap = rdma_reap,
+        .rx = rdma_rx,
+        .rx_free = rdma_rx_free,
+        .from = rdma_from,
+        .rx_post = rdma_rx_post,
+        .rx_revoke = rdma_rx_revoke,
+        .expose = rdma_expose,
+        .hide = rdma_hide,
+        .exposed = rdma_exposed,
+        .done = rdma_done,
+        .wait = rdma_wait,
 };

@@ -151,7 +151,9 @@ int rdma_path_attach(struct rdma_path *p, const char *device, uint32_t lanes)
 		        p, "device %s gives no completion queue of %u: %s; close peers, or lower rq= or sq=", device, p->cq_depth, strerror(errno));
 		return -TERN_EIO;
 	}
-	p->cq_armed = false;
+	p->cq_armed = RDMA_UNARMED;
+	p->awaited = 0;
+	p->wants_room = false;
 	return 0;
 }
 
@@ -200,13 +202,24 @@ void rdma_path_poll(struct rdma_path *p)
 		int n = ibv_poll_cq(p->cq, RDMA_BATCH, wc);
 		for (int i = 0; i < n; i++)
 			path_completion(p, &wc[i]);
-		((struct rdma_link *)p->base.link)->completions += n > 0 ? (uint64_t)n : 0;
 		if (n < RDMA_BATCH)
 			break;
 	}
 	for (uint32_t i = 0; i < p->n_legs; i++)
 		if (p->leg[i].rq && p->leg[i].qp && p->leg[i].rq->idle)
 			rdma_rq_post(p->leg[i].rq);
+}
+
+/* Completions of sends wake nobody who does not wait for them. */
+void rdma_path_arm(struct rdma_path *p)
+{
+	uint8_t wanted = p->awaited || p->wants_room ? RDMA_ARMED_ALL : RDMA_ARMED_FRAMES;
+
+	if (p->cq_armed < wanted) {
+		ibv_req_notify_cq(p->cq, wanted == RDMA_ARMED_FRAMES);
+		p->cq_armed = wanted;
+	}
+	rdma_path_poll(p);
 }
 
 /* First nothing can arrive or leave any more, then all is told: so nothing of this connection lands after its end was said. */

@@ -1,9 +1,10 @@
 /* Inside of the rdma link, shared by its files; nothing outside transport/link/rdma includes it. See docs/design/005.
- *   module.c  the link_ops: open, close, options, wait, the step that drives everything   memory.c  process-wide: devices, domains, registered regions
- *   cm.c      rdma_cm: resolving, requests, answers, events                                path.c    a path's connection: set up, broken, timers
- *   leg.c     one queue pair of a connection and its states                                tx.c      frames -> work requests, completions, done
+ *   module.c  the link_ops: open, close, options, wait, the step that drives everything   memory.c  process-wide: devices, domains, registered
+ * regions cm.c      rdma_cm: resolving, requests, answers, events                                path.c    a path's connection: set up, broken,
+ * timers leg.c     one queue pair of a connection and its states                                tx.c      frames -> work requests, completions, done
  *   rx.c      receive queues, lent frames                                                  expose.c  memory windows
- * A path keeps its rings and receive buffers over its connections; what belongs to one connection (ids, queue pairs, completion queue) is made anew. */
+ * A path keeps its rings and receive buffers over its connections; what belongs to one connection (ids, queue pairs, completion queue) is made anew.
+ */
 #ifndef LINK_RDMA_RDMA_H
 #define LINK_RDMA_RDMA_H
 #include <infiniband/verbs.h>
@@ -20,7 +21,7 @@ enum {
 	RDMA_FRAME_BYTES = 8192,
 	RDMA_LANE_FRAME_BYTES = 512, /* frames without a target on a lane; longer ones go by queue pair 0 */
 	RDMA_WRITE_BYTES = 1 << 20,
-	RDMA_RQ_RC = 512, /* of all paths of a link: what is too much waits */
+	RDMA_RQ_RC = 512,  /* of all paths of a link: what is too much waits */
 	RDMA_RQ_UC = 1024, /* of each path: what is too much is lost */
 	RDMA_LANE_RQ = 4096,
 	RDMA_LANE_RQ_MIN = 256,
@@ -28,14 +29,14 @@ enum {
 	RDMA_INLINE_BYTES = 220,
 	RDMA_SEND_RING = 2 << 20,
 	RDMA_LANE_RING = 256 << 10,
-	RDMA_BATCH = 32,       /* work requests of one post, completions of one poll */
+	RDMA_BATCH = 32, /* work requests of one post, completions of one poll */
 	RDMA_SIGNAL_EVERY = 16,
 	RDMA_POLLS_MAX = 64,   /* of one path in one step */
 	RDMA_EVENTS_MAX = 256, /* of the connection manager in one step */
 	RDMA_EXPOSED_MAX = 1 << 15,
-	RDMA_LKEYS = 256, /* a link's cache of local keys; a power of two */
-	RDMA_RETRIES = 6, /* 7 would be for ever on some devices */
-	RDMA_RNR_TIMER = 18, /* 5.12 ms */
+	RDMA_LKEYS = 256,          /* a link's cache of local keys; a power of two */
+	RDMA_RETRIES = 6,          /* 7 would be for ever on some devices */
+	RDMA_RNR_TIMER = 18,       /* 5.12 ms */
 	RDMA_TIMEOUT_DEFAULT = 16, /* 4.096 us * 2^16 * 7 = 1.9 s */
 	RDMA_RESOLVE_MS = 1000,
 	RDMA_BACKLOG = 256,
@@ -148,6 +149,9 @@ struct rdma_leg {
 	struct rdma_exposure *waiting, **waiting_end; /* for room in sq */
 };
 
+/* What wakes a sleeper: frames of the peer only, or our own completions too. */
+enum rdma_armed { RDMA_UNARMED, RDMA_ARMED_FRAMES, RDMA_ARMED_ALL };
+
 enum rdma_path_state { RDMA_PATH_DOWN, RDMA_PATH_SETUP, RDMA_PATH_UP };
 
 struct rdma_path {
@@ -165,7 +169,9 @@ struct rdma_path {
 	struct rdma_device *kept; /* the device that rings and receive buffers are registered with */
 	struct ibv_cq *cq;
 	uint32_t cq_depth;
-	bool cq_armed;
+	uint8_t cq_armed; /* enum rdma_armed */
+	uint32_t awaited; /* requests whose completion somebody waits for: writes, windows */
+	bool wants_room;  /* tx took fewer than it was offered */
 	struct rdma_leg leg[RDMA_LEGS_MAX];
 	uint32_t n_legs, n_up;
 	uint8_t *rings;
@@ -185,15 +191,15 @@ struct rdma_exposure {
 	uint32_t id; /* generation << 16 | index + 1 */
 	uint8_t state;
 	bool hide_wanted;
-	bool is_queued;          /* in the link's list of events */
-	bool tells_exposed;      /* events not yet handed out */
-	uint8_t tells_end;       /* 0, LINK_HIDDEN, LINK_BROKEN */
+	bool is_queued;     /* in the link's list of events */
+	bool tells_exposed; /* events not yet handed out */
+	uint8_t tells_end;  /* 0, LINK_HIDDEN, LINK_BROKEN */
 	struct link_expose what;
 	struct frame_target target;
 	struct rdma_window *window;
-	struct rdma_leg *leg;    /* the queue pair it holds for */
-	struct ibv_mr *region;   /* window's memory */
-	struct ibv_mr *own;      /* isolation=mr: a region of its own */
+	struct rdma_leg *leg;              /* the queue pair it holds for */
+	struct ibv_mr *region;             /* window's memory */
+	struct ibv_mr *own;                /* isolation=mr: a region of its own */
 	struct rdma_exposure *next, *prev; /* of the path; next: of the free ones */
 	struct rdma_exposure *next_event, *next_waiting;
 };
@@ -214,10 +220,9 @@ struct rdma_link {
 	struct rdma_event_channel *events;
 	struct rdma_cm_id *listener;
 	int epoll;
+	bool said_fd;   /* wait has given the descriptor out */
 	bool is_armed;  /* wait has armed completion queues: their events are to be taken */
-	bool looks_cm;  /* look for events of the connection manager in the next step that finds no completion */
-	bool fd_said;
-	uint64_t completions;
+	bool looks_cm;  /* look for events of the connection manager in the next step */
 	uint64_t cm_ns; /* last look */
 	uint64_t step_ns;
 	struct rdma_port port[RDMA_PORTS_MAX];
@@ -230,7 +235,7 @@ struct rdma_link {
 	struct rdma_recv *pending, **pending_end;
 	struct rdma_rq *dead;
 	struct rdma_exposure *exposures; /* by index */
-	uint32_t exposures_used; /* high water */
+	uint32_t exposures_used;         /* high water */
 	struct rdma_exposure *exposures_free;
 	struct rdma_exposure *telling, **telling_end; /* have an event to hand out */
 	bool said_no_windows;
@@ -257,7 +262,8 @@ void rdma_device_put(struct rdma_domain *d, struct rdma_device *device);
 /** @return 0 and the key, -TERN_ENOMEM with words in why */
 int rdma_region_get(struct rdma_domain *d, void *addr, uint64_t bytes, uint32_t *key, char *why, size_t room);
 void rdma_region_put(struct rdma_domain *d, uint32_t key);
-/** The region's registration with a device, made now if it is missing. key 0: by address. @return NULL: no such region, or it does not hold all of the range */
+/** The region's registration with a device, made now if it is missing. key 0: by address. @return NULL: no such region, or it does not hold all of
+ * the range */
 struct ibv_mr *rdma_region_mr(struct rdma_domain *d, struct rdma_device *device, uint32_t key, const uint8_t *addr, uint64_t bytes);
 /** The same for memory to expose, which must be in one region, and holds it until rdma_region_put. */
 struct ibv_mr *rdma_region_hold(struct rdma_domain *d, struct rdma_device *device, const struct link_expose *what);
@@ -298,6 +304,8 @@ void rdma_path_fail(struct rdma_path *p, const char *format, ...) __attribute__(
 void rdma_path_down(struct rdma_path *p, uint64_t now_ns);
 void rdma_path_step(struct rdma_path *p, uint64_t now_ns);
 void rdma_path_poll(struct rdma_path *p);
+/** Arms the completion queue for what is waited for, then polls: what came before the arming would not fire. */
+void rdma_path_arm(struct rdma_path *p);
 /** The legs that carry our writes, and the peer's. lane 1.. */
 struct rdma_leg *rdma_path_out(struct rdma_path *p, uint32_t lane);
 struct rdma_leg *rdma_path_in(struct rdma_path *p, uint32_t lane);

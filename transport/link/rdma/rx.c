@@ -139,6 +139,16 @@ void rdma_rq_detach(struct rdma_rq *rq)
 		}
 }
 
+static uint32_t rx_lane(struct rdma_path *p, uint32_t qp_num)
+{
+	for (uint32_t lane = p->base.lanes; lane > 0; lane--) {
+		const struct ibv_qp *qp = rdma_path_in(p, lane)->qp;
+		if (qp && qp->qp_num == qp_num)
+			return lane;
+	}
+	return 0;
+}
+
 void rdma_rx_completed(struct rdma_path *p, const struct ibv_wc *wc)
 {
 	struct rdma_link *l = (struct rdma_link *)p->base.link;
@@ -147,13 +157,10 @@ void rdma_rx_completed(struct rdma_path *p, const struct ibv_wc *wc)
 	r->rq->out++;
 	r->path = p;
 	r->bytes = wc->byte_len;
+	r->lane = (uint8_t)rx_lane(p, wc->qp_num);
 	r->is_placed = wc->opcode == IBV_WC_RECV_RDMA_WITH_IMM;
 	r->imm = r->is_placed ? ntohl(wc->imm_data) : 0;
 	r->next = NULL;
-	r->lane = 0;
-	for (uint32_t lane = 1; lane <= p->base.lanes; lane++)
-		if (rdma_path_in(p, lane)->qp && rdma_path_in(p, lane)->qp->qp_num == wc->qp_num)
-			r->lane = (uint8_t)lane;
 	r->state = RDMA_RECV_PENDING;
 	if (wc->status != IBV_WC_SUCCESS) { /* of a queue pair that fails; a shared queue's buffer is still good */
 		rq_put(l, r);
@@ -209,7 +216,7 @@ size_t rdma_rx(struct link *link, struct rx_frame *out, size_t n, uint64_t now_n
 		l->pending = r->next;
 		if (!l->pending)
 			l->pending_end = &l->pending;
-		out[got] = (struct rx_frame){.path = &r->path->base, .from = r->path->index, .lane = r->lane};
+		out[got] = (struct rx_frame){.path = &r->path->base, .lane = r->lane};
 		if (r->is_placed) {
 			out[got].is_placed = true;
 			out[got].placed_number = r->imm;

@@ -83,6 +83,7 @@ static bool tx_copy(struct rdma_leg *leg, const struct frame *f, uint32_t first,
 	uint8_t *to = ring_take(&leg->sq, bytes);
 	if (!to)
 		return false;
+	((struct rdma_link *)leg->path->base.link)->base.copied_bytes += f->payload_bytes;
 	*wr->sg_list = (struct ibv_sge){.addr = (uintptr_t)to, .length = bytes, .lkey = leg->sq.ring_lkey};
 	wr->num_sge = 1;
 	for (uint32_t i = first; i < f->segs; i++) {
@@ -233,6 +234,7 @@ static void tx_over(struct rdma_leg *leg, struct rdma_wr *record)
 	struct rdma_link *l = (struct rdma_link *)leg->path->base.link;
 
 	leg->sq.ring_tail = record->ring_end;
+	leg->path->awaited -= record->is_posted && record->kind != RDMA_WR_BYTES;
 	l->untold += record->kind == RDMA_WR_WRITE && !l->options.is_uc;
 	if (record->adhoc)
 		rdma_region_put(l->domain, record->adhoc);
@@ -260,8 +262,7 @@ static size_t tx_run(struct rdma_link *l, struct frame *const *frames, size_t n)
 	struct rdma_leg *leg = tx_leg(frames[0]);
 	struct rdma_sq *sq = leg ? &leg->sq : NULL;
 	struct ibv_send_wr *bad = NULL, *last = NULL, *first = NULL, **link = &first;
-	uint32_t begin = sq ? sq->head : 0, posted = 0;
-	bool tell = false; /* somebody waits for the completion: frames of bytes are copied and given back, theirs wakes for nothing */
+	uint32_t begin = sq ? sq->head : 0, posted = 0, awaited = 0;
 	size_t taken = 0;
 
 	for (; leg && taken < n && taken < RDMA_BATCH && tx_leg(frames[taken]) == leg && rdma_sq_has_room(sq); taken++) {
@@ -273,7 +274,9 @@ static size_t tx_run(struct rdma_link *l, struct frame *const *frames, size_t n)
 			*link = last = wr;
 			link = &wr->next;
 			posted++;
-			tell |= sq_at(sq, sq->head - 1)->kind != RDMA_WR_BYTES;
+			awaited += frames[taken]->is_write;
+			if (!frames[taken]->is_write || l->options.is_uc)
+				wr->send_flags |= IBV_SEND_SOLICITED;
 			if (++sq->since_signal >= RDMA_SIGNAL_EVERY) {
 				wr->send_flags |= IBV_SEND_SIGNALED;
 				sq->since_signal = 0;
@@ -281,11 +284,13 @@ static size_t tx_run(struct rdma_link *l, struct frame *const *frames, size_t n)
 		}
 	}
 	if (last) {
-		last->next = NULL;
-		if (tell || sq->ring_head - sq->ring_tail > sq->ring_bytes / 2) {
+		last->send_flags |= IBV_SEND_SOLICITED;
+		if (awaited) { /* a frame without a target is given back at once: its room may wait for the next signal */
 			last->send_flags |= IBV_SEND_SIGNALED;
 			sq->since_signal = 0;
 		}
+		last->next = NULL;
+		leg->path->awaited += awaited;
 		int err = ibv_post_send(leg->qp, first, &bad);
 		if (err) /* never below its depth, unless the queue pair has failed: the connection ends, and with it these are lost */
 			rdma_path_fail(leg->path, "queue pair %u takes no more: %s", leg->index, strerror(err));
@@ -299,8 +304,10 @@ static size_t tx_run(struct rdma_link *l, struct frame *const *frames, size_t n)
 		l->base.tx_bytes += record->is_posted ? (frames[i]->is_write ? frames[i]->payload_bytes : frames[i]->wire_bytes) : 0;
 	}
 	l->taken += (uint32_t)taken;
-	if (leg)
+	if (leg) {
 		sq_advance(leg);
+		leg->path->wants_room = !taken;
+	}
 	return taken;
 }
 
