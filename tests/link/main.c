@@ -8,6 +8,8 @@ static const struct suite_fixture *const fixtures[] = {
 	&fixture_sim,
 	&fixture_emu_sim,
 	&fixture_emu_udp,
+	&fixture_dpdk_memif,
+	&fixture_dpdk_packet,
 };
 
 enum { SUITE_CASES_MAX = 64 };

@@ -74,6 +74,6 @@ extern const struct suite_case suite_cases[];
 extern const size_t suite_n_cases;
 extern const struct suite_case udp_cases[];
 extern const size_t udp_n_cases;
-extern const struct suite_fixture fixture_udp, fixture_sim, fixture_emu_sim, fixture_emu_udp;
+extern const struct suite_fixture fixture_udp, fixture_sim, fixture_emu_sim, fixture_emu_udp, fixture_dpdk_memif, fixture_dpdk_packet;
 
 #endif
