@@ -6,6 +6,8 @@
 static const struct suite_fixture *const fixtures[] = {
 	&fixture_udp,
 	&fixture_sim,
+	&fixture_sim_uc,
+	&fixture_sim_rc,
 	&fixture_emu_sim,
 	&fixture_emu_udp,
 	&fixture_dpdk_memif,
@@ -70,6 +72,8 @@ int main(int argc, char **argv)
 	if (err)
 		return err;
 	size_t n = main_select(cases, 0, suite_cases, suite_n_cases);
+	n = main_select(cases, n, write_cases, write_n_cases);
+	n = main_select(cases, n, break_cases, break_n_cases);
 	n = main_select(cases, n, udp_cases, udp_n_cases);
 	return unit_main(argv[1], cases, n);
 }

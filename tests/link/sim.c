@@ -34,14 +34,41 @@ static void sim_sleep(const struct link_wait *wait)
 }
 
 const struct suite_fixture fixture_sim = {
-	.name = "sim", .scheme = "sim", .options = "mtu=9000", .has = SUITE_ECN, .configure = sim_configure, .now_ns = sim_now_ns, .sleep = sim_sleep,
+	.name = "sim", .scheme = "sim", .options = "mtu=9000", .has = SUITE_ECN | SUITE_ALONE, .configure = sim_configure, .now_ns = sim_now_ns, .sleep = sim_sleep,
+};
+
+static void sim_break(void)
+{
+	CU_ASSERT_EQUAL(sim_net_break(net, 0, 1), 1);
+}
+
+const struct suite_fixture fixture_sim_uc = {
+    .name = "sim_uc",
+    .scheme = "sim",
+    .options = "mtu=9000&writes=uc",
+    .has = SUITE_ECN | SUITE_WRITES | SUITE_BREAKS,
+    .configure = sim_configure,
+    .now_ns = sim_now_ns,
+    .sleep = sim_sleep,
+    .break_connection = sim_break,
+};
+
+const struct suite_fixture fixture_sim_rc = {
+    .name = "sim_rc",
+    .scheme = "sim",
+    .options = "mtu=9000&writes=rc&lanes=3",
+    .has = SUITE_ECN | SUITE_WRITES | SUITE_RELIABLE | SUITE_BREAKS,
+    .configure = sim_configure,
+    .now_ns = sim_now_ns,
+    .sleep = sim_sleep,
+    .break_connection = sim_break,
 };
 
 const struct suite_fixture fixture_emu_sim = {
     .name = "emu_sim",
     .scheme = "emu",
     .options = "link=sim&mtu=9000",
-    .has = 0,
+    .has = SUITE_ALONE,
     .configure = sim_configure,
     .now_ns = sim_now_ns,
     .sleep = sim_sleep,
@@ -66,7 +93,7 @@ const struct suite_fixture fixture_emu_udp = {
     .name = "emu_udp",
     .scheme = "emu",
     .options = "link=udp",
-    .has = SUITE_FD,
+    .has = SUITE_FD | SUITE_ALONE,
     .configure = emu_udp_configure,
     .now_ns = emu_udp_now_ns,
     .sleep = emu_udp_sleep,

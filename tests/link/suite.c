@@ -56,7 +56,7 @@ bool suite_same(const struct rx_frame *in, const uint8_t *bytes, uint32_t n)
 	       (!in->body_bytes || !memcmp(in->body, bytes + in->head_bytes, in->body_bytes));
 }
 
-static void suite_pause(struct suite_end *end)
+void suite_pause(struct suite_end *end)
 {
 	struct link_wait wait;
 	end->ops->wait(end->link, true, &wait);
@@ -121,12 +121,10 @@ void suite_free(struct suite_end *end)
 	end->n_in = 0;
 }
 
-bool suite_open(struct suite_end end[2], int variant)
+bool suite_open_links(struct suite_end end[2], int variant)
 {
 	struct link_config config[2] = {{.listening = true}, {.listening = false}};
 	char error[256] = "";
-	uint8_t hello[32];
-	struct frame f;
 
 	config[0].error = config[1].error = error;
 	config[0].error_bytes = config[1].error_bytes = sizeof(error);
@@ -137,6 +135,47 @@ bool suite_open(struct suite_end end[2], int variant)
 		if (err)
 			printf("open: %d %s\n", err, error);
 		CU_ASSERT_EQUAL_FATAL(err, 0);
+	}
+	return true;
+}
+
+void suite_open_path(struct suite_end end[2], int at, const uint8_t *token)
+{
+	struct link_path_config to = {.token = token, .is_acceptor = !at};
+
+	if (at)
+		to.remote = end[0].link->local;
+	CU_ASSERT_EQUAL_FATAL(suite_ops->path_open(end[at].link, &to, &end[at].path), 0);
+}
+
+bool suite_connected(struct suite_end end[2])
+{
+	uint64_t until = suite_now() + SUITE_PATIENCE_MS * 1000000ull;
+
+	for (int turn = 0; suite_now() < until; turn ^= 1) {
+		for (int i = 0; i < 2; i++)
+			CU_ASSERT_EQUAL_FATAL(suite_ops->rx(end[i].link, end[i].in, SUITE_BURST, suite_now()), 0);
+		if (end[0].path->is_connected && end[1].path->is_connected)
+			return true;
+		suite_pause(&end[turn]);
+	}
+	return false;
+}
+
+bool suite_open(struct suite_end end[2], int variant)
+{
+	uint8_t hello[32], token[LINK_TOKEN_BYTES];
+	struct frame f;
+
+	if (!suite_open_links(end, variant))
+		return false;
+	if (end[0].link->caps & LINK_CONNECTS) {
+		for (size_t i = 0; i < sizeof(token); i++)
+			token[i] = (uint8_t)suite_random();
+		suite_open_path(end, 0, token);
+		suite_open_path(end, 1, token);
+		CU_ASSERT_FATAL(suite_connected(end));
+		return true;
 	}
 	struct link_path_config to = {.remote = end[0].link->local};
 	CU_ASSERT_EQUAL_FATAL(suite_ops->path_open(end[1].link, &to, &end[1].path), 0);

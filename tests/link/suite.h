@@ -12,6 +12,10 @@ enum suite_needs {
 	SUITE_FD = 4,      /* wait gives a descriptor */
 	SUITE_ECN = 8,     /* frames leave with ECT(0) and arrive so */
 	SUITE_PLACES = 16, /* LINK_PLACES may be there */
+	SUITE_ALONE = 32,  /* a path is opened by one end alone: not LINK_CONNECTS */
+	SUITE_WRITES = 64, /* LINK_WRITES and LINK_CONNECTS */
+	SUITE_RELIABLE = 128,
+	SUITE_BREAKS = 256, /* the fixture can break a connection */
 };
 enum { SUITE_BURST = 64, SUITE_PATIENCE_MS = 5000 };
 
@@ -28,6 +32,8 @@ struct suite_fixture {
 	uint64_t (*now_ns)(void);
 	/** Waits for the link (its fd, or the virtual clock to its deadline). */
 	void (*sleep)(const struct link_wait *wait);
+	/** SUITE_BREAKS: breaks the connection between the two links, as a fault in between would. */
+	void (*break_connection)(void);
 };
 
 struct suite_end {
@@ -54,6 +60,14 @@ uint64_t suite_now(void);
 /** Opens end 0 (listening) and end 1 and a path each way: end 1 says hello, end 0 answers to its address. @return false: variant not on this machine
  */
 bool suite_open(struct suite_end end[2], int variant);
+/** The links alone, without paths. */
+bool suite_open_links(struct suite_end end[2], int variant);
+/** LINK_CONNECTS: opens end's path, end 0 as the acceptor. @param token  LINK_TOKEN_BYTES */
+void suite_open_path(struct suite_end end[2], int at, const uint8_t *token);
+/** Steps both links, up to the patience, until both paths are connected. @return whether they are */
+bool suite_connected(struct suite_end end[2]);
+/** Sleeps until the link has something, or a moment. */
+void suite_pause(struct suite_end *end);
 void suite_close(struct suite_end end[2]);
 int suite_open_link(struct link_config *config, struct suite_end *end);
 /** Sends all and reaps all, each exactly once; asserts it. */
@@ -74,6 +88,11 @@ extern const struct suite_case suite_cases[];
 extern const size_t suite_n_cases;
 extern const struct suite_case udp_cases[];
 extern const size_t udp_n_cases;
-extern const struct suite_fixture fixture_udp, fixture_sim, fixture_emu_sim, fixture_emu_udp, fixture_dpdk_memif, fixture_dpdk_packet;
+extern const struct suite_case write_cases[];
+extern const size_t write_n_cases;
+extern const struct suite_case break_cases[];
+extern const size_t break_n_cases;
+extern const struct suite_fixture fixture_udp, fixture_sim, fixture_sim_uc, fixture_sim_rc, fixture_emu_sim, fixture_emu_udp;
+extern const struct suite_fixture fixture_dpdk_memif, fixture_dpdk_packet;
 
 #endif

@@ -44,7 +44,7 @@ static void udp_sleep(const struct link_wait *wait)
 const struct suite_fixture fixture_udp = {
     .name = "udp",
     .scheme = "udp",
-    .has = SUITE_HOSTS | SUITE_SOCKETS | SUITE_FD | SUITE_ECN | SUITE_PLACES,
+    .has = SUITE_HOSTS | SUITE_SOCKETS | SUITE_FD | SUITE_ECN | SUITE_PLACES | SUITE_ALONE,
     .configure = udp_configure,
     .now_ns = udp_now_ns,
     .sleep = udp_sleep,

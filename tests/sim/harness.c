@@ -117,7 +117,7 @@ static void harness_results(struct harness *h, int end)
 	struct msg_op *op;
 	struct msg_notice n;
 	struct loop_peer *peer;
-	while ((op = msg_done(m))) {
+	while ((op = loop_done(h->loop[end]))) {
 		h->ops_done++;
 		if (h->done)
 			h->done(h, end, op);

@@ -281,6 +281,7 @@ int tern_open(const tern_config *config, tern_ctx **out)
 	ctx->next_id = 1;
 	list_init(&ctx->eps);
 	list_init(&ctx->revokes);
+	list_init(&ctx->mems);
 	pthread_mutex_init(&ctx->lock, NULL);
 	pthread_mutex_init(&ctx->note_lock, NULL);
 	int err = api_open_all(ctx, config);

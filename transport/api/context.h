@@ -51,6 +51,8 @@ struct api_address {
 	char cc[TERN_CC_NAME_MAX];
 	char emu[CONTROL_PATH_MAX / 4], contract[CONTROL_PATH_MAX / 4];
 	char options[API_OPTIONS_MAX]; /* what the link reads itself */
+	char ctl[CONTROL_HOST_MAX];    /* host of the control connection, "": the same */
+	uint16_t ctl_port;             /* 0: the same */
 	uint32_t mtu_bytes;
 	uint16_t port;
 	bool is_private;
@@ -119,10 +121,12 @@ struct api_peer {
 };
 
 struct tern_mem {
+	struct list link; /* in tern_ctx.mems */
 	tern_ctx *ctx;
 	uint8_t *addr;
 	uint64_t bytes;
 	bool owned;
+	uint32_t key;     /* of loop_map; 0: no link needs it */
 	_Atomic uint32_t uses;
 };
 
@@ -188,6 +192,7 @@ struct tern_ctx {
 	size_t links_n;
 	uint32_t draining;     /* peers that wait to be closed */
 	struct list revokes;   /* struct api_revoke */
+	struct list mems;      /* struct tern_mem */
 	pthread_t thread;
 	bool has_thread;
 	_Atomic bool stop;
@@ -279,6 +284,8 @@ void api_peer_forget(struct api_peer *peer);
 /* memory.c */
 /** Ends revocations whose last operation has ended. Under the lock. */
 void api_mem_revoked(tern_ctx *ctx);
+/** A link has come that needs memory mapped: all that is registered. Under the lock. */
+void api_mem_map(tern_ctx *ctx);
 /** A peer or an endpoint (the other is 0, NULL) goes: its exports and revocations too. */
 void api_mem_forget(tern_ctx *ctx, tern_peer peer, const tern_ep *ep);
 

@@ -179,7 +179,7 @@ static bool api_results(tern_ctx *ctx)
 	struct msg_notice notice;
 	struct loop_peer *lp;
 	bool any = false;
-	while ((op = msg_done(ctx->loop->msg))) {
+	while ((op = loop_done(ctx->loop))) {
 		api_op_done((struct api_op *)op);
 		any = true;
 	}

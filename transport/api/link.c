@@ -11,6 +11,15 @@
 
 _Static_assert(CONTRACT_NONE == TERN_CC_NONE, "both mean not known");
 
+/* Whoever holds the same key trusts each other. */
+static uint64_t link_domain(const tern_ctx *ctx)
+{
+	uint64_t h = 0xcbf29ce484222325u; /* FNV-1a (RFC 9923) */
+	for (const char *at = ctx->key_file; *at; at++)
+		h = (h ^ (uint8_t)*at) * 0x100000001b3u;
+	return h;
+}
+
 static struct api_link *link_known(tern_ctx *ctx, const struct api_address *a)
 {
 	for (size_t i = 0; i < ctx->links_n; i++) {
@@ -27,12 +36,13 @@ static int link_start(tern_ctx *ctx, const struct api_address *a, const struct l
 {
 	const struct link_ops *ops;
 	struct link_config config = *base;
-	char options[API_OPTIONS_MAX * 3 + sizeof(a->emu)];
+	char own[API_OPTIONS_MAX + 16], options[API_OPTIONS_MAX * 3 + sizeof(a->emu)];
 	int err = link_find(a->scheme, &ops, config.error, config.error_bytes);
-	snprintf(options, sizeof(options), "%s", a->options);
+	snprintf(own, sizeof(own), a->mtu_bytes ? "%s%smtu=%u" : "%s", a->options, *a->options ? "&" : "", a->mtu_bytes); /* a port of its own may need it */
+	snprintf(options, sizeof(options), "%s", own);
 	if (!err && *a->emu) {
 		snprintf(options, sizeof(options), "link=%s&emu=%s&emu_direction=%s%s%s", a->scheme, a->emu, config.listening ? "reverse" : "forward",
-		         *a->options ? "&" : "", a->options);
+		         *own ? "&" : "", own);
 		err = link_find("emu", &ops, config.error, config.error_bytes);
 	}
 	config.options = options;
@@ -57,6 +67,7 @@ int api_link_open(tern_ctx *ctx, const struct api_address *a, uint8_t use, uint1
 	                             .port = port,
 	                             .listening = use == API_LINK_LISTEN,
 	                             .now_ns = ctx->now_ns,
+	                             .domain = link_domain(ctx),
 	                             .log = ctx->config.log,
 	                             .log_arg = ctx->config.log_arg,
 	                             .error = why,
@@ -74,6 +85,13 @@ int api_link_open(tern_ctx *ctx, const struct api_address *a, uint8_t use, uint1
 	if (!l)
 		return ERR(TERN_ENOMEM, "no memory for a link");
 	int err = link_start(ctx, a, &config, &l->link);
+	if (!err && (l->link->caps & LINK_PLAIN) && !a->is_private) {
+		snprintf(why, sizeof(why),
+		        "%s:// carries payload unsealed: say private=1 in the address at both ends, if nobody else can read the network between",
+		        a->scheme);
+		l->link->ops->close(&l->link);
+		err = -TERN_EPRIVATE;
+	}
 	if (err) {
 		free(l);
 		return ERR(err, "%s", *why ? why : tern_error_text(err));
@@ -85,6 +103,7 @@ int api_link_open(tern_ctx *ctx, const struct api_address *a, uint8_t use, uint1
 	l->link->ops->wait(l->link, false, &w);
 	api_link_watch(ctx, w.fd);
 	loop_link_add(ctx->loop, l->link);
+	api_mem_map(ctx);
 	ctx->links[ctx->links_n++] = l;
 	*out = l;
 	return 0;

@@ -4,9 +4,11 @@
 #include <sys/mman.h>
 #include <sys/random.h>
 #include "api/context.h"
+#include "base/clock.h"
 #include "base/err.h"
 #include "wire/bytes.h"
 
+#define MEM_HIDE_NS 100000000ull
 enum { HANDLE_MARK = 'M', HANDLE_VERSION = 1, HANDLE_BYTES = 2 + 1 + 5 + 8 + 8 + 8 };
 
 static int mem_new(tern_ctx *ctx, void *addr, uint64_t bytes, bool owned, tern_mem **out)
@@ -18,14 +20,38 @@ static int mem_new(tern_ctx *ctx, void *addr, uint64_t bytes, bool owned, tern_m
 	m->addr = addr;
 	m->bytes = bytes;
 	m->owned = owned;
-	*out = m;
-	return 0;
+	list_init(&m->link);
+	api_lock(ctx);
+	struct link *link = ctx->loop->mem_link;
+	int err = loop_map(ctx->loop, addr, bytes, &m->key);
+	if (!err)
+		list_push_back(&ctx->mems, &m->link);
+	else
+		ERR(err, "%llu bytes at %p cannot be used by %s: %s", (unsigned long long)bytes, addr, link->ops->name,
+		    *link->trouble ? link->trouble : tern_error_text(err));
+	api_unlock(ctx);
+	if (err)
+		free(m);
+	else
+		*out = m;
+	return err;
+}
+
+void api_mem_map(tern_ctx *ctx)
+{
+	for (struct list *at = list_first(&ctx->mems); at; at = list_next(&ctx->mems, at)) {
+		tern_mem *m = list_entry(at, tern_mem, link);
+		if (!m->key && loop_map(ctx->loop, m->addr, m->bytes, &m->key))
+			LOG(ctx, TERN_LOG_WARN, "registered memory will be copied: %s", ctx->loop->mem_link->trouble);
+	}
 }
 
 int tern_mem_alloc(tern_ctx *ctx, uint64_t bytes, void **addr, tern_mem **out)
 {
 	if (!ctx || !addr || !out || !bytes)
 		return ERR(TERN_EINVAL, "tern_mem_alloc: arguments must not be NULL, bytes not 0");
+	if (api_fork_check(ctx))
+		return -TERN_EFORK;
 	void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	if (p == MAP_FAILED)
 		return ERR(TERN_ENOMEM, "no memory for %llu bytes", (unsigned long long)bytes);
@@ -41,6 +67,8 @@ int tern_mem_register(tern_ctx *ctx, void *addr, uint64_t bytes, tern_mem **out)
 {
 	if (!ctx || !addr || !out || !bytes || (uintptr_t)addr + bytes < (uintptr_t)addr)
 		return ERR(TERN_EINVAL, "tern_mem_register: %llu bytes at %p cannot be memory", (unsigned long long)bytes, addr);
+	if (api_fork_check(ctx))
+		return -TERN_EFORK;
 	return mem_new(ctx, addr, bytes, false, out);
 }
 
@@ -58,7 +86,9 @@ static unsigned mem_exports(const tern_mem *m, tern_peer only, bool remove, unsi
 			struct mem_export *e = &t->slot[i];
 			if (!e->key || e->addr != m->addr || e->bytes != m->bytes || (only != TERN_ANY_PEER && e->peer != only))
 				continue;
-			if (e->uses)
+			if (remove && e->keys)
+				msg_unexport(m->ctx->loop->msg, e->key);
+			if (e->uses || (remove && e->keys))
 				busy++;
 			else
 				keys[n++] = e->key;
@@ -123,8 +153,15 @@ int tern_mem_release(tern_mem **mp)
 	api_lock(m->ctx);
 	api_mem_revoked(m->ctx); /* those that are left have an operation under way: busy */
 	bool busy = atomic_load(&m->uses) || mem_exports(m, TERN_ANY_PEER, false, &found);
-	if (!busy)
-		mem_exports(m, TERN_ANY_PEER, true, &found);
+	uint64_t until = clock_now_ns() + MEM_HIDE_NS;
+	while (!busy && mem_exports(m, TERN_ANY_PEER, true, &found)) { /* a link has to take it out of the peer's reach first */
+		api_step(m->ctx, clock_now_ns());
+		busy = clock_now_ns() > until;
+	}
+	if (!busy) {
+		list_remove(&m->link);
+		loop_unmap(m->ctx->loop, m->key);
+	}
 	api_unlock(m->ctx);
 	if (busy)
 		return ERR(TERN_EBUSY,
@@ -154,6 +191,10 @@ int tern_mem_export(tern_ep *ep, tern_mem *mem, tern_peer only, uint32_t rights,
 	api_lock(ep->ctx);
 	struct api_peer *peer = api_peer_of(ep, only);
 	int err = peer && !peer->closed ? mem_table_add(ep->ctx->loop->exports, &e) : -TERN_ESTALE;
+	if (!err) {
+		msg_export(peer->lp->peer.pair, e.key);
+		api_wake(ep->ctx);
+	}
 	api_unlock(ep->ctx);
 	if (err)
 		return ERR(err, err == -TERN_ESTALE ? "peer %llx: no such peer now" : "peer %llx: 4096 exports are in use; revoke some",

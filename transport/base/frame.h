@@ -68,6 +68,7 @@ struct rx_frame {
 	bool is_placed;        /* a frame with a target: its payload lies where it belongs, head and body are NULL */
 	uint32_t placed_number; /* low 32 bits of its number */
 	uint32_t placed_bytes;
+	uint8_t lane;          /* that it came on; within one, reliable links keep the order of sending */
 };
 
 #endif

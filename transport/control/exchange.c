@@ -118,6 +118,17 @@ static int path_make(const struct conn *c, const struct wire_hello_path *mine, c
 	return 0;
 }
 
+/* From the session's keys, under a name that no path's keys have: whoever shows it has been through this handshake. */
+static int token_make(const struct conn *c, uint8_t token[LINK_TOKEN_BYTES])
+{
+	uint8_t secret[SESSION_SECRET_BYTES];
+	int err = tls_secret(c->ssl, UINT8_MAX, UINT8_MAX, 0, secret);
+
+	memcpy(token, secret, LINK_TOKEN_BYTES);
+	explicit_bzero(secret, sizeof(secret));
+	return err;
+}
+
 /* @return 0, -TERN_EPROTO (no path in common), -TERN_EIO */
 static int session_make(const struct conn *c, uint8_t version, struct session *s)
 {
@@ -140,6 +151,8 @@ static int session_make(const struct conn *c, uint8_t version, struct session *s
 	addr_unmap(&local);
 	s->control_local = addr_link(&local);
 	s->control_peer = addr_link(&c->peer);
+	if (token_make(c, s->token))
+		return -TERN_EIO;
 	for (uint32_t i = 0; i < mine->paths; i++)
 		for (uint32_t j = 0; j < theirs->paths; j++) {
 			if (mine->path[i].path_id != theirs->path[j].path_id)

@@ -3,16 +3,7 @@
 #include "flow/state.h"
 #include "tern/error.h"
 
-/* What one acknowledgement newly covers. */
-struct ack_news {
-	uint64_t wire_bytes;
-	uint64_t end;      /* newest number + 1; 0: nothing new */
-	uint64_t sent_ns;  /* of the newest */
-	uint32_t delivered_64;
-	uint32_t app_limited;
-};
-
-static void news_add(struct ack_news *news, const struct flow_extent *e)
+static void news_add(struct flow_news *news, const struct flow_extent *e)
 {
 	news->wire_bytes += e->wire_bytes;
 	news->end = e->first + e->frames;
@@ -22,7 +13,7 @@ static void news_add(struct ack_news *news, const struct flow_extent *e)
 }
 
 /* An acknowledgement that ends inside an extent: the common case of a burst that is still arriving. */
-static void ack_front(struct flow *f, uint32_t i, uint32_t frames, struct ack_news *news, struct flow_sink *sink)
+static void ack_front(struct flow *f, uint32_t i, uint32_t frames, struct flow_news *news, struct flow_sink *sink)
 {
 	struct flow_extent *e = &f->shared->extent[i];
 	uint64_t sent_ns = e->sent_ns + (e->span_ns ? (uint64_t)e->span_ns * frames / e->frames : 0);
@@ -38,7 +29,7 @@ static void ack_front(struct flow *f, uint32_t i, uint32_t frames, struct ack_ne
 }
 
 /* Takes all of [first, last] off the list from extent *at on, whose predecessor is *prev; leaves both at the first extent behind it. */
-static void ack_range(struct flow *f, const struct wire_range *range, uint32_t cursor[2], struct ack_news *news, struct flow_sink *sink)
+static void ack_range(struct flow *f, const struct wire_range *range, uint32_t cursor[2], struct flow_news *news, struct flow_sink *sink)
 {
 	uint32_t prev = cursor[0], i = cursor[1];
 
@@ -74,7 +65,7 @@ static void ack_range(struct flow *f, const struct wire_range *range, uint32_t c
 	cursor[1] = i;
 }
 
-static void ack_collect(struct flow *f, const struct wire_ack *ack, struct ack_news *news, struct flow_sink *sink)
+static void ack_collect(struct flow *f, const struct wire_ack *ack, struct flow_news *news, struct flow_sink *sink)
 {
 	uint32_t cursor[2] = {FLOW_NONE, f->head};
 
@@ -83,7 +74,7 @@ static void ack_collect(struct flow *f, const struct wire_ack *ack, struct ack_n
 			ack_range(f, &ack->range[r], cursor, news, sink);
 }
 
-static void ack_tell_cc(struct flow *f, const struct wire_ack *ack, const struct ack_news *news, uint64_t now_ns)
+void flow_news_tell(struct flow *f, const struct wire_ack *ack, const struct flow_news *news, uint64_t now_ns)
 {
 	struct tern_cc_ack ev;
 	uint32_t behind = (uint32_t)(f->delivered_bytes / 64) - news->delivered_64;
@@ -98,7 +89,8 @@ static void ack_tell_cc(struct flow *f, const struct wire_ack *ack, const struct
 	ev.rtt_ns = ev.queue_ns = ev.delivery_bytes_per_s = UINT64_MAX;
 	if (news->end == ack->range[0].last + 1) { /* the record's times are those of the newest number */
 		ev.rtt_ns = flow_rtt_sample(f, ack, news->sent_ns, now_ns);
-		ev.queue_ns = flow_queue_sample(f, ack, news->sent_ns, ev.rtt_ns, now_ns);
+		if (!f->has_done || ack->arrival_ns == now_ns)
+			ev.queue_ns = flow_queue_sample(f, ack, news->sent_ns, ev.rtt_ns, now_ns);
 		ev.delivery_bytes_per_s = flow_rate_sample(f, ack, news->sent_ns);
 	}
 	flow_cc_facts(f, now_ns, &ev.flow);
@@ -109,7 +101,7 @@ static void ack_tell_cc(struct flow *f, const struct wire_ack *ack, const struct
 
 long flow_on_ack(struct flow *f, const struct wire_ack *ack, uint64_t now_ns, struct flow_report *out, size_t max)
 {
-	struct ack_news news = {0};
+	struct flow_news news = {0};
 	struct flow_sink sink = {out, 0, max};
 
 	if (ack->range[0].last >= f->next_number)
@@ -134,7 +126,7 @@ long flow_on_ack(struct flow *f, const struct wire_ack *ack, uint64_t now_ns, st
 		f->newest_sent_ns = news.sent_ns;
 		f->rack_ns = now_ns > news.sent_ns ? now_ns - news.sent_ns : 0;
 	}
-	ack_tell_cc(f, ack, &news, now_ns);
+	flow_news_tell(f, ack, &news, now_ns);
 	flow_loss_detect(f, now_ns, &sink);
 	return (long)sink.n;
 }

@@ -34,6 +34,7 @@ struct flow_run {
 	uint32_t wire_bytes; /* of all frames of the run, overhead of lower layers included */
 	bool app_limited;    /* nothing more is waiting behind it */
 	bool ack_eliciting;  /* false: only acknowledgements; not in flight, not recovered */
+	bool by_link;        /* eliciting, but it is the link that says what became of them (flow_on_done): neither records nor timers do */
 };
 
 enum flow_report_kind { FLOW_ACKED = 1, FLOW_LOST = 2 };
@@ -92,6 +93,9 @@ size_t flow_tx_spare(const struct flow *f);
 /** An acknowledgement came. Writes reports; if it returns max, call flow_reports for the rest before anything else. @return reports written,
  * or -TERN_EPROTO: it acknowledges what was never sent */
 long flow_on_ack(struct flow *f, const struct wire_ack *ack, uint64_t now_ns, struct flow_report *out, size_t max);
+/** The link says what became of numbers [first, first + frames) that were committed by_link: arrived, or lost with the connection. Reports as flow_on_ack. */
+struct flow_done { uint64_t first; uint32_t frames; bool is_lost; };
+long flow_on_done(struct flow *f, const struct flow_done *done, uint64_t now_ns, struct flow_report *out, size_t max);
 /** Losses by time and probe timeouts; call at flow_deadline_ns. Same rule for the result. */
 long flow_on_timer(struct flow *f, uint64_t now_ns, struct flow_report *out, size_t max);
 /** The rest of the reports of the last call. */

@@ -47,7 +47,7 @@ static void lost_count(struct flow *f, const struct flow_extent *e, uint32_t fra
 		f->count.lost_frames += frames;
 }
 
-static void lost_tell_cc(struct flow *f, uint64_t bytes, uint64_t sent_ns, uint64_t now_ns)
+void flow_loss_tell(struct flow *f, uint64_t bytes, uint64_t sent_ns, uint64_t now_ns)
 {
 	struct tern_cc_loss ev = {.lost_bytes = bytes, .sent_ns = sent_ns, .sent_bytes = f->count.tx_bytes};
 
@@ -86,7 +86,7 @@ void flow_loss_detect(struct flow *f, uint64_t now_ns, struct flow_sink *sink)
 		flow_extent_report(f, i, FLOW_LOST, sink);
 	}
 	if (newest_ns)
-		lost_tell_cc(f, lost, newest_ns, now_ns);
+		flow_loss_tell(f, lost, newest_ns, now_ns);
 }
 
 /* An acknowledgement of what was declared lost: the path reorders by more than the window, by as much as it came late. A frame that went again as a probe says
@@ -184,7 +184,7 @@ static void tail_resend(struct flow *f, uint64_t now_ns, struct flow_sink *sink)
 		flow_extent_report(f, group, FLOW_LOST, sink);
 		group = next;
 	}
-	lost_tell_cc(f, lost, sent_ns, now_ns);
+	flow_loss_tell(f, lost, sent_ns, now_ns);
 }
 
 /* Old probes that nobody waits for must not fill the pool while the path is dark. */
@@ -258,9 +258,16 @@ bool flow_probe_due(const struct flow *f, uint64_t now_ns)
 	return f->probe_due || now_ns >= probe_when_ns(f);
 }
 
-uint64_t flow_floor(const struct flow *f, bool *changed)
+static uint64_t floor_of(const struct flow *f)
 {
 	uint64_t floor = f->head == FLOW_NONE ? f->next_number : f->shared->extent[f->head].first;
+
+	return f->link_head == FLOW_NONE ? floor : min_u64(floor, f->shared->extent[f->link_head].first);
+}
+
+uint64_t flow_floor(const struct flow *f, bool *changed)
+{
+	uint64_t floor = floor_of(f);
 
 	/* only what was given up is worth saying: below it the receiver still keeps holes. Of frames that nobody acknowledges it is not known; some will be lost */
 	*changed = floor > f->floor_said && (f->floor_lost > f->floor_said || f->quiet_frames >= FLOW_QUIET_FRAMES);
@@ -270,7 +277,7 @@ uint64_t flow_floor(const struct flow *f, bool *changed)
 void flow_floor_said(struct flow *f)
 {
 	f->quiet_frames = 0;
-	f->floor_said = f->head == FLOW_NONE ? f->next_number : f->shared->extent[f->head].first;
+	f->floor_said = floor_of(f);
 }
 
 uint64_t flow_silent_ns(const struct flow *f, uint64_t now_ns)

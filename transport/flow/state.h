@@ -47,6 +47,8 @@ struct flow {
 	struct flow_shared *shared;
 	const struct tern_cc *cc;
 	uint32_t head, tail;         /* extents in flight, in number order */
+	uint32_t link_head, link_tail; /* those that the link reports, in number order */
+	bool has_done;               /* it has: one-way delays come from there, in this host's clock, and no longer from records */
 	uint32_t pending, pending_tail; /* extents whose report did not fit; flow_reports hands them out */
 
 	/* pacer, in billionths of a byte */
@@ -123,7 +125,20 @@ uint32_t flow_extent_split(struct flow *f, uint32_t i, uint32_t frames);
 void flow_extent_unlink(struct flow *f, uint32_t prev, uint32_t i);
 void flow_extent_report(struct flow *f, uint32_t i, uint32_t kind, struct flow_sink *sink);
 uint32_t flow_extent_take_head(struct flow *f, uint32_t i, uint32_t frames, uint32_t kind, struct flow_sink *sink);
+/* ack.c */
+/* What one acknowledgement newly covers. */
+struct flow_news {
+	uint64_t wire_bytes;
+	uint64_t end;      /* newest number + 1; 0: nothing new */
+	uint64_t sent_ns;  /* of the newest */
+	uint32_t delivered_64;
+	uint32_t app_limited;
+};
+void flow_news_tell(struct flow *f, const struct wire_ack *ack, const struct flow_news *news, uint64_t now_ns);
+/* done.c */
+void flow_done_close(struct flow *f, struct flow_sink *sink);
 /* loss.c */
+void flow_loss_tell(struct flow *f, uint64_t bytes, uint64_t sent_ns, uint64_t now_ns);
 void flow_loss_detect(struct flow *f, uint64_t now_ns, struct flow_sink *sink);
 void flow_loss_unlearn(struct flow *f, const struct wire_ack *ack, uint64_t now_ns);
 /* rtt.c */

@@ -73,7 +73,8 @@ int flow_init(struct flow *f, const struct flow_config *config)
 	if (config->cc->state_bytes > TERN_CC_STATE_MAX)
 		return -TERN_ELIMIT;
 	*f = (struct flow){
-		.shared = config->shared, .cc = config->cc, .path_id = config->path_id, .head = FLOW_NONE, .tail = FLOW_NONE, .pending = FLOW_NONE,
+		.shared = config->shared, .cc = config->cc, .path_id = config->path_id, .head = FLOW_NONE, .tail = FLOW_NONE, .link_head = FLOW_NONE,
+		.link_tail = FLOW_NONE, .pending = FLOW_NONE,
 		.loss_when_ns = UINT64_MAX, .srtt_ns = UINT64_MAX, .min_rtt_ns = UINT64_MAX, .ack_when_ns = UINT64_MAX, .rx_pending_next = 1,
 		.peer_ack_delay_ns = config->peer_ack_delay_ns, .contract_rtt_ns = in->contract_rtt_ns, .frame_bytes = in->frame_bytes,
 		.heard_ns = config->now_ns, .tokens_ns = config->now_ns,
@@ -94,6 +95,7 @@ size_t flow_close(struct flow *f, struct flow_report *out, size_t max)
 	struct flow_sink sink = {out, flow_reports(f, out, max), max};
 
 	rangeset_clear(&f->rx);
+	flow_done_close(f, &sink);
 	while (f->head != FLOW_NONE && (sink.n < sink.max || !f->shared->extent[f->head].kind)) {
 		uint32_t i = f->head;
 
@@ -155,26 +157,28 @@ static bool run_continues(const struct flow_extent *e, const struct flow_run *ru
 }
 
 /* A probe may take from the reserve: without it an empty pool would never hear of what could be given back. */
-static struct flow_extent *extent_append(struct flow *f)
+static struct flow_extent *extent_append(struct flow *f, bool by_link)
 {
 	struct flow_shared *s = f->shared;
+	uint32_t *head = by_link ? &f->link_head : &f->head, *tail = by_link ? &f->link_tail : &f->tail;
 	uint32_t i;
 
 	if (s->extents_left <= (f->probe_due ? 0 : s->extent_reserve))
 		return NULL;
 	i = flow_extent_get(s);
-	if (f->tail == FLOW_NONE)
-		f->head = i;
+	if (*tail == FLOW_NONE)
+		*head = i;
 	else
-		s->extent[f->tail].next = i;
-	f->tail = i;
+		s->extent[*tail].next = i;
+	*tail = i;
 	s->extent[i].next = FLOW_NONE;
 	return &s->extent[i];
 }
 
 static bool run_record(struct flow *f, const struct flow_run *run, uint64_t now_ns)
 {
-	struct flow_extent *e = f->tail == FLOW_NONE ? NULL : &f->shared->extent[f->tail];
+	uint32_t last = run->by_link ? f->link_tail : f->tail;
+	struct flow_extent *e = last == FLOW_NONE ? NULL : &f->shared->extent[last];
 
 	if (e && run_continues(e, run, f->next_number, now_ns)) {
 		e->bytes += run->item.bytes;
@@ -182,7 +186,7 @@ static bool run_record(struct flow *f, const struct flow_run *run, uint64_t now_
 		e->frames = (uint16_t)(e->frames + run->frames);
 		e->span_ns = (uint32_t)(now_ns - e->sent_ns);
 	} else {
-		e = extent_append(f);
+		e = extent_append(f, run->by_link);
 		if (!e)
 			return false;
 		e->first = f->next_number;
@@ -212,10 +216,12 @@ static void run_in_flight(struct flow *f, const struct flow_run *run, uint64_t n
 	f->in_flight_bytes += run->wire_bytes;
 	if (run->app_limited)
 		f->app_limited_until = f->delivered_bytes + f->in_flight_bytes;
-	f->probe_base_ns = now_ns;
-	f->probe_due = false;
-	if (!f->owed_since_ns)
-		f->owed_since_ns = now_ns ? now_ns : 1;
+	if (!run->by_link) {
+		f->probe_base_ns = now_ns;
+		f->probe_due = false;
+		if (!f->owed_since_ns)
+			f->owed_since_ns = now_ns ? now_ns : 1;
+	}
 	flow_cc_facts(f, now_ns, &ev.flow);
 	ev.bytes = run->wire_bytes;
 	ev.app_limited = run->app_limited;
@@ -230,7 +236,7 @@ uint64_t flow_tx_commit(struct flow *f, const struct flow_run *run, uint64_t now
 	flow_pacer_settle(f, now_ns);
 	if (run->ack_eliciting && (run->frames > UINT16_MAX || !run_record(f, run, now_ns)))
 		return UINT64_MAX;
-	f->last_elicits = run->ack_eliciting;
+	f->last_elicits = run->ack_eliciting && !run->by_link;
 	f->next_number = number + run->frames;
 	f->count.tx_frames += run->frames;
 	f->count.tx_bytes += run->wire_bytes;
@@ -253,7 +259,7 @@ int flow_tx_add(struct flow *f, const struct flow_item *item)
 
 	if (!f->last_elicits || last == FLOW_NONE)
 		return -TERN_EINVAL;
-	e = extent_append(f);
+	e = extent_append(f, false);
 	if (!e)
 		return -TERN_ELIMIT;
 	sent_ns = f->shared->extent[last].sent_ns + f->shared->extent[last].span_ns;

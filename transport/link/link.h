@@ -27,7 +27,7 @@ enum link_cap {
 	LINK_PLAIN = 512,      /* cannot carry sealed frames: for sessions that are private at both ends */
 };
 
-enum { LINK_TOKEN_BYTES = 16 };
+enum { LINK_TOKEN_BYTES = 16, LINK_LANES_MAX = 16 };
 
 /* An address as the link understands it: a sockaddr for udp, a node number for sim. */
 struct link_addr {
@@ -127,7 +127,8 @@ struct link_path {
 	bool is_connected;         /* otherwise tx takes nothing; the descriptor of `wait` tells of changes */
 	int fault;                 /* -TERN_E...: the link has given up, nothing will connect any more; 0 otherwise */
 	uint32_t max_write_bytes;  /* payload of one frame with a target; on links that are not RELIABLE all but a run's last have exactly so many */
-	uint32_t lanes;            /* for writing to the peer: 1..lanes */
+	uint32_t packet_bytes;     /* payload of one packet of a write: overhead_bytes come with each; 0: max_write_bytes */
+	uint32_t lanes;            /* for writing to the peer: 1..lanes, at most LINK_LANES_MAX */
 };
 
 struct link_ops {
@@ -140,8 +141,9 @@ struct link_ops {
 	int (*path_open)(struct link *link, const struct link_path_config *config, struct link_path **out);
 	/** Frees the path; see the rules. Sets *path NULL. */
 	void (*path_close)(struct link *link, struct link_path **path);
-	/** Makes memory usable without a copy; *key goes into frame_seg.mem. Memory inside a mapping costs a look-up; each call wants its own mem_unmap. Keys hold for all
-	 *  links of one scheme and domain. dummy: key 0. @return 0, -TERN_ENOMEM (memory cannot be pinned; config.error's words are in link->trouble) */
+	/** Makes memory usable without a copy; *key goes into frame_seg.mem. Memory inside a mapping costs a look-up; each call wants its own
+	 * mem_unmap. Keys hold for all links of one scheme and domain. dummy: key 0. @return 0, -TERN_ENOMEM (memory cannot be pinned; config.error's
+	 * words are in link->trouble) */
 	int (*mem_map)(struct link *link, void *addr, uint64_t bytes, uint32_t *key);
 	void (*mem_unmap)(struct link *link, uint32_t key);
 	/** @return how many of the first frames were taken */

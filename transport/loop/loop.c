@@ -27,6 +27,7 @@ static int loop_open_msg(struct loop *lp, const struct loop_config *config, bool
 		.max_inbound = config->max_inbound,
 		.unmatched_bytes = config->unmatched_bytes,
 		.ranges = config->ranges,
+		.max_keys = LOOP_KEYS,
 		.exports = lp->exports,
 	};
 	void *unmatched = loop_keep(lp, 5, config->unmatched_bytes, failed);
@@ -49,6 +50,7 @@ static void loop_open_pools(struct loop *lp, void *heap)
 	list_init(&lp->active);
 	list_init(&lp->events);
 	list_init(&lp->expect);
+	list_init(&lp->connects);
 }
 
 int loop_open(const struct loop_config *config, struct loop **out)
@@ -101,6 +103,8 @@ int loop_link_add(struct loop *lp, struct link *link)
 	if (lp->links == LOOP_LINKS_MAX)
 		return -TERN_ELIMIT;
 	lp->link[lp->links++] = link;
+	if (!lp->mem_link && (link->caps & LINK_WRITES))
+		lp->mem_link = link;
 	return 0;
 }
 
@@ -113,6 +117,12 @@ void loop_link_remove(struct loop *lp, struct link *link)
 		return;
 	loop_reap(lp, lp->now_ns);
 	lp->link[i] = lp->link[--lp->links];
+	if (lp->mem_link == link) {
+		lp->mem_link = NULL; /* keys hold for all links of a kind: any other does as well */
+		for (i = 0; i < lp->links; i++)
+			if (lp->link[i]->caps & LINK_WRITES)
+				lp->mem_link = lp->link[i];
+	}
 	link->ops->close(&link);
 }
 
@@ -136,12 +146,6 @@ void loop_peer_activate(struct loop_peer *peer)
 {
 	for (unsigned i = 0; i < peer->peer.paths; i++)
 		loop_activate(peer->path[i]);
-}
-
-void loop_post(struct loop *lp, struct msg_op *op)
-{
-	msg_post(lp->msg, op);
-	lp->is_posted = true;
 }
 
 /* Queues the news once per change of state. */
@@ -207,6 +211,7 @@ bool loop_step(struct loop *lp, uint64_t now_ns)
 		loop_tx(lp, now_ns);
 	}
 	loop_rx(lp, now_ns);
+	loop_direct(lp, now_ns);
 	/* something has ended: tell its owner first, the answer may leave together with the acknowledgement; but only once in a row */
 	lp->is_put_off = !lp->is_put_off && msg_has_done(lp->msg);
 	if (lp->is_put_off)

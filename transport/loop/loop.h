@@ -29,6 +29,9 @@ enum {
 	LOOP_STASH_BYTES = 512 << 10,
 	LOOP_JITTER_NS = 500000,    /* a sleeping loop notes an arrival so late: 60 us usually, 0.4 ms seen on a shared virtual machine */
 	LOOP_LAST_ACKS = 2,         /* said before a goodbye: one may be lost */
+	LOOP_KEYS = 4096,           /* memory exposed at once, and keys of peers remembered */
+	LOOP_MAP_BYTES = 16384,     /* operations from here on have their memory mapped while they are posted: MSG_ANNOUNCE_BYTES */
+	LOOP_BLOCKED_NS = 1000000,  /* a path whose link takes nothing looks again then, if the link's descriptor has not said so before */
 };
 
 /* A buffer that sealed frames, MIX frames and packed runs are made in; free again when the last of its frames came back. */
@@ -45,7 +48,8 @@ struct loop_counters {
 	uint64_t rx_strangers;  /* no such flow */
 	uint64_t rx_forged;     /* tag did not verify, or plain where sealed is due */
 	uint64_t rx_refused;    /* no place yet: not acknowledged */
-	uint64_t rx_placed_bytes; /* that a scattered receive put where they belong */
+	uint64_t rx_placed_bytes; /* that a scattered receive, or the peer's link, put where they belong */
+	uint64_t tx_direct_bytes; /* that our link writes into the peer's memory */
 };
 
 struct loop;
@@ -76,6 +80,12 @@ struct loop_path {
 	struct list expect;    /* in loop.expect while its link places and large plain frames come */
 	bool is_expecting, is_posted;
 	uint32_t rx_payload;   /* of the last full frame: the stride of the next guess */
+	struct list connects;  /* in loop.connects: its link connects it */
+	uint32_t connection;   /* of `via`, as peer and msg know it; 0: none */
+	bool is_acceptor;
+	struct link_addr remote;
+	uint8_t token[LINK_TOKEN_BYTES];
+	struct peer_direct *direct;
 };
 
 struct loop_peer {
@@ -110,7 +120,8 @@ struct loop {
 	struct loop_path **path; /* by slot: the low 16 bits of a flow id */
 	uint32_t max_paths;
 	struct heap timers;      /* ref: slot */
-	struct list active, events, expect;
+	struct list active, events, expect, connects;
+	struct link *mem_link;   /* maps memory for all of its kind; NULL: no link needs it */
 	struct frame *frame;     /* all of them */
 	struct frame *free_frame[LOOP_FRAMES];
 	size_t free_frames;
@@ -167,6 +178,13 @@ bool loop_peer_quiet(const struct loop_peer *peer);
 /** Takes one peer's news out of turn. @return true: there was some, tell it */
 bool loop_event_take(struct loop_peer *peer);
 
+/** The next operation that has ended, its memory unmapped; NULL: none. */
+struct msg_op *loop_done(struct loop *lp);
+
+/** Memory that operations will use again and again: mapped for the links that need it. *key 0: none does. @return 0, or why it cannot be used by them (trouble says) */
+int loop_map(struct loop *lp, void *addr, uint64_t bytes, uint32_t *key);
+void loop_unmap(struct loop *lp, uint32_t key);
+
 /** Posts an operation; it leaves with the next step. */
 void loop_post(struct loop *lp, struct msg_op *op);
 
@@ -179,4 +197,7 @@ void loop_tx(struct loop *lp, uint64_t now_ns);
 void loop_reap(struct loop *lp, uint64_t now_ns);
 void loop_frames_back(struct loop *lp, struct frame *const *frames, size_t n);
 int loop_path_route(struct loop_path *path, const struct link_addr *remote);
+void loop_direct(struct loop *lp, uint64_t now_ns);
+int loop_direct_open(struct loop_path *path, const struct session *session);
+void loop_direct_close(struct loop_path *path);
 #endif

@@ -50,6 +50,7 @@ static struct loop_path *loop_path_new(struct loop_peer *peer)
 	memset(path, 0, sizeof(*path));
 	list_init(&path->active);
 	list_init(&path->expect);
+	list_init(&path->connects);
 	path->loop = lp;
 	path->peer = peer;
 	path->slot = slot;
@@ -80,7 +81,8 @@ static uint32_t loop_frame_limit(const struct loop_path *path)
 /* Points the path to an address, the first or a new one. */
 int loop_path_route(struct loop_path *path, const struct link_addr *remote)
 {
-	struct link_path_config config = {.remote = *remote, .spread = path->pp.id, .mtu_bytes = path->mtu_bytes};
+	struct link_path_config config = {
+	    .remote = *remote, .spread = path->pp.id, .mtu_bytes = path->mtu_bytes, .token = path->token, .is_acceptor = path->is_acceptor};
 	struct link_path *via;
 	int err = path->link->ops->path_open(path->link, &config, &via);
 	if (err)
@@ -116,6 +118,9 @@ static int loop_path_up(struct loop_path *path, const struct session *session, c
 	if (err)
 		return err;
 	path->mtu_bytes = params->mtu_bytes;
+	err = loop_direct_open(path, session);
+	if (err)
+		return err;
 	if (session->is_private) {
 		path->rx_prefix = wire_bulk_prefix(sp->path_id, path->flow_id);
 		path->tx_prefix = wire_bulk_prefix(sp->path_id, sp->remote_flow_id);
@@ -126,6 +131,7 @@ static int loop_path_up(struct loop_path *path, const struct session *session, c
 	    .initiator = false, /* peer_path_found starts it, once the link has the route */
 	    .remote_flow_id = sp->remote_flow_id,
 	    .overhead_bytes = (uint32_t)(28 + params->layer_bytes),
+	    .direct = path->direct,
 	    .flow = {.path_id = sp->path_id,
 	             .cc = params->cc,
 	             .cc_init = params->cc_init,
@@ -138,9 +144,9 @@ static int loop_path_up(struct loop_path *path, const struct session *session, c
 	err = peer_path_init(&path->pp, &peer->peer, &pc);
 	if (err)
 		return err;
-	if (!session->is_initiator)
+	if (!session->is_initiator && !(path->link->caps & LINK_CONNECTS))
 		return 0;
-	path->pp.initiator = true;
+	path->pp.initiator = session->is_initiator;
 	return loop_path_route(path, &sp->remote);
 }
 
@@ -178,6 +184,7 @@ static void loop_path_close(struct loop_path *path)
 		loop_reap(lp, lp->now_ns);
 	list_remove(&path->active);
 	list_remove(&path->expect);
+	loop_direct_close(path);
 	path->is_expecting = path->is_posted = false;
 	path->is_active = false;
 	heap_remove(&lp->timers, path->slot);
@@ -205,7 +212,10 @@ void loop_peer_free(struct loop_peer **pp)
 		return;
 	loop_peer_end(peer, -TERN_ECANCELED);
 	list_remove(&peer->event);
-	for (unsigned i = 0; i < PEER_PATHS_MAX; i++)
+	for (unsigned i = 0; i < PEER_PATHS_MAX; i++) {
+		if (peer->path[i])
+			free(peer->path[i]->direct);
 		free(peer->path[i]);
+	}
 	free(peer);
 }

@@ -194,9 +194,32 @@ static void rx_follow(struct rx *rx)
 	loop_path_route(path, &from);
 }
 
+/* Its bytes lie where they belong already. */
+static void rx_placed(struct rx *rx)
+{
+	struct loop_path *path = rx->frame->path->owner;
+	struct peer_placed p = {.number = rx->frame->placed_number, .bytes = rx->frame->placed_bytes, .lane = rx->frame->lane};
+	if (path->peer->peer.state == PEER_GONE)
+		return;
+	peer_heard(&path->pp, rx->now_ns);
+	loop_activate(path);
+	int err = peer_rx_placed(&path->pp, &p, rx->now_ns);
+	if (!err)
+		rx->lp->count.rx_placed_bytes += p.bytes;
+	else if (err == -TERN_EAGAIN)
+		rx->lp->count.rx_refused++;
+	else
+		loop_peer_end(path->peer, err);
+	loop_note(path->peer);
+}
+
 static void loop_rx_frame(struct rx *rx)
 {
 	bool eliciting = true;
+	if (rx->frame->is_placed) {
+		rx_placed(rx);
+		return;
+	}
 	if (!rx_route(rx))
 		return;
 	struct loop_path *path = rx->path;
@@ -250,7 +273,7 @@ static size_t rx_post(struct loop *lp, struct link *link)
  * @return how many of the first frames of the batch were such; what concerns the path is done once for all of them */
 static size_t rx_run(struct loop *lp, const struct link *link, struct rx_frame *batch, size_t n, uint64_t now_ns)
 {
-	uint64_t prefix = batch->head_bytes < WIRE_BULK_HEADER_BYTES ? 0 : wire_get64(batch->head), placed = 0;
+	uint64_t prefix = batch->is_placed || batch->head_bytes < WIRE_BULK_HEADER_BYTES ? 0 : wire_get64(batch->head), placed = 0;
 	struct loop_path *path = loop_path_of(lp, (uint32_t)(prefix >> 32));
 	if (!path || path->rx_prefix != prefix)
 		return 0;
@@ -265,7 +288,7 @@ static size_t rx_run(struct loop *lp, const struct link *link, struct rx_frame *
 		const struct rx_frame *f = &batch[k];
 		const uint8_t *head = f->head;
 		bool split = f->body_bytes;
-		if (f->head_bytes < WIRE_BULK_HEADER_BYTES || wire_get64(head) != prefix || wire_get32(head + 16) || f->path != via)
+		if (f->is_placed || f->head_bytes < WIRE_BULK_HEADER_BYTES || wire_get64(head) != prefix || wire_get32(head + 16) || f->path != via)
 			break;
 		if (split && f->head_bytes != WIRE_BULK_HEADER_BYTES)
 			break;

@@ -29,6 +29,15 @@ static inline void loop_finish_bare(struct loop_path *path, struct frame *f)
 	((struct msg_op *)f->owner)->held++;
 }
 
+/* A frame without header: its link needs the segments and the target. */
+static inline void loop_finish_direct(struct loop_path *path, struct frame *f)
+{
+	f->path = path->via;
+	f->wire_bytes = f->payload_bytes;
+	path->loop->count.tx_direct_bytes += f->payload_bytes;
+	((struct msg_op *)f->owner)->held++;
+}
+
 /* Header, seal, segments of a frame that is made in its room. */
 static void loop_finish(struct loop_path *path, struct frame *f, struct loop_chunk *chunk)
 {
@@ -110,6 +119,8 @@ static bool loop_burst(struct loop_path *path, bool last, uint64_t now_ns)
 	for (size_t i = 0; i < n; i++) {
 		if (top[i]->room)
 			loop_finish(path, top[i], chunk);
+		else if (top[i]->is_write)
+			loop_finish_direct(path, top[i]);
 		else
 			loop_finish_bare(path, top[i]);
 		path->waiting[i] = top[i];
@@ -122,19 +133,25 @@ static bool loop_burst(struct loop_path *path, bool last, uint64_t now_ns)
 	return n > 0;
 }
 
+/* Its link takes nothing more now. A connection that is made, or a queue that is an RTT long, tells by its descriptor when there is room: no spinning. */
+static uint64_t loop_blocked(const struct loop_path *path, uint64_t now_ns)
+{
+	return path->link->caps & LINK_CONNECTS ? now_ns + LOOP_BLOCKED_NS : 0;
+}
+
 /* @return when the path wants another turn: 0 in the next step, UINT64_MAX never by itself */
 static uint64_t loop_path_tx(struct loop_path *path, uint64_t now_ns)
 {
 	for (unsigned round = 0; path->via && round < LOOP_TX_ROUNDS; round++) {
 		if (!loop_offer(path, now_ns))
-			return 0;
+			return loop_blocked(path, now_ns);
 		uint64_t when = peer_when_ns(&path->pp, now_ns);
 		if (when > now_ns)
 			return when;
 		if (!loop_burst(path, false, now_ns))
 			return now_ns + 1; /* it wants to but cannot, out of frames, chunks or extents: the timer brings it back */
 	}
-	return path->via && !loop_offer(path, now_ns) ? 0 : peer_when_ns(&path->pp, now_ns);
+	return path->via && !loop_offer(path, now_ns) ? loop_blocked(path, now_ns) : peer_when_ns(&path->pp, now_ns);
 }
 
 void loop_peer_flush(struct loop_peer *peer)

@@ -13,6 +13,7 @@ struct mem_export {
 	uint64_t bytes;
 	uint32_t rights; /* enum tern_rights */
 	uint32_t uses;   /* operations of the peer that are under way */
+	uint32_t keys;   /* links that let the peer write there by itself */
 };
 
 struct mem_table {

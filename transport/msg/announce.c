@@ -49,7 +49,7 @@ static void set_due(struct msg_pair *pair, uint32_t order, uint8_t what)
 	uint8_t *state = state_of(pair, order);
 	if (!(*state & (ANN_DUE | ANN_REVOKE_DUE)))
 		pair->ann_due++;
-	*state = (uint8_t)((*state & ~(ANN_DUE | ANN_REVOKE_DUE)) | what);
+	*state = (uint8_t)((*state & ~(ANN_DUE | ANN_REVOKE_DUE | ANN_KEY)) | what);
 	msg_wake(pair);
 }
 
@@ -115,6 +115,17 @@ static void announce(struct msg_pair *pair, struct msg_op *op)
 	op->recv_id = pair->ann_next++;
 	op->seq = (uint32_t)pair->rx_front;
 	*op_of(pair, op->recv_id) = op;
+	*state_of(pair, op->recv_id) = ANN_KEY;
+	if (!key_wants(pair, op) || !key_open(op, WIRE_KEY_RECV, op->recv_id))
+		announce_key(op);
+}
+
+/* Its key is to be said first, or there is none. */
+void announce_key(struct msg_op *op)
+{
+	struct msg_pair *pair = op->pair;
+	if (!(op->state & OP_ANNOUNCED) || !(*state_of(pair, op->recv_id) & ANN_KEY))
+		return;
 	*state_of(pair, op->recv_id) = 0;
 	set_due(pair, op->recv_id, ANN_DUE);
 }
@@ -165,7 +176,7 @@ void announce_gone(struct msg_op *op)
 	struct msg_pair *pair = op->pair;
 	uint32_t order = op->recv_id;
 	*op_of(pair, order) = NULL;
-	if (*state_of(pair, order) & ANN_DUE) /* lost, or it never left */
+	if (*state_of(pair, order) & (ANN_DUE | ANN_KEY)) /* lost, or it never left */
 		set_due(pair, order, ANN_REVOKE_DUE);
 	retire(pair);
 }

@@ -160,6 +160,7 @@ static void writes_tx(struct msg_mix *x)
 		head_build(op, &r.head);
 		if (!head_choose(x, op, &r))
 			return;
+		rkey_take(pair, WIRE_KEY_EXPORT, op->key, op);
 		pair->tx_next++;
 		pair->writes++;
 		head_put(x, op, &r);
@@ -203,6 +204,7 @@ size_t msg_tx_records(struct msg_pair *pair, uint8_t *out, size_t room, struct f
 {
 	struct msg_mix x = {.pair = pair, .out = out, .room = room, .max_items = *n_items, .item = items, .copied = copied};
 	if (pair->is_up) {
+		key_tx(&x); /* before what it belongs to */
 		in_tx_due(&x);
 		credit_tx(&x);
 		offer_tx(&x);

@@ -106,6 +106,24 @@ void in_tx_due(struct msg_mix *x)
 	}
 }
 
+/* Its bytes may come: directly, if the receive's memory is within the peer's reach, which is arranged first. */
+void in_grant(struct msg_in *in)
+{
+	struct msg_op *op = in->op;
+	if (op && op->exposed)
+		key_renamed(op->exposed, WIRE_KEY_CLAIM, (uint32_t)in->seq);
+	if (op && op->exposed ? op->exposed->state == KEY_ASKED || op->exposed->state == KEY_WANTED :
+		op && key_wants(in->pair, op) && key_open(op, WIRE_KEY_CLAIM, (uint32_t)in->seq))
+		return;
+	in_say(in, IN_GRANT, 0);
+}
+
+void in_key(struct msg_op *op)
+{
+	if (op->in && op->in->op == op && op->in->state == IN_FILLING)
+		in_say(op->in, IN_GRANT, 0);
+}
+
 /* ---- the end ---- */
 
 void in_drop(struct msg *m, struct msg_in *in)
@@ -324,6 +342,23 @@ bool msg_rx_expect(struct msg_pair *pair, uint8_t **addr, uint64_t *bytes, struc
 	*bytes = in->limit - in->front;
 	*op = in->op;
 	return true;
+}
+
+int msg_rx_placed(struct msg_pair *pair, uint32_t seq32, uint64_t offset, uint32_t bytes)
+{
+	uint64_t seq = msg_seq_near(pair->rx_front, seq32), end = offset + bytes;
+	struct msg_in *in = in_find(pair, seq);
+	if (!in)
+		return seq >= pair->rx_front && !rangeset_contains(&pair->rx_seen, seq) ? -TERN_EAGAIN : 0;
+	if (end < offset || end > in->bytes || in->state == IN_HELD || in->state == IN_UNMATCHED)
+		return -TERN_EPROTO; /* nobody can have had a key for that */
+	pair->last = in;
+	if (in->state == IN_FILLING && offset < in->limit && end > in->front) {
+		if (offset > in->front && pair->m->rx_ranges.used + MSG_RANGE_SPARE > pair->m->rx_ranges.max)
+			return -TERN_EAGAIN;
+		in_count(pair->m, in, offset, bytes);
+	}
+	return 0;
 }
 
 /* ---- HEAD and CANCEL ---- */

@@ -224,7 +224,7 @@ void match_pair(struct msg *m, struct msg_in *in, struct msg_op *op)
 	if (!in->pair->last)
 		in->pair->last = in; /* its bytes come next: a receive can be posted for them */
 	if ((in->flags & WIRE_HEAD_CLAIM) && (in->limit || !in->bytes))
-		in_say(in, IN_GRANT, 0);
+		in_grant(in);
 	if ((in->flags & WIRE_HEAD_WANT_RESULT) && in->limit == in->bytes)
 		in_say(in, IN_RESULT, 0);
 	if (in->front >= in->limit)

@@ -45,6 +45,8 @@ static size_t lay_out(const struct msg_config *c, struct msg *m, uint8_t *base)
 	void *eps = part(&at, pool_bytes(sizeof(struct msg_ep), c->max_pairs));
 	void *in = part(&at, pool_bytes(sizeof(struct msg_in), ins_of(c)));
 	void *replies = part(&at, pool_bytes(sizeof(struct msg_op), c->max_replies));
+	void *keys = part(&at, pool_bytes(sizeof(struct msg_key), c->max_keys)), *rkeys = part(&at, pool_bytes(sizeof(struct msg_rkey), c->max_keys));
+	struct list *rkey_hash = part_lists(&at, c->max_keys ? MSG_RKEY_BUCKETS : 0);
 	void *slot = part(&at, slots_of(c) * sizeof(struct msg_slot));
 	void *tx = part(&at, range_pool_bytes(c->ranges)), *rx = part(&at, range_pool_bytes(c->ranges));
 	struct list *recv_tag = part_lists(&at, ops), *send_hash = part_lists(&at, ops);
@@ -56,6 +58,9 @@ static size_t lay_out(const struct msg_config *c, struct msg *m, uint8_t *base)
 	pool_init(&m->eps, eps, sizeof(struct msg_ep), c->max_pairs);
 	pool_init(&m->ins, in, sizeof(struct msg_in), ins_of(c));
 	pool_init(&m->replies, replies, sizeof(struct msg_op), c->max_replies);
+	pool_init(&m->keys, keys, sizeof(struct msg_key), c->max_keys);
+	pool_init(&m->rkeys, rkeys, sizeof(struct msg_rkey), c->max_keys);
+	m->rkey_hash = rkey_hash;
 	m->slot = slot;
 	m->slots = slots_of(c);
 	range_pool_init(&m->tx_ranges, tx, c->ranges);
@@ -86,6 +91,11 @@ int msg_init(struct msg **out, const struct msg_config *config, void *memory, vo
 	list_init(&m->done);
 	list_init(&m->notices);
 	list_init(&m->wake);
+	list_init(&m->expose);
+	list_init(&m->hide);
+	list_init(&m->rkey_age);
+	for (uint32_t i = 0; config->max_keys && i < MSG_RKEY_BUCKETS; i++)
+		list_init(&m->rkey_hash[i]);
 	for (uint32_t i = 0; i <= m->op_mask; i++) {
 		list_init(&m->recv_tag[i]);
 		list_init(&m->send_hash[i]);
@@ -128,7 +138,7 @@ void msg_ep_close(struct msg *m, struct msg_ep *ep, int status)
 			msg_pair_close(m, pair, status);
 	}
 	for (uint32_t i = 0; i < m->slots; i++)
-		if (m->slot[i].op && m->slot[i].op->ep == ep)
+		if (m->slot[i].op && m->slot[i].op->ep == ep && m->slot[i].op->state != OP_ENDED)
 			msg_op_end(m, m->slot[i].op, status);
 	for (struct list *at = list_first(&m->notices); at; at = next) {
 		struct msg_in *in = list_entry(at, struct msg_in, due);
@@ -142,7 +152,8 @@ void msg_ep_close(struct msg *m, struct msg_ep *ep, int status)
 static void pair_lists(struct msg_pair *pair)
 {
 	struct list *all[] = {&pair->wait, &pair->wait_write, &pair->heads, &pair->small, &pair->bulk, &pair->wait_read, &pair->reads,
-		&pair->due, &pair->held, &pair->unmatched, &pair->masked, &pair->announce, &pair->wake};
+		&pair->due, &pair->held, &pair->unmatched, &pair->masked, &pair->announce, &pair->wake, &pair->keys,
+		&pair->keys_due, &pair->reads_wait};
 	for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++)
 		list_init(all[i]);
 }
@@ -180,6 +191,7 @@ void msg_pair_up(struct msg_pair *pair, const struct msg_limits *peer)
 
 void msg_pair_close(struct msg *m, struct msg_pair *pair, int status)
 {
+	keys_close(pair);
 	for (uint32_t i = 0; i < m->slots; i++)
 		if (m->slot[i].op && m->slot[i].op->pair == pair)
 			msg_op_end(m, m->slot[i].op, status);
@@ -290,10 +302,26 @@ void msg_op_end(struct msg *m, struct msg_op *op, int status)
 			pair->reads_due--;
 		msg_wake(pair);
 	}
-	slot_put(m, op);
+	if (!op->flying_bytes)
+		slot_put(m, op);
 	op->state = OP_ENDED;
 	op->status = status;
 	op->pair = NULL;
+	if (op->exposed)
+		key_end(m, op->exposed);
+	else if (!op->held)
+		op_out(m, op);
+}
+
+void msg_op_landed(struct msg *m, struct msg_op *op, uint32_t bytes)
+{
+	op->flying_bytes -= bytes;
+	if (op->flying_bytes)
+		return;
+	op->held--;
+	if (op->state != OP_ENDED)
+		return;
+	slot_put(m, op);
 	if (!op->held)
 		op_out(m, op);
 }
@@ -315,6 +343,9 @@ static void op_start(struct msg *m, struct msg_op *op)
 	op->sent_bytes = op->done_bytes = op->head_bytes = 0;
 	op->total_bytes = layout_bytes(&op->layout);
 	op->in = NULL;
+	op->exposed = NULL;
+	op->to.lane = 0;
+	op->to_bytes = op->flying_bytes = 0;
 	op->order = m->order++;
 	rangeset_init(&op->ranges, &m->tx_ranges);
 }

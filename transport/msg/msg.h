@@ -29,7 +29,8 @@ struct msg_config {
 	uint32_t max_inbound;             /* unmatched messages and incoming writes, all pairs */
 	uint64_t unmatched_bytes;         /* all pairs */
 	uint32_t ranges;                  /* nodes for holes, all operations */
-	const struct mem_table *exports;  /* what peers may read and write */
+	uint32_t max_keys;                /* exposures at once, and keys of peers remembered; 0: no direct placement */
+	struct mem_table *exports;        /* what peers may read and write; msg counts uses in it */
 };
 
 /** Memory that msg_init needs, aligned to 64; the unmatched_bytes are given separately, so that they may be lazily mapped pages. */
@@ -95,6 +96,8 @@ struct msg_run {
 	uint32_t seq;
 	uint16_t channel;
 	bool last;          /* nothing more of this class waits */
+	bool is_direct;     /* to `target`, whole, by frames without header */
+	struct frame_target target;
 	struct flow_item item;
 };
 /** Bytes of one bulk message before the next has its turn; 64 KiB to begin with. */
@@ -107,6 +110,29 @@ bool msg_tx_run(struct msg_pair *pair, unsigned want, uint32_t max_bytes, struct
 
 void msg_acked(struct msg *m, const struct flow_item *item);
 void msg_lost(struct msg *m, const struct flow_item *item);
+
+/* ---- direct placement (docs/design/005): links that write into the peer's memory ---- */
+
+/** The pair's path can do it now, over this connection; 0: it cannot. With every change exports are exposed anew, keys of earlier connections are void.
+ * is_reliable: runs that go directly stay `flying` until acked or lost. */
+void msg_pair_direct(struct msg_pair *pair, uint32_t connection, bool is_reliable);
+struct msg_expose { uint64_t ref; struct msg_pair *pair; uint8_t *addr; uint64_t bytes; uint32_t mem; };
+/** The next memory to expose to a pair's peer, for writing. Answer by msg_exposed, now or later. */
+bool msg_expose_next(struct msg *m, struct msg_expose *out);
+/** id: the link's, for hiding. To be said before msg_exposed. */
+void msg_expose_asked(struct msg *m, uint64_t ref, uint32_t id);
+/** target NULL: it cannot be exposed; its bytes come the long way. */
+void msg_exposed(struct msg *m, uint64_t ref, const struct frame_target *target);
+/** The next one to hide; answer by msg_hidden. */
+struct msg_hide { struct msg_pair *pair; uint32_t id; };
+bool msg_hide_next(struct msg *m, struct msg_hide *out);
+/** Nothing can land there any more, hidden or broken. */
+void msg_hidden(struct msg *m, uint64_t ref);
+/** An export was added, or is to be reachable no longer (mem_export.keys falls to 0 when nothing can land). */
+void msg_export(struct msg_pair *pair, uint64_t key);
+void msg_unexport(struct msg *m, uint64_t key);
+/** Bytes [offset, offset + bytes) of a message lie where they belong. @return 0; -TERN_EAGAIN: its HEAD has not come; -TERN_EPROTO */
+int msg_rx_placed(struct msg_pair *pair, uint32_t seq, uint64_t offset, uint32_t bytes);
 
 /* ---- receiving ---- */
 

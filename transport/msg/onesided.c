@@ -48,6 +48,19 @@ struct msg_op *read_find(struct msg_pair *pair, uint32_t req_id)
 void read_post(struct msg *m, struct msg_op *op)
 {
 	(void)m;
+	if (key_wants(op->pair, op) && key_open(op, WIRE_KEY_READ, 0)) {
+		list_push_back(&op->pair->reads_wait, &op->link);
+		return;
+	}
+	list_push_back(&op->pair->wait_read, &op->link);
+	msg_wake(op->pair);
+}
+
+void read_key(struct msg_op *op)
+{
+	if (op->state & (OP_HEAD_SENT | OP_CANCEL))
+		return;
+	list_remove(&op->link);
 	list_push_back(&op->pair->wait_read, &op->link);
 	msg_wake(op->pair);
 }
@@ -63,6 +76,12 @@ static bool read_say(struct msg_mix *x, struct msg_op *op, uint32_t req_id)
 	struct wire_record r = {.type = WIRE_READ, .read = {.req_id = req_id, .key = op->key, .remote_offset = op->remote_offset,
 		.bytes = op->total_bytes}};
 	struct flow_item item = {.ref = msg_op_ref(x->pair->m, op), .kind = MSG_ITEM_READ};
+	if (op->exposed && op->exposed->state == KEY_READY) {
+		op->exposed->id = req_id;
+		list_remove(&op->exposed->link);
+		if (!key_say(x, op->exposed)) /* it goes right before the READ: what comes after it is late */
+			return false;
+	}
 	return msg_mix_put(x, &r, &item);
 }
 
@@ -177,6 +196,7 @@ int read_rx(struct msg_pair *pair, const struct wire_read *r)
 	if (addr) {
 		layout_flat(&op->layout, addr, r->bytes);
 		op->total_bytes = r->bytes;
+		rkey_take(pair, WIRE_KEY_READ, r->req_id, op);
 	} else {
 		layout_flat(&op->layout, NULL, 0);
 		op->key = 0;

@@ -3,6 +3,7 @@
 #ifndef MSG_OP_H
 #define MSG_OP_H
 #include <stdint.h>
+#include "base/frame.h"
 #include "base/layout.h"
 #include "base/list.h"
 #include "base/rangeset.h"
@@ -10,6 +11,7 @@
 struct msg_pair;
 struct msg_ep;
 struct msg_in;
+struct msg_key;
 
 enum msg_op_type { MSG_OP_SEND = 1, MSG_OP_RECV, MSG_OP_WRITE, MSG_OP_READ, MSG_OP_REPLY /* msg's own: answers a peer's READ */ };
 
@@ -45,5 +47,10 @@ struct msg_op {
 	uint64_t head_bytes;   /* sending: bytes sent since the last HEAD */
 	uint32_t slot, hold, heads;
 	uint32_t turn_bytes;   /* sending: of the present turn */
+	/* direct placement */
+	struct msg_key *exposed; /* receive, read: its memory is exposed, or about to be */
+	struct frame_target to; /* sending: where byte 0 goes by the link alone; lane 0: nowhere */
+	uint64_t to_bytes;     /* so many from there on may */
+	uint64_t flying_bytes; /* the link reads its memory until it reports them */
 };
 #endif

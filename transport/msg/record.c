@@ -24,6 +24,8 @@ int msg_rx_record(struct msg_pair *pair, const struct wire_record *r, uint64_t n
 		return r->cancel.channel ? -TERN_EPROTO : in_rx_cancel(pair, &r->cancel);
 	case WIRE_CREDIT:
 		return r->credit.channel ? -TERN_EPROTO : credit_rx(pair, &r->credit);
+	case WIRE_KEY:
+		return r->key.channel ? -TERN_EPROTO : rkey_rx(pair, &r->key);
 	default:
 		return -TERN_EPROTO;
 	}

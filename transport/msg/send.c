@@ -62,7 +62,8 @@ unsigned msg_tx_want(const struct msg_pair *pair)
 	if (!pair->is_up)
 		return 0;
 	unsigned want = (list_empty(&pair->small) ? 0 : MSG_WANT_SMALL) | (list_empty(&pair->bulk) ? 0 : MSG_WANT_BULK);
-	if (!list_empty(&pair->due) || pair->credit_due || pair->answers_due || head_tx_want(pair) || announce_tx_want(pair) || read_tx_want(pair))
+	if (!list_empty(&pair->due) || pair->credit_due || pair->answers_due || head_tx_want(pair) || announce_tx_want(pair) || read_tx_want(pair) ||
+	    !list_empty(&pair->keys_due))
 		want |= MSG_WANT_RECORDS;
 	return want;
 }
@@ -89,19 +90,28 @@ static void bulk_turn(struct msg_pair *pair)
 	list_push_front(&pair->bulk, best);
 }
 
+/* The next bytes: lost ones first. Direct if they can be, as many as may be at once. */
+static uint64_t run_take(struct msg_op *op, uint64_t max_bytes, uint64_t *offset, struct msg_run *out)
+{
+	uint64_t bytes;
+	uint32_t lost = rangeset_first(&op->ranges);
+	*offset = lost ? rangeset_at(&op->ranges, lost)->first : op->sent_bytes;
+	bytes = (lost ? rangeset_at(&op->ranges, lost)->end : op->total_bytes) - *offset;
+	bytes = bytes < max_bytes ? bytes : max_bytes;
+	out->is_direct = key_run(op, *offset, &bytes, &out->target);
+	if (lost)
+		return rangeset_pop_front(&op->ranges, bytes, offset);
+	op->sent_bytes += bytes;
+	return bytes;
+}
+
 bool msg_tx_run(struct msg_pair *pair, unsigned want, uint32_t max_bytes, struct msg_run *out)
 {
 	struct list *queue = (want & MSG_WANT_SMALL) && !list_empty(&pair->small) ? &pair->small : &pair->bulk;
 	if (list_empty(queue) || (queue == &pair->bulk && !(want & MSG_WANT_BULK)) || !max_bytes || !pair->is_up)
 		return false;
 	struct msg_op *op = list_entry(queue->next, struct msg_op, link);
-	uint64_t offset = op->sent_bytes, bytes = op->total_bytes - offset;
-	if (!rangeset_empty(&op->ranges)) {
-		bytes = rangeset_pop_front(&op->ranges, max_bytes, &offset);
-	} else {
-		bytes = bytes < max_bytes ? bytes : max_bytes;
-		op->sent_bytes += bytes;
-	}
+	uint64_t offset, bytes = run_take(op, max_bytes, &offset, out);
 	op->head_bytes += bytes;
 	op->turn_bytes += (uint32_t)bytes;
 	bool turn_over = op->turn_bytes >= pair->quantum_bytes;
@@ -122,6 +132,11 @@ bool msg_tx_run(struct msg_pair *pair, unsigned want, uint32_t max_bytes, struct
 	out->channel = 0;
 	out->last = list_empty(queue);
 	out->item = (struct flow_item){.ref = msg_op_ref(pair->m, op), .offset = offset, .bytes = (uint32_t)bytes, .kind = MSG_ITEM_RUN};
+	if (out->is_direct && pair->is_reliable) {
+		out->item.kind = MSG_ITEM_DIRECT;
+		op->held += !op->flying_bytes;
+		op->flying_bytes += bytes;
+	}
 	return true;
 }
 
@@ -196,7 +211,12 @@ static void op_report(struct msg *m, const struct flow_item *item, bool acked)
 	struct msg_op *op = msg_op_at(m, item->ref);
 	if (!op)
 		return;
-	if (item->kind == MSG_ITEM_RUN) {
+	bool ended = op->state == OP_ENDED; /* it waits for what the link still reads */
+	if (item->kind == MSG_ITEM_DIRECT)
+		msg_op_landed(m, op, item->bytes);
+	if (ended)
+		return;
+	if (item->kind == MSG_ITEM_RUN || item->kind == MSG_ITEM_DIRECT) {
 		if (!acked) {
 			run_lost(m, op, item);
 			return;
@@ -265,6 +285,7 @@ static void report(struct msg *m, const struct flow_item *item, bool acked)
 {
 	switch (item->kind) {
 	case MSG_ITEM_RUN:
+	case MSG_ITEM_DIRECT:
 	case MSG_ITEM_HEAD:
 	case MSG_ITEM_READ:
 	case MSG_ITEM_CANCEL:
@@ -273,6 +294,9 @@ static void report(struct msg *m, const struct flow_item *item, bool acked)
 	case MSG_ITEM_GRANT:
 	case MSG_ITEM_RESULT:
 		in_report(m, item, acked);
+		break;
+	case MSG_ITEM_KEY:
+		key_said(m, item, acked);
 		break;
 	case 0:
 		break;

@@ -42,6 +42,8 @@ enum msg_item_kind {
 	MSG_ITEM_REVOKE,
 	MSG_ITEM_ANSWER,
 	MSG_ITEM_CREDIT,
+	MSG_ITEM_KEY,
+	MSG_ITEM_DIRECT,   /* a run that a reliable link carries: its memory is read until this is reported */
 };
 
 /* op->state */
@@ -106,7 +108,7 @@ enum msg_offer_state { OFFER_NONE = 0, OFFER_EARLY, OFFER_LIVE, OFFER_USED, OFFE
 enum msg_offer_answer { ANSWER_DUE = 1, ANSWER_TAKEN = 2 };
 
 /* What the receiver keeps of an announcement, beside its operation */
-enum msg_ann_state { ANN_DUE = 1, ANN_FLYING = 2, ANN_KNOWN = 4, ANN_REVOKE_DUE = 8, ANN_REVOKE_FLYING = 16 };
+enum msg_ann_state { ANN_DUE = 1, ANN_FLYING = 2, ANN_KNOWN = 4, ANN_REVOKE_DUE = 8, ANN_REVOKE_FLYING = 16, ANN_KEY = 32 /* its key comes first */ };
 
 struct msg_tag { uint64_t tag, last_end, other_end; };
 
@@ -119,6 +121,9 @@ struct msg_pair {
 	uint32_t quantum_bytes; /* of a bulk message's turn */
 	uint32_t turns;
 	bool is_up, is_awake, announce_check, credit_due;
+	bool is_reliable;       /* the link reports what goes directly */
+	uint32_t connection;    /* that direct placement goes over; 0: none */
+	struct list keys, keys_due, reads_wait; /* exposed to this peer; to be said; reads that wait for their key */
 	struct list link, wake;
 	/* sending */
 	struct list wait;       /* sends without a way, by number */
@@ -160,12 +165,37 @@ struct msg_ep {
 	struct list unmatched, masked; /* msg_in.by_ep; any-peer receives with a mask */
 };
 
+/* Memory exposed to a peer, from the wish to the end. */
+struct msg_key {
+	struct list link;     /* m->expose, m->hide or pair->keys_due */
+	struct list by_pair;
+	struct msg_pair *pair;
+	struct msg_op *op;    /* whose memory it is, NULL: an export's */
+	uint64_t id;          /* of the record, and with an export its key */
+	uint8_t *addr;
+	uint64_t bytes;
+	struct frame_target target;
+	uint32_t gen, expose_id;
+	uint8_t kind, state;
+};
+enum msg_key_state { KEY_WANTED = 1, KEY_ASKED, KEY_READY, KEY_ENDING };
+
+/* What a peer has exposed to us. */
+struct msg_rkey {
+	struct list hash, age; /* the oldest gives way */
+	struct msg_pair *pair;
+	uint64_t id, bytes;
+	struct frame_target target;
+	uint8_t kind;
+};
+
 struct msg_slot { struct msg_op *op; uint32_t gen, next; };
 
 struct msg {
 	struct msg_config config;
-	struct pool pairs, eps, ins, replies;
-	struct list all_pairs, done, notices, wake;
+	struct pool pairs, eps, ins, replies, keys, rkeys;
+	struct list all_pairs, done, notices, wake, expose, hide, rkey_age;
+	struct list *rkey_hash;
 	struct msg_slot *slot;
 	uint32_t slots, slot_free, op_mask, in_mask;
 	struct list *recv_tag, *send_hash;          /* by tag; by tag or number */
@@ -237,6 +267,7 @@ bool msg_mix_put(struct msg_mix *x, const struct wire_record *r, const struct fl
 
 /* msg.c */
 void msg_op_end(struct msg *m, struct msg_op *op, int status);
+void msg_op_landed(struct msg *m, struct msg_op *op, uint32_t bytes); /* of what a link had taken to write by itself */
 bool msg_slot_get(struct msg *m, struct msg_op *op);
 
 /* send.c */
@@ -270,6 +301,7 @@ void in_fill(struct msg *m, struct msg_in *in, uint64_t offset, const uint8_t *d
 int in_rx_head(struct msg_pair *pair, const struct wire_head *h);
 int in_rx_cancel(struct msg_pair *pair, const struct wire_cancel *r);
 void in_tx_due(struct msg_mix *x);
+void in_grant(struct msg_in *in);                       /* a claim has met its receive */
 
 /* match.c */
 void match_post(struct msg *m, struct msg_op *op);
@@ -318,6 +350,24 @@ int credit_rx(struct msg_pair *pair, const struct wire_credit *r);
 bool chunks_get(struct msg_in *in);
 void chunks_put(struct msg_in *in);
 size_t chunks_segs(struct msg_in *in, uint64_t offset, uint64_t bytes, struct frame_seg *out, size_t max);
+
+/* key.c */
+enum { MSG_RKEY_BUCKETS = 1024 };
+bool key_wants(const struct msg_pair *pair, const struct msg_op *op); /* worth exposing, and possible? */
+bool key_open(struct msg_op *op, uint8_t kind, uint64_t id);      /* then key_ready comes, in any case */
+void key_renamed(struct msg_key *key, uint8_t kind, uint64_t id); /* said again, under another name */
+void key_end(struct msg *m, struct msg_key *key);
+void keys_close(struct msg_pair *pair);
+void key_tx(struct msg_mix *x);
+bool key_say(struct msg_mix *x, struct msg_key *key);
+void key_said(struct msg *m, const struct flow_item *item, bool acked);
+int rkey_rx(struct msg_pair *pair, const struct wire_key *r);
+bool key_run(const struct msg_op *op, uint64_t offset, uint64_t *bytes, struct frame_target *out);
+bool rkey_take(struct msg_pair *pair, uint8_t kind, uint64_t id, struct msg_op *op); /* into op->to */
+/* what waits for a key goes on: announce.c, in.c, onesided.c */
+void announce_key(struct msg_op *op);
+void in_key(struct msg_op *op);
+void read_key(struct msg_op *op);
 
 /* onesided.c */
 struct msg_op *read_find(struct msg_pair *pair, uint32_t req_id);

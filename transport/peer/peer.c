@@ -54,7 +54,8 @@ int peer_path_init(struct peer_path *path, struct peer *peer, const struct peer_
 	path->sealed = config->sealed;
 	path->initiator = config->initiator;
 	path->remote_flow_id = config->remote_flow_id;
-	path->frame_max = PEER_FRAME_MIN;
+	path->frame_max = path->frame_min = PEER_FRAME_MIN;
+	path->direct = config->direct;
 	path->frame_limit = config->frame_limit;
 	path->overhead_bytes = config->overhead_bytes;
 	path->opened_ns = path->heard_ns = now;
@@ -71,6 +72,9 @@ void peer_path_found(struct peer_path *path, uint32_t frame_limit, uint64_t now_
 {
 	path->state = PEER_PATH_VALIDATING;
 	path->frame_limit = frame_limit;
+	path->frame_min = frame_limit < PEER_FRAME_MIN ? frame_limit : PEER_FRAME_MIN;
+	if (path->frame_max > frame_limit)
+		peer_frame_size(path, frame_limit, now_ns);
 	peer_search_start(path, now_ns);
 }
 
@@ -83,7 +87,7 @@ void peer_path_shrunk(struct peer_path *path, uint32_t frame_limit, uint64_t now
 }
 
 /* Hands the reports of a flow call to msg, until there are no more. */
-static void peer_reports(struct peer_path *path, struct flow_report *r, long n)
+void peer_reports(struct peer_path *path, struct flow_report *r, long n)
 {
 	while (n > 0) {
 		for (long i = 0; i < n; i++) {
@@ -187,6 +191,8 @@ static int peer_rx_record(struct peer_path *path, const struct wire_record *r, u
 	case WIRE_BYE:
 		path->peer->status = r->bye.status ? -(int)r->bye.status : -TERN_EPEER;
 		return -TERN_EPEER;
+	case WIRE_RUN:
+		return peer_rx_run(path, &r->run);
 	default:
 		return msg_rx_record(path->peer->pair, r, now_ns);
 	}
@@ -203,7 +209,7 @@ int peer_rx_mix(struct peer_path *path, const uint8_t *payload, size_t bytes, ui
 			return -TERN_EPROTO;
 		if (used == 0)
 			break;
-		if (r.type != WIRE_ACK && r.type != WIRE_FLOOR && r.type != WIRE_PONG)
+		if (r.type != WIRE_RUN && r.type != WIRE_ACK && r.type != WIRE_FLOOR && r.type != WIRE_PONG)
 			*eliciting = true;
 		int err = peer_rx_record(path, &r, now_ns);
 		if (err == -TERN_EAGAIN)
@@ -213,6 +219,8 @@ int peer_rx_mix(struct peer_path *path, const uint8_t *payload, size_t bytes, ui
 		payload += used;
 		bytes -= (size_t)used;
 	}
+	if (path->direct && path->direct->waits)
+		peer_direct_again(path, now_ns);
 	return result;
 }
 
@@ -255,8 +263,8 @@ static void peer_ping_timer(struct peer_path *path, uint64_t now_ns)
 		if (path->frame_max < path->frame_limit)
 			peer_search_start(path, now_ns);
 	}
-	if (path->ping_unanswered >= UNANSWERED_SHRINK && path->frame_max > PEER_FRAME_MIN) {
-		peer_frame_size(path, PEER_FRAME_MIN, now_ns);
+	if (path->ping_unanswered >= UNANSWERED_SHRINK && path->frame_max > path->frame_min) {
+		peer_frame_size(path, path->frame_min, now_ns);
 		peer_search_start(path, now_ns);
 	}
 }
@@ -285,8 +293,8 @@ uint32_t peer_ping_next(struct peer_path *path, uint64_t now_ns)
 	while (path->searching && path->search_step <= LADDER_STEPS) {
 		uint32_t step = path->search_step++;
 		uint32_t size = step ? ladder[step - 1] : path->frame_limit;
-		bool floor = size == PEER_FRAME_MIN && path->state != PEER_PATH_UP;
-		if (step ? size < path->frame_limit && (size > path->frame_max || floor) : size > path->frame_max || size == PEER_FRAME_MIN)
+		bool floor = size == path->frame_min && path->state != PEER_PATH_UP;
+		if (step ? size < path->frame_limit && (size > path->frame_max || floor) : size > path->frame_max || size == path->frame_min)
 			return size;
 	}
 	bool bare = !path->searching;

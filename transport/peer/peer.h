@@ -20,6 +20,9 @@ enum {
 	PEER_QUANTUM_MAX = 1 << 20,
 	PEER_KEEPALIVE_S = 15,
 	PEER_PING_BARE = 1,    /* a ping without padding, see peer_ping_next */
+	PEER_LANES_MAX = 16,
+	PEER_RUNS = 64,        /* RUNs remembered: a frame that is later than so many bursts goes again */
+	PEER_WAITS = 128,      /* placed runs whose HEAD has not come */
 };
 
 enum peer_path_state {
@@ -40,7 +43,28 @@ struct peer_path_config {
 	uint32_t remote_flow_id;
 	uint32_t frame_limit;    /* largest datagram the link takes */
 	uint32_t overhead_bytes; /* of lower layers a datagram, as the contract's rate counts */
+	struct peer_direct *direct; /* zeroed but for the owner's fields, or NULL */
 	struct flow_config flow;
+};
+
+/* Frames [first, first + frames) carry so many bytes of message seq from offset on. */
+struct peer_run {
+	uint64_t first, offset;
+	uint32_t frames, seq, stride_bytes, bytes;
+	bool ack_last;
+};
+
+/* Direct placement on a path whose link can: what was said to be on its way, and what lies in place but cannot be counted yet. */
+struct peer_direct {
+	bool is_reliable;
+	uint32_t max_write_bytes, packet_bytes, packet_overhead;
+	struct peer_run tx_lane[PEER_LANES_MAX + 1]; /* reliable: first is unused, offset + bytes is where the receiver expects the next frame */
+	struct peer_run rx_lane[PEER_LANES_MAX + 1];
+	struct peer_run said;             /* not reliable: the last RUN, repeated with the next */
+	struct peer_run run[PEER_RUNS];   /* not reliable: a ring, newest before run_at */
+	uint32_t run_at;
+	uint32_t waits;
+	struct peer_run wait[PEER_WAITS];
 };
 
 struct peer_path {
@@ -53,7 +77,9 @@ struct peer_path {
 	uint32_t remote_flow_id;
 	uint32_t frame_max;     /* datagram size in use */
 	uint32_t frame_limit;
+	uint32_t frame_min;     /* that every path is taken to carry, unless its link says less */
 	uint32_t overhead_bytes;
+	struct peer_direct *direct; /* the loop's memory; NULL: the link cannot */
 	uint32_t small_debt_bytes; /* 5.9: what small messages took ahead of waiting bulk, times 3 */
 	uint64_t opened_ns, heard_ns; /* heard: last authentic arrival */
 	/* pings */
@@ -103,6 +129,16 @@ void peer_path_found(struct peer_path *path, uint32_t frame_limit, uint64_t now_
 /** The link takes smaller datagrams than before: the size in use follows, the search starts again. */
 void peer_path_shrunk(struct peer_path *path, uint32_t frame_limit, uint64_t now_ns);
 
+/** The link has made a connection, the first or another: what was said on the last one is void. `direct` keeps the owner's fields is_reliable to packet_overhead. */
+void peer_direct_start(struct peer_path *path);
+
+/** A frame without header has put its bytes where they belong. @return 0; -TERN_EAGAIN: not known yet what it is, it is not acknowledged; -TERN_EPROTO */
+struct peer_placed { uint32_t number, bytes; uint8_t lane; };
+int peer_rx_placed(struct peer_path *path, const struct peer_placed *placed, uint64_t now_ns);
+
+/** The link reports frames that it carries reliably. */
+void peer_done(struct peer_path *path, const struct flow_done *done, uint64_t now_ns);
+
 /** Gives what the flow still holds back to msg as lost. The peer goes on with its other paths. */
 void peer_path_close(struct peer_path *path);
 
@@ -136,7 +172,11 @@ int peer_rx_mix(struct peer_path *path, const uint8_t *payload, size_t bytes, ui
 /** An authentic frame arrived on the path. */
 void peer_heard(struct peer_path *path, uint64_t now_ns);
 
-/* Between the files of peer/: the ping that is due, PEER_PING_BARE or the datagram size to pad to; 0: none. */
+/* Between the files of peer/. */
+void peer_reports(struct peer_path *path, struct flow_report *r, long n);
+int peer_rx_run(struct peer_path *path, const struct wire_run *r);
+void peer_direct_again(struct peer_path *path, uint64_t now_ns); /* HEADs may have come */
+/* The ping that is due, PEER_PING_BARE or the datagram size to pad to; 0: none. */
 uint32_t peer_ping_next(struct peer_path *path, uint64_t now_ns);
 
 /* ---- time ---- */

@@ -59,6 +59,8 @@ static struct frame *peer_frame(struct peer_path *path, struct peer_tray *t, uin
 	f->flow_id = path->remote_flow_id;
 	f->path_id = path->id;
 	f->room = NULL;
+	f->is_write = false;
+	f->lane = 0;
 	f->burst_end = 0;
 	f->segs = 1; /* 0 is the header's */
 	return f;
@@ -180,6 +182,91 @@ static inline void peer_segs(struct peer_path *path, struct peer_tray *t, struct
 	f->segs = 2;
 }
 
+static void direct_frames(struct peer_path *path, struct peer_tray *t, const struct msg_run *run, uint32_t stride, uint64_t number)
+{
+	const struct layout *l = &run->op->layout;
+	for (uint32_t at = 0; at < run->bytes; at += stride) {
+		struct frame *f = peer_frame(path, t, WIRE_BULK);
+		f->is_write = true;
+		f->lane = run->target.lane;
+		f->target = run->target;
+		f->target.addr += at;
+		f->number = number++;
+		f->seq = run->seq;
+		f->offset = run->offset + at;
+		f->payload_bytes = run->bytes - at < stride ? run->bytes - at : stride;
+		f->owner = run->op;
+		f->segs = (uint8_t)(1 + layout_segs(l, f->offset, f->payload_bytes, f->seg + 1, FRAME_SEGS_MAX - 2));
+	}
+}
+
+/* Says what the frames carry that follow, unless the receiver expects just that. @return false: no room for saying it */
+static bool direct_say(struct peer_path *path, struct peer_tray *t, const struct msg_run *run, struct peer_run *next, uint64_t now_ns)
+{
+	struct peer_direct *d = path->direct;
+	struct peer_run *lane = &d->tx_lane[run->target.lane];
+	struct mix m;
+	bool follows = d->is_reliable && lane->frames && lane->seq == next->seq && lane->offset == next->offset;
+	if (!follows && !mix_open(&m, path, t))
+		return false;
+	next->first = flow_next_number(&path->flow) + 1;
+	if (!follows) {
+		struct wire_record r = {
+		        .type = WIRE_RUN, .run = {.lane = run->target.lane, .seq = next->seq, .first = next->first, .offset = next->offset}};
+		if (!d->is_reliable) {
+			struct peer_run *old = &d->said;
+			struct wire_record again = {.type = WIRE_RUN,
+			        .run = {.lane = run->target.lane,
+			                .seq = old->seq,
+			                .frames = old->frames,
+			                .first = old->first,
+			                .offset = old->offset,
+			                .stride_bytes = old->stride_bytes,
+			                .bytes = old->bytes,
+			                .ack_last = old->ack_last}};
+			r.run.frames = next->frames;
+			r.run.stride_bytes = next->stride_bytes;
+			r.run.bytes = next->bytes;
+			r.run.ack_last = next->ack_last;
+			if (old->frames)
+				mix_record(&m, &again, false);
+		}
+		mix_record(&m, &r, false);
+		if (!mix_close(&m, t, now_ns))
+			return false;
+		t->frame[t->n - 1]->lane = run->target.lane;
+	}
+	d->said = *next;
+	*lane = *next;
+	lane->offset += next->bytes;
+	return true;
+}
+
+/* One run straight into the peer's memory. @return wire bytes, 0: nothing was sent */
+static uint64_t peer_tx_direct(struct peer_path *path, struct peer_tray *t, const struct msg_run *run, uint64_t now_ns)
+{
+	const struct peer_direct *d = path->direct;
+	uint32_t stride = d->max_write_bytes, frames = (run->bytes + stride - 1) / stride;
+	uint32_t packets = d->packet_bytes ? (run->bytes + d->packet_bytes - 1) / d->packet_bytes : frames;
+	struct flow_run fr = {.item = run->item, .frames = frames, .stride_bytes = frames > 1 ? stride : run->bytes, .app_limited = run->last,
+		.wire_bytes = run->bytes + packets * d->packet_overhead, .ack_eliciting = true, .by_link = d->is_reliable};
+	struct peer_run next = {.offset = run->offset, .frames = frames, .seq = run->seq, .stride_bytes = stride, .bytes = run->bytes};
+	next.ack_last = !d->is_reliable &&
+		(run->last || flow_in_flight_bytes(&path->flow) + fr.wire_bytes >= flow_cc(&path->flow)->window_bytes);
+	if (run->target.lane > PEER_LANES_MAX || !direct_say(path, t, run, &next, now_ns)) {
+		msg_lost(path->peer->msg, &run->item);
+		return 0;
+	}
+	uint64_t number = flow_tx_commit(&path->flow, &fr, now_ns);
+	if (number == UINT64_MAX) {
+		memset(&path->direct->tx_lane[run->target.lane], 0, sizeof(next)); /* what was said does not follow */
+		msg_lost(path->peer->msg, &run->item);
+		return 0;
+	}
+	direct_frames(path, t, run, stride, number);
+	return fr.wire_bytes;
+}
+
 /* One run of bulk bytes. @return wire bytes, 0: nothing to send or no room in the tray */
 static uint64_t peer_tx_run(struct peer_path *path, struct peer_tray *t, unsigned want, uint64_t room, uint64_t now_ns)
 {
@@ -191,8 +278,12 @@ static uint64_t peer_tx_run(struct peer_path *path, struct peer_tray *t, unsigne
 	frames = frames ? frames : 1;
 	frames = frames < t->room - t->n ? frames : t->room - t->n;
 	frames = frames < by_buf ? frames : by_buf;
+	if (path->direct && frames == t->room - t->n)
+		frames--; /* a RUN may come first */
 	if (!frames || flow_tx_spare(&path->flow) < 2 || !msg_tx_run(path->peer->pair, want, (uint32_t)frames * payload, &run))
 		return 0;
+	if (run.is_direct)
+		return peer_tx_direct(path, t, &run, now_ns);
 	frames = (run.bytes + payload - 1) / payload;
 	struct flow_run fr = {.item = run.item, .frames = (uint32_t)frames, .stride_bytes = payload, .app_limited = run.last, .ack_eliciting = true};
 	fr.wire_bytes = run.bytes + (uint32_t)frames * (head + path->overhead_bytes);

@@ -20,6 +20,8 @@ enum {
 	RECORD_READ = 36,
 	RECORD_CANCEL = 12,
 	RECORD_BYE = 8,
+	RECORD_KEY = 40,
+	RECORD_RUN = 40,
 	RECORD_RANGE = 16,
 	RECORD_SHAPE = 4, /* dtype, dims, 2 reserved; and 8 a dimension */
 };
@@ -42,6 +44,8 @@ static const uint8_t fixed_bytes[WIRE_RECORD_END] = {
 	[WIRE_READ] = RECORD_READ,
 	[WIRE_CANCEL] = RECORD_CANCEL,
 	[WIRE_BYE] = RECORD_BYE,
+	[WIRE_KEY] = RECORD_KEY,
+	[WIRE_RUN] = RECORD_RUN,
 };
 
 /* The wire's own copy of the sizes: a pure room does not reach up to the public tern_dtype_bytes. */
@@ -194,6 +198,31 @@ static void path_record_encode(const struct wire_record *r, uint8_t *out)
 	}
 }
 
+static void key_encode(const struct wire_key *k, uint8_t *out)
+{
+	wire_put16(out + 4, k->channel);
+	out[6] = k->kind;
+	out[7] = k->lane;
+	wire_put32(out + 8, k->connection); /* and 3 reserved bytes */
+	wire_put32(out + 12, k->key);
+	wire_put64(out + 16, k->id);
+	wire_put64(out + 24, k->addr);
+	wire_put64(out + 32, k->bytes);
+}
+
+static void run_encode(const struct wire_run *r, uint8_t *out)
+{
+	wire_put16(out + 4, r->channel);
+	out[6] = r->lane;
+	out[7] = r->ack_last;
+	wire_put32(out + 8, r->seq);
+	wire_put32(out + 12, r->frames);
+	wire_put64(out + 16, r->first);
+	wire_put64(out + 24, r->offset);
+	wire_put32(out + 32, r->stride_bytes);
+	wire_put32(out + 36, r->bytes);
+}
+
 static void channel_record_encode(const struct wire_record *r, uint8_t *out)
 {
 	switch (r->type) {
@@ -228,6 +257,12 @@ static void channel_record_encode(const struct wire_record *r, uint8_t *out)
 	case WIRE_CANCEL:
 		wire_put32(out + 4, r->cancel.channel);
 		wire_put32(out + 8, r->cancel.seq);
+		break;
+	case WIRE_KEY:
+		key_encode(&r->key, out);
+		break;
+	case WIRE_RUN:
+		run_encode(&r->run, out);
 		break;
 	}
 }
@@ -419,6 +454,38 @@ static bool credit_decode(const uint8_t *in, struct wire_credit *c)
 	return wire_get16(in + 6) == 0;
 }
 
+static bool key_decode(const uint8_t *in, struct wire_key *k)
+{
+	k->channel = wire_get16(in + 4);
+	k->kind = in[6];
+	k->lane = in[7];
+	k->connection = in[8];
+	k->key = wire_get32(in + 12);
+	k->id = wire_get64(in + 16);
+	k->addr = wire_get64(in + 24);
+	k->bytes = wire_get64(in + 32);
+	return k->kind < WIRE_KEY_KINDS && k->lane && wire_get32(in + 8) == k->connection && range_ends(k->addr, k->bytes);
+}
+
+static bool run_decode(const uint8_t *in, struct wire_run *r)
+{
+	r->channel = wire_get16(in + 4);
+	r->lane = in[6];
+	r->ack_last = in[7];
+	r->seq = wire_get32(in + 8);
+	r->frames = wire_get32(in + 12);
+	r->first = wire_get64(in + 16);
+	r->offset = wire_get64(in + 24);
+	r->stride_bytes = wire_get32(in + 32);
+	r->bytes = wire_get32(in + 36);
+	if (!r->lane || r->ack_last > 1 || !range_ends(r->first, r->frames) || !range_ends(r->offset, r->bytes))
+		return false;
+	if (!r->frames)
+		return !r->stride_bytes && !r->bytes && !r->ack_last;
+	uint64_t most = (uint64_t)r->frames * r->stride_bytes;
+	return r->stride_bytes && r->bytes <= most && r->bytes > most - r->stride_bytes;
+}
+
 static bool fixed_decode(const uint8_t *in, struct wire_record *out)
 {
 	switch (out->type) {
@@ -439,6 +506,10 @@ static bool fixed_decode(const uint8_t *in, struct wire_record *out)
 		out->cancel.channel = wire_get16(in + 4);
 		out->cancel.seq = wire_get32(in + 8);
 		return wire_get16(in + 6) == 0;
+	case WIRE_KEY:
+		return key_decode(in, &out->key);
+	case WIRE_RUN:
+		return run_decode(in, &out->run);
 	default:
 		return path_record_decode(in, out);
 	}

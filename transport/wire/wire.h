@@ -69,6 +69,8 @@ enum wire_record_type {
 	WIRE_READ = 11,
 	WIRE_CANCEL = 12,
 	WIRE_BYE = 13,
+	WIRE_KEY = 14,
+	WIRE_RUN = 15,
 	WIRE_RECORD_END
 };
 enum { WIRE_RECORD_OPTIONAL = 0x80 }; /* in the record's flags: a receiver that does not know the type skips it; otherwise the frame is refused */
@@ -139,6 +141,26 @@ struct wire_read { uint16_t channel; uint32_t req_id; uint64_t key, remote_offse
 struct wire_cancel { uint16_t channel; uint32_t seq; }; /* the sender gives a message up */
 struct wire_bye { uint8_t status; }; /* the peer closes; TERN_E, positive, or 0 */
 
+enum wire_key_kind { WIRE_KEY_RECV = 0, WIRE_KEY_CLAIM, WIRE_KEY_EXPORT, WIRE_KEY_READ, WIRE_KEY_KINDS };
+/* Memory that the peer may write by itself, where a link can: the announced receive, the claim that is about to be granted, the export, or the READ whose order, message
+ * number, key or req_id `id` is. Worth speed only: bytes that come as BULK are as good. */
+struct wire_key {
+	uint16_t channel;
+	uint8_t kind;       /* enum wire_key_kind */
+	uint8_t lane, connection;
+	uint32_t key;       /* the link's */
+	uint64_t id, addr, bytes;
+};
+/* What frames without a header carry that come next on this lane: numbers [first, first + frames) have `bytes` bytes of message seq from `offset` on,
+ * stride_bytes each but the last. frames 0: every frame on the lane from number `first` on, one behind the other, as long as each is, until another
+ * RUN. */
+struct wire_run {
+	uint16_t channel;
+	uint8_t lane, ack_last; /* 1: the sender would like an acknowledgement at once when the last has come */
+	uint32_t seq, frames, stride_bytes, bytes;
+	uint64_t first, offset;
+};
+
 struct wire_record {
 	uint8_t type; /* enum wire_record_type */
 	union {
@@ -154,6 +176,8 @@ struct wire_record {
 		struct wire_read read;
 		struct wire_cancel cancel;
 		struct wire_bye bye;
+		struct wire_key key;
+		struct wire_run run;
 	};
 };
 

@@ -28,7 +28,7 @@ static long decode(const uint8_t *from, size_t bytes)
 
 static void bytes_known(void)
 {
-	static const uint16_t want[WIRE_RECORD_END] = {1, 40, 16, 20, 20, 28, 36, 44, 16, 20, 16, 36, 12, 8};
+	static const uint16_t want[WIRE_RECORD_END] = {1, 40, 16, 20, 20, 28, 36, 44, 16, 20, 16, 36, 12, 8, 40, 40};
 	for (uint8_t type = 0; type < WIRE_RECORD_END; type++) {
 		struct wire_record r = {.type = type};
 		if (type == WIRE_ACK)
@@ -155,7 +155,7 @@ static void reserved_is_refused(void)
 {
 	static const struct { uint8_t type, at, n; } reserved[] = {
 		{WIRE_ACK, 6, 2}, {WIRE_FLOOR, 5, 3}, {WIRE_PING, 5, 3}, {WIRE_PONG, 5, 3}, {WIRE_CREDIT, 6, 2}, {WIRE_GRANT, 6, 2},
-		{WIRE_RESULT, 7, 1}, {WIRE_READ, 6, 2}, {WIRE_CANCEL, 6, 2}, {WIRE_BYE, 5, 3}};
+		{WIRE_RESULT, 7, 1}, {WIRE_READ, 6, 2}, {WIRE_CANCEL, 6, 2}, {WIRE_BYE, 5, 3}, {WIRE_KEY, 9, 3}};
 	uint8_t out[WIRE_RECORD_MAX];
 	for (uint8_t type = 1; type < WIRE_RECORD_END; type++) {
 		struct wire_record r = make_record(&seed, type, data);
@@ -188,6 +188,34 @@ static bool ack_accepted(uint64_t first0, uint64_t last0, uint64_t first1, uint6
 {
 	struct wire_record r = {.type = WIRE_ACK, .ack = {.ranges = 2, .range = {{first0, last0}, {first1, last1}}}};
 	return accepted(&r);
+}
+
+/* Keys and runs that would make a frame land past 2^64, or frames that do not add up. */
+static void keys_and_runs(void)
+{
+	struct wire_record key = {.type = WIRE_KEY, .key = {.lane = 1, .addr = UINT64_MAX - 10, .bytes = 10}}, run = {.type = WIRE_RUN};
+	CU_ASSERT(accepted(&key));
+	key.key.bytes = 11;
+	CU_ASSERT(!accepted(&key));
+	key.key = (struct wire_key){.lane = 0, .addr = 1, .bytes = 1};
+	CU_ASSERT(!accepted(&key));
+	key.key = (struct wire_key){.lane = 1, .kind = WIRE_KEY_KINDS};
+	CU_ASSERT(!accepted(&key));
+	static const struct { uint32_t frames, stride, bytes; bool ok; } runs[] = {{0, 0, 0, true}, {0, 1, 0, false}, {0, 0, 1, false},
+		{1, 4096, 4096, true}, {1, 4096, 1, true}, {1, 4096, 0, false}, {1, 4096, 4097, false}, {3, 100, 201, true}, {3, 100, 200, false},
+		{3, 100, 301, false}, {65536, 65536, UINT32_MAX, true}, {2, 0, 0, false}};
+	for (size_t i = 0; i < sizeof(runs) / sizeof(runs[0]); i++) {
+		run.run = (struct wire_run){.lane = 1, .frames = runs[i].frames, .stride_bytes = runs[i].stride, .bytes = runs[i].bytes};
+		CU_ASSERT_EQUAL(accepted(&run), runs[i].ok);
+	}
+	run.run = (struct wire_run){.lane = 1, .frames = 2, .stride_bytes = 10, .bytes = 20, .offset = UINT64_MAX - 19};
+	CU_ASSERT(!accepted(&run));
+	run.run.offset--;
+	CU_ASSERT(accepted(&run));
+	run.run.first = UINT64_MAX - 1;
+	CU_ASSERT(!accepted(&run));
+	run.run = (struct wire_run){.lane = 0};
+	CU_ASSERT(!accepted(&run));
 }
 
 static void ack_ranges(void)
@@ -326,6 +354,7 @@ static const struct unit_case cases[] = {
 	{"unknown records", unknown_records},
 	{"reserved is refused", reserved_is_refused},
 	{"ack ranges", ack_ranges},
+	{"keys and runs", keys_and_runs},
 	{"shapes", shapes},
 	{"head rules", head_rules},
 	{"inline left to caller", inline_left_to_caller},

@@ -70,6 +70,29 @@ static inline void make_announce(uint64_t *seed, struct wire_announce *a)
 		a->bytes = make_dtype_bytes[a->dtype];
 }
 
+static inline void make_key(uint64_t *seed, struct wire_key *k)
+{
+	*k = (struct wire_key){.channel = (uint16_t)random_edge(seed), .kind = (uint8_t)random_below(seed, WIRE_KEY_KINDS), .id = random_edge(seed)};
+	k->lane = (uint8_t)(1 + random_below(seed, 255));
+	k->connection = (uint8_t)random_next(seed);
+	k->key = (uint32_t)random_edge(seed);
+	k->addr = random_edge(seed);
+	k->bytes = k->addr == UINT64_MAX ? 0 : random_below(seed, UINT64_MAX - k->addr);
+}
+
+static inline void make_run(uint64_t *seed, struct wire_run *r)
+{
+	*r = (struct wire_run){.channel = (uint16_t)random_edge(seed), .lane = (uint8_t)(1 + random_below(seed, 255)), .seq = (uint32_t)random_edge(seed)};
+	r->first = random_below(seed, UINT64_MAX / 2);
+	r->offset = random_below(seed, UINT64_MAX / 2);
+	if (!random_below(seed, 3))
+		return;
+	r->ack_last = (uint8_t)random_below(seed, 2);
+	r->frames = 1 + (uint32_t)random_below(seed, 65535);
+	r->stride_bytes = 1 + (uint32_t)random_below(seed, 65535);
+	r->bytes = r->frames * r->stride_bytes - (uint32_t)random_below(seed, r->stride_bytes);
+}
+
 /* @param data  WIRE_INLINE_MAX bytes for an inline HEAD to point to */
 static inline struct wire_record make_record(uint64_t *seed, uint8_t type, const uint8_t *data)
 {
@@ -93,6 +116,8 @@ static inline struct wire_record make_record(uint64_t *seed, uint8_t type, const
 	case WIRE_READ: r.read = (struct wire_read){channel, seq, a, b, c < UINT64_MAX - b ? c : UINT64_MAX - b}; break;
 	case WIRE_CANCEL: r.cancel = (struct wire_cancel){channel, seq}; break;
 	case WIRE_BYE: r.bye = (struct wire_bye){path_id}; break;
+	case WIRE_KEY: make_key(seed, &r.key); break;
+	case WIRE_RUN: make_run(seed, &r.run); break;
 	}
 	return r;
 }
@@ -144,6 +169,15 @@ static inline bool same_record(const struct wire_record *x, const struct wire_re
 		       x->read.remote_offset == y->read.remote_offset && x->read.bytes == y->read.bytes;
 	case WIRE_CANCEL: return x->cancel.channel == y->cancel.channel && x->cancel.seq == y->cancel.seq;
 	case WIRE_BYE: return x->bye.status == y->bye.status;
+	case WIRE_KEY:
+		return x->key.channel == y->key.channel && x->key.kind == y->key.kind && x->key.lane == y->key.lane && x->key.id == y->key.id &&
+		       x->key.connection == y->key.connection && x->key.key == y->key.key && x->key.addr == y->key.addr &&
+		       x->key.bytes == y->key.bytes;
+	case WIRE_RUN:
+		return x->run.channel == y->run.channel && x->run.lane == y->run.lane && x->run.seq == y->run.seq && x->run.frames == y->run.frames &&
+		       x->run.ack_last == y->run.ack_last &&
+		       x->run.first == y->run.first && x->run.offset == y->run.offset && x->run.stride_bytes == y->run.stride_bytes &&
+		       x->run.bytes == y->run.bytes;
 	default: return true;
 	}
 }

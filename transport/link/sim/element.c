@@ -173,9 +173,10 @@ static bool above(uint64_t ns, uint64_t rem, uint64_t limit_ns, uint64_t limit_r
 /* The queue holds datagrams sent at an earlier rate: time on the line no longer measures bytes. @return whether the datagram fits */
 static bool admit_mixed(struct element *e, uint64_t now_ns, uint64_t end_ns, uint64_t end_rem, struct element_verdict *v)
 {
+	bool bounded = e->config.queue_bytes && !v->reliable;
 	uint64_t before = level_bytes(e, now_ns, e->free_ns, e->free_rem), after = level_bytes(e, now_ns, end_ns, end_rem);
 
-	if (e->config.queue_bytes && before && after > e->config.queue_bytes)
+	if (bounded && before && after > e->config.queue_bytes)
 		return false;
 	if (after > e->counters.queue_peak_bytes)
 		e->counters.queue_peak_bytes = after;
@@ -189,7 +190,7 @@ static bool admit(struct element *e, uint64_t now_ns, uint64_t end_ns, uint64_t 
 
 	if (now_ns < e->piece[e->pieces - 1].at_ns)
 		return admit_mixed(e, now_ns, end_ns, end_rem, v);
-	if ((before_ns || e->free_rem) && above(level_ns, end_rem, e->queue_ns, e->queue_rem))
+	if ((before_ns || e->free_rem) && above(level_ns, end_rem, e->queue_ns, e->queue_rem) && !v->reliable)
 		return false; /* a datagram that meets an idle line always passes */
 	if (above(level_ns, end_rem, e->peak_ns, e->peak_rem)) {
 		e->peak_ns = level_ns;
@@ -268,6 +269,34 @@ void element_push(struct element *e, uint64_t now_ns, uint32_t bytes, struct ele
 		v->copies = 2;
 		e->counters.duplicates++;
 	}
+	e->counters.ce_marks += v->ce;
+	e->counters.passed_frames++;
+	e->counters.passed_bytes += bytes;
+}
+
+uint64_t element_delay_ns(const struct element *e, uint64_t now_ns)
+{
+	uint64_t delay_ns = e->config.delay_ns;
+
+	for (uint32_t i = 0; i < e->config.steps && e->config.step[i].at_ns <= now_ns; i++)
+		delay_ns = e->config.step[i].value;
+	return delay_ns;
+}
+
+/* Looks at outages and steps without moving on in their lists: unreliable datagrams behind it may still depart earlier. */
+void element_push_reliable(struct element *e, uint64_t now_ns, uint32_t bytes, struct element_verdict *v)
+{
+	const struct element_config *c = &e->config;
+
+	assert(bytes + c->overhead_bytes <= ELEMENT_FRAME_MAX);
+	*v = (struct element_verdict){.reliable = 1, .copies = 1};
+	e->counters.frames++;
+	e->counters.bytes += bytes;
+	serialise(e, now_ns, bytes, v);
+	for (uint32_t i = 0; i < c->outages; i++)
+		if (v->depart_ns >= c->outage[i].start_ns && v->depart_ns < c->outage[i].start_ns + c->outage[i].length_ns)
+			v->depart_ns = c->outage[i].start_ns + c->outage[i].length_ns;
+	v->at_ns[0] = v->at_ns[1] = v->depart_ns + element_delay_ns(e, v->depart_ns);
 	e->counters.ce_marks += v->ce;
 	e->counters.passed_frames++;
 	e->counters.passed_bytes += bytes;

@@ -12,7 +12,7 @@
 enum {
 	ELEMENT_STEPS_MAX = 16,
 	ELEMENT_OVERHEAD_MAX = 1024,
-	ELEMENT_FRAME_MAX = 1 << 20, /* bytes of a datagram, overhead included */
+	ELEMENT_FRAME_MAX = 1 << 24, /* bytes of a datagram, overhead included */
 };
 
 #define ELEMENT_DELAY_MAX_NS (10u * 1000000000ull)
@@ -68,6 +68,7 @@ struct element_verdict {
 	uint8_t drop;       /* enum element_drop */
 	uint8_t ce;
 	uint8_t late;       /* at_ns[0] was put back by reordering */
+	uint8_t reliable;   /* element_push_reliable's: no tail drop */
 };
 
 /* Bytes are datagram bytes; queue bytes include the overhead. */
@@ -107,6 +108,13 @@ int element_init(struct element *element, const struct element_config *config, u
 
 /** One datagram at the entrance. now_ns must not go back; bytes + overhead at most ELEMENT_FRAME_MAX. Costs about 10 ns. */
 void element_push(struct element *element, uint64_t now_ns, uint32_t bytes, struct element_verdict *verdict);
+
+/** One datagram, or several in a row, of a connection that sends again by itself: takes its time on the line and never gets lost, late or doubled. A full queue
+ *  holds it back, an outage delays it to its end. */
+void element_push_reliable(struct element *element, uint64_t now_ns, uint32_t bytes, struct element_verdict *verdict);
+
+/** The delay of the fibre for what enters it at now_ns. */
+uint64_t element_delay_ns(const struct element *element, uint64_t now_ns);
 
 /** Unsent bytes at now_ns, not before the last push. */
 uint64_t element_queue_bytes(const struct element *element, uint64_t now_ns);

@@ -16,8 +16,7 @@ static int fail(const struct link_config *config, int rc, const char *text)
 	return rc;
 }
 
-/* @return the number behind "key=" in a query string, or otherwise */
-static uint64_t option(const char *options, const char *key, uint64_t otherwise)
+uint64_t sim_option(const char *options, const char *key, uint64_t otherwise)
 {
 	size_t n = strlen(key);
 
@@ -53,13 +52,29 @@ static struct sim_path **bucket(const struct sim_link *link, uint32_t own_port, 
 	return &link->buckets[rng_mix(&mix) & (link->buckets_n - 1)];
 }
 
-static struct sim_path *find_path(const struct sim_link *link, uint32_t own_port, uint32_t node, uint32_t port)
+struct sim_path *sim_path_find(const struct sim_link *link, uint32_t own_port, uint32_t node, uint32_t port)
 {
 	struct sim_path *path = link->buckets_n ? *bucket(link, own_port, node, port) : NULL;
 
 	while (path && (path->own_port != own_port || path->node != node || path->port != port))
 		path = path->next;
 	return path;
+}
+
+void sim_path_move(struct sim_path *path, uint32_t node, uint32_t port)
+{
+	struct sim_link *link = (struct sim_link *)path->base.link;
+	struct sim_path **at = bucket(link, path->own_port, path->node, path->port);
+
+	while (*at != path)
+		at = &(*at)->next;
+	*at = path->next;
+	path->node = node;
+	path->port = port;
+	addr_put(node, port, &path->base.remote);
+	at = bucket(link, path->own_port, node, port);
+	path->next = *at;
+	*at = path;
 }
 
 static int add_path(struct sim_link *link, struct sim_path *path)
@@ -112,7 +127,7 @@ static int sim_open(const struct link_config *config, struct link **out)
 		return fail(config, -TERN_EADDR, "the network has no such node; open it with more nodes");
 	if (net->nodes[node].link)
 		return fail(config, -TERN_EADDR, "another link is open on this node; close it or take another node");
-	uint64_t mtu = option(config->options, "mtu", SIM_MTU_BYTES);
+	uint64_t mtu = sim_option(config->options, "mtu", SIM_MTU_BYTES);
 	if (mtu < 128 || mtu > 65535)
 		return fail(config, -TERN_EADDR, "mtu is 128 to 65535 bytes");
 	struct sim_link *link = calloc(1, sizeof(*link));
@@ -122,10 +137,15 @@ static int sim_open(const struct link_config *config, struct link **out)
 	link->node = node;
 	link->listening = config->listening;
 	link->mtu_bytes = (uint32_t)mtu;
-	link->by_ref = option(config->options, "by_ref", 0);
+	link->by_ref = sim_option(config->options, "by_ref", 0);
 	link->base.ops = &sim_ops;
 	link->base.caps = LINK_BYTES | LINK_TIMESTAMPS | LINK_VIRTUAL | (link->by_ref ? LINK_TX_ZERO_COPY : 0);
 	link->base.max_segments = FRAME_SEGS_MAX;
+	const char *wrong = sim_write_open(link, config->options);
+	if (wrong) {
+		free(link);
+		return fail(config, -TERN_EADDR, wrong);
+	}
 	addr_put(link->node, 0, &link->base.local);
 	net->nodes[node].link = link;
 	*out = &link->base;
@@ -154,6 +174,7 @@ static void sim_close(struct link **out)
 	*out = NULL;
 	if (!link)
 		return;
+	link->net->nodes[link->node].link = NULL; /* first: none of its paths connects any more */
 	while (link->inbox) {
 		struct sim_frame *frame = link->inbox;
 		link->inbox = (struct sim_frame *)frame->item.next;
@@ -163,12 +184,20 @@ static void sim_close(struct link **out)
 		while (link->buckets[i]) {
 			struct sim_path *path = link->buckets[i];
 			link->buckets[i] = path->next;
+			if (link->is_writing)
+				sim_connect_close(path);
 			free(path);
 		}
+	sim_write_fini(link);
 	free(link->buckets);
 	unready(link->net, link); /* lent frames: their memory is the network's and goes with it */
-	link->net->nodes[link->node].link = NULL;
 	free(link);
+}
+
+static int trouble(struct sim_link *link, int rc, const char *text)
+{
+	snprintf(link->base.trouble, sizeof(link->base.trouble), "sim: %s", text);
+	return rc;
 }
 
 static int sim_path_open(struct link *base, const struct link_path_config *config, struct link_path **out)
@@ -177,15 +206,19 @@ static int sim_path_open(struct link *base, const struct link_path_config *confi
 	uint32_t node, port;
 
 	*out = NULL;
-	if (addr_get(&config->remote, &node, &port) || node == link->node || !sim_net_reaches(link->net, link->node, node))
-		return -TERN_EADDR;
+	if (link->is_writing && !config->token)
+		return trouble(link, -TERN_EADDR, "a path that connects needs the session's token");
+	if (link->is_writing && config->is_acceptor && !config->remote.bytes)
+		node = SIM_ANYONE, port = 0;
+	else if (addr_get(&config->remote, &node, &port) || node == link->node || !sim_net_reaches(link->net, link->node, node))
+		return trouble(link, -TERN_EADDR, "no way leads to that node");
 	struct sim_path *path = calloc(1, sizeof(*path));
 	if (!path)
 		return -TERN_EIO;
 	uint32_t mtu = config->mtu_bytes > SIM_UDP_OVERHEAD_BYTES && config->mtu_bytes < link->mtu_bytes ? config->mtu_bytes : link->mtu_bytes;
 	path->node = node;
 	path->port = port;
-	path->own_port = link->listening && !find_path(link, 0, node, port) ? 0 : ++link->last_port;
+	path->own_port = link->listening && !link->is_writing && !sim_path_find(link, 0, node, port) ? 0 : ++link->last_port;
 	path->spread = (uint16_t)config->spread;
 	path->base.link = base;
 	path->base.max_frame_bytes = mtu - SIM_UDP_OVERHEAD_BYTES;
@@ -196,6 +229,8 @@ static int sim_path_open(struct link *base, const struct link_path_config *confi
 		free(path);
 		return rc;
 	}
+	if (link->is_writing)
+		sim_connect_open(path, config);
 	*out = &path->base;
 	return 0;
 }
@@ -209,6 +244,8 @@ static void sim_path_close(struct link *base, struct link_path **out)
 	*out = NULL;
 	if (!path)
 		return;
+	if (link->is_writing)
+		sim_connect_close(path);
 	at = bucket(link, path->own_port, path->node, path->port);
 	while (*at != path)
 		at = &(*at)->next;
@@ -217,7 +254,7 @@ static void sim_path_close(struct link *base, struct link_path **out)
 	free(path);
 }
 
-static struct sim_frame *new_frame(struct sim_net *net, size_t data_bytes)
+struct sim_frame *sim_frame_new(struct sim_net *net, size_t data_bytes)
 {
 	size_t bytes = sizeof(struct sim_frame) + data_bytes;
 	struct sim_frame *frame = slab_get(&net->slab, bytes);
@@ -227,13 +264,17 @@ static struct sim_frame *new_frame(struct sim_net *net, size_t data_bytes)
 	frame->body = NULL;
 	frame->body_bytes = 0;
 	frame->ce = frame->pieces = 0;
+	frame->kind = SIM_BYTES;
+	frame->is_reliable = false;
+	frame->packets = 1;
+	frame->epoch = 0;
 	frame->alloc_bytes = (uint32_t)bytes;
 	return frame;
 }
 
 static struct sim_frame *take_copy(struct sim_net *net, const struct frame *tx)
 {
-	struct sim_frame *frame = new_frame(net, tx->wire_bytes);
+	struct sim_frame *frame = sim_frame_new(net, tx->wire_bytes);
 	uint8_t *to = frame ? frame->data : NULL;
 
 	for (uint32_t i = 0; frame && i < tx->segs; i++) {
@@ -248,7 +289,7 @@ static struct sim_frame *take_copy(struct sim_net *net, const struct frame *tx)
 /* Header and one payload, the usual case: the receiver gets just that. */
 static struct sim_frame *take_split(struct sim_net *net, const struct frame *tx)
 {
-	struct sim_frame *frame = new_frame(net, tx->seg[0].bytes);
+	struct sim_frame *frame = sim_frame_new(net, tx->seg[0].bytes);
 
 	if (!frame)
 		return NULL;
@@ -267,7 +308,7 @@ static struct sim_frame *take_pieces(struct sim_net *net, const struct frame *tx
 	for (uint32_t i = 0; i < tx->segs; i++)
 		if (!i || tx->seg[i].bytes < REF_MIN_BYTES)
 			copied += tx->seg[i].bytes;
-	struct sim_frame *frame = new_frame(net, list + copied);
+	struct sim_frame *frame = sim_frame_new(net, list + copied);
 	if (!frame)
 		return NULL;
 	struct frame_seg *seg = (struct frame_seg *)frame->data;
@@ -301,9 +342,15 @@ static void send_one(struct sim_link *link, const struct frame *tx)
 	struct sim_net *net = link->net;
 	struct sim_path *path = (struct sim_path *)tx->path;
 
-	if (!tx->wire_bytes || tx->wire_bytes > path->base.max_frame_bytes ||
-	    (net->filter && !net->filter(net->filter_arg, link->node, path->node, tx))) {
+	if (tx->is_write && link->is_writing) {
+		sim_write_send(link, tx);
+		return;
+	}
+	bool fits = tx->wire_bytes && tx->wire_bytes <= path->base.max_frame_bytes;
+	if (!fits || (net->filter && !net->filter(net->filter_arg, link->node, path->node, tx))) {
 		link->base.tx_dropped++;
+		if (fits && link->is_reliable) /* there nothing is lost but with the connection */
+			sim_connect_break(path);
 		return;
 	}
 	struct sim_frame *frame = take(link, tx);
@@ -316,6 +363,8 @@ static void send_one(struct sim_link *link, const struct frame *tx)
 	frame->from_port = path->own_port;
 	frame->to_port = path->port;
 	frame->spread = path->spread;
+	frame->epoch = path->epoch;
+	frame->is_reliable = link->is_reliable;
 	sim_net_send(net, link->node, frame);
 }
 
@@ -327,6 +376,8 @@ static size_t sim_tx(struct link *base, struct frame *const *frames, size_t n, u
 	base->tx_calls++;
 	sim_net_advance(link->net, now_ns);
 	for (i = 0; i < n && link->taken_n < SIM_TX_MAX; i++) {
+		if (link->is_writing && !sim_write_ready(link, frames[i]))
+			break;
 		send_one(link, frames[i]);
 		link->taken[(link->taken_at + link->taken_n++) % SIM_TX_MAX] = frames[i];
 		base->tx_frames++;
@@ -353,7 +404,7 @@ static size_t sim_reap(struct link *base, struct frame **out, size_t n, uint64_t
 static struct sim_frame *join(struct sim_net *net, struct sim_frame *frame)
 {
 	const struct frame_seg *seg = (const struct frame_seg *)frame->data;
-	struct sim_frame *whole = new_frame(net, frame->head_bytes);
+	struct sim_frame *whole = sim_frame_new(net, frame->head_bytes);
 	uint8_t *to = whole ? whole->data : NULL;
 
 	for (uint32_t i = 0; whole && i < frame->pieces; i++) {
@@ -384,6 +435,13 @@ static void lend(struct sim_link *link, struct sim_frame *frame, struct sim_path
 	                         .lent = frame,
 	                         .from = frame->from,
 	                         .ecn = frame->ce ? 3 : 2};
+	if (frame->kind == SIM_WRITE) {
+		out->is_placed = true;
+		out->placed_number = (uint32_t)((const struct sim_write *)frame->data)->number;
+		out->placed_bytes = frame->head_bytes;
+		out->head = NULL;
+		out->head_bytes = 0;
+	}
 	link->lent_n++;
 	link->base.rx_frames++;
 	link->base.rx_bytes += frame->head_bytes + frame->body_bytes;
@@ -398,7 +456,7 @@ static size_t sim_rx(struct link *base, struct rx_frame *out, size_t n, uint64_t
 	sim_net_advance(link->net, now_ns);
 	while (got < n && link->inbox && link->lent_n < SIM_LENT_MAX) {
 		struct sim_frame *frame = link->inbox;
-		struct sim_path *path = find_path(link, frame->to_port, frame->from, frame->from_port);
+		struct sim_path *path = sim_path_find(link, frame->to_port, frame->from, frame->from_port);
 		link->inbox = (struct sim_frame *)frame->item.next;
 		link->inbox_n--;
 		if (!path && frame->to_port) { /* for a path that is closed, or from a stranger to it */
@@ -441,7 +499,8 @@ static void sim_wait(struct link *base, bool armed, struct link_wait *out)
 	struct sim_link *link = (struct sim_link *)base;
 
 	(void)armed; /* no descriptor could fire under a virtual clock */
-	*out = (struct link_wait){.fd = -1, .deadline_ns = link->inbox ? link->net->now_ns : sim_net_next_ns(link->net)};
+	bool has = link->inbox || link->told.at != link->told.end || link->exposed.at != link->exposed.end;
+	*out = (struct link_wait){.fd = -1, .deadline_ns = has ? link->net->now_ns : sim_net_next_ns(link->net)};
 }
 
 const struct link_ops link_sim_ops = {
@@ -455,5 +514,11 @@ const struct link_ops link_sim_ops = {
 	.rx = sim_rx,
 	.rx_free = sim_rx_free,
 	.from = sim_from,
+	.mem_map = sim_mem_map,
+	.mem_unmap = sim_mem_unmap,
+	.expose = sim_expose,
+	.hide = sim_hide,
+	.exposed = sim_exposed,
+	.done = sim_done,
 	.wait = sim_wait,
 };

@@ -20,6 +20,7 @@ int sim_net_open(uint32_t nodes, uint64_t seed, struct sim_net **out)
 	net->nodes_n = nodes;
 	net->seed = seed;
 	slab_init(&net->slab, 0);
+	line_init(&net->timers);
 	if (!net->nodes || !net->route || !net->queue) {
 		sim_net_close(&net);
 		return -TERN_ENOMEM;
@@ -49,7 +50,9 @@ void sim_net_close(struct sim_net **out)
 		free(net->wires[i]);
 	}
 	forget_routes(net);
+	line_fini(&net->timers);
 	slab_fini(&net->slab);
+	free(net->mem);
 	free(net->wires);
 	free(net->heap);
 	free(net->order);
@@ -204,6 +207,25 @@ bool sim_net_reaches(struct sim_net *net, uint32_t from, uint32_t to)
 	return row && row[from] != NO_ROUTE;
 }
 
+/* The wire that a frame at a node takes; a way exists. */
+static uint32_t wire_of(const struct sim_net *net, const uint32_t *row, uint32_t at, uint16_t spread)
+{
+	return net->order[row[at] + spread % net->wires[net->order[row[at]]]->parallel];
+}
+
+uint64_t sim_net_delay_ns(struct sim_net *net, uint32_t from, uint32_t to, uint16_t spread)
+{
+	const uint32_t *row = route_to(net, to);
+	uint64_t sum = 0;
+
+	for (uint32_t at = from; row && at != to && row[at] != NO_ROUTE;) {
+		const struct sim_wire *wire = net->wires[wire_of(net, row, at, spread)];
+		sum += element_delay_ns(&wire->element, net->now_ns);
+		at = wire->to;
+	}
+	return sum;
+}
+
 static bool before(const struct sim_net *net, uint32_t a, uint32_t b)
 {
 	uint64_t ta = net->wires[a]->next_ns, tb = net->wires[b]->next_ns;
@@ -303,10 +325,15 @@ void sim_net_send(struct sim_net *net, uint32_t at, struct sim_frame *frame)
 		sim_frame_free(net, frame);
 		return;
 	}
-	uint32_t first = row[at];
-	uint32_t number = net->order[first + frame->spread % net->wires[net->order[first]]->parallel];
+	uint32_t number = wire_of(net, row, at, frame->spread), bytes = frame->head_bytes + frame->body_bytes;
 	struct sim_wire *wire = net->wires[number];
-	element_push(&wire->element, net->now_ns, frame->head_bytes + frame->body_bytes, &v);
+	if (frame->is_reliable) {
+		element_push_reliable(&wire->element, net->now_ns, bytes + (frame->packets - 1u) * wire->element.config.overhead_bytes, &v);
+		v.at_ns[0] = v.at_ns[0] > wire->reliable_ns ? v.at_ns[0] : wire->reliable_ns;
+		wire->reliable_ns = v.at_ns[0];
+	} else {
+		element_push(&wire->element, net->now_ns, bytes, &v);
+	}
 	if (!v.copies) {
 		sim_frame_free(net, frame);
 		return;
@@ -318,6 +345,19 @@ void sim_net_send(struct sim_net *net, uint32_t at, struct sim_frame *frame)
 	if (copy && line_push(&wire->line, &copy->item, v.at_ns[1], false))
 		sim_frame_free(net, copy);
 	wire_filled(net, number);
+}
+
+void sim_net_wake(struct sim_net *net, struct sim_link *link)
+{
+	if (link->is_ready)
+		return;
+	link->is_ready = true;
+	link->ready_next = NULL;
+	if (net->ready)
+		net->ready_last->ready_next = link;
+	else
+		net->ready = link;
+	net->ready_last = link;
 }
 
 static void arrive(struct sim_net *net, struct sim_wire *wire, struct sim_frame *frame)
@@ -337,31 +377,31 @@ static void arrive(struct sim_net *net, struct sim_wire *wire, struct sim_frame 
 		sim_frame_free(net, frame);
 		return;
 	}
+	if (frame->epoch && !sim_connect_arrive(net, link, frame))
+		return;
 	frame->item.next = NULL;
 	if (link->inbox_n++)
 		link->inbox_last->item.next = &frame->item;
 	else
 		link->inbox = frame;
 	link->inbox_last = frame;
-	if (link->is_ready)
-		return;
-	link->is_ready = true;
-	link->ready_next = NULL;
-	if (net->ready)
-		net->ready_last->ready_next = link;
-	else
-		net->ready = link;
-	net->ready_last = link;
+	sim_net_wake(net, link);
 }
 
 uint64_t sim_net_next_ns(const struct sim_net *net)
 {
-	return net->heap_n ? net->wires[net->heap[0]]->next_ns : UINT64_MAX;
+	uint64_t frame_ns = net->heap_n ? net->wires[net->heap[0]]->next_ns : UINT64_MAX, timer_ns = line_next_ns(&net->timers);
+
+	return frame_ns < timer_ns ? frame_ns : timer_ns;
 }
 
 void sim_net_advance(struct sim_net *net, uint64_t now_ns)
 {
-	while (net->heap_n && net->wires[net->heap[0]]->next_ns <= now_ns) {
+	for (uint64_t next_ns; (next_ns = sim_net_next_ns(net)) <= now_ns && next_ns != UINT64_MAX;) {
+		if (line_next_ns(&net->timers) == next_ns) {
+			sim_timer_fire(net);
+			continue;
+		}
 		struct sim_wire *wire = net->wires[net->heap[0]];
 		struct sim_frame *frame = (struct sim_frame *)line_pop(&wire->line);
 		net->now_ns = frame->item.time_ns; /* routers send at the time of arrival, whatever the step */

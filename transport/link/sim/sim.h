@@ -16,6 +16,9 @@ enum {
 	SIM_INBOX_MAX = 1 << 20,  /* frames that have arrived at a link and were not taken by rx; more are dropped (rx_dropped) */
 	SIM_LENT_MAX = 1 << 16,   /* frames lent by one link; rx gives no more until rx_free */
 	SIM_TX_MAX = 1024,        /* frames taken and not yet reaped */
+	SIM_EXPOSED_MAX = 1 << 16, /* exposures of a link */
+	SIM_WRITES_MAX = 1 << 20,  /* frames with a target of one path that are not done */
+	SIM_LANES_MAX = 16,
 	SIM_MTU_BYTES = 1500,
 	SIM_UDP_OVERHEAD_BYTES = 28, /* an MTU counts IP and UDP headers */
 };
@@ -25,7 +28,14 @@ extern const struct link_ops link_sim_ops;
 
 /* Options of a sim link (link_config.options): "mtu=9000", and "by_ref=1": payload segments of frames without a chunk are not copied; the receiver's body
  * points into the sender's memory. That memory must then stay as it is until everything sent from it has arrived or the network is closed: not what a frame's
- * reap says, but the only way to hold 1 GB in flight without 1 GB. */
+ * reap says, but the only way to hold 1 GB in flight without 1 GB.
+ *
+ * "writes=uc" or "writes=rc": direct placement (LINK_WRITES, LINK_CONNECTS) as RDMA's two services have it. uc: frames with a target are datagrams like all others
+ * that put their payload into exposed memory when they arrive; one whose target does not hold is dropped (rx_dropped). rc (LINK_RELIABLE): nothing on the link is
+ * lost, late or doubled (queues hold it back, outages delay it); a write whose target does not hold breaks the connection, and so does at its own end a write
+ * from memory that is not mapped, too long, or on a lane that is not there (link->trouble says so). Its payload is read as late as the contract allows: when it
+ * arrives. "write_bytes=" (uc 4096, rc 1048576), "lanes=1", "expose_ns=1000": how long exposing and hiding take. Both ends need the same.
+ * A path connects one round trip after both ends have opened it with one token, and again one after it broke. */
 
 /** @return 0, -TERN_EINVAL, -TERN_ENOMEM */
 int sim_net_open(uint32_t nodes, uint64_t seed, struct sim_net **out);
@@ -57,7 +67,12 @@ uint64_t sim_net_memory_bytes(const struct sim_net *net);
 uint64_t sim_net_hash(const struct sim_net *net);
 
 /** Sees every frame a link sends, before the wire; false loses it. For tests that lose exactly this one. */
+/* On a link with writes=rc false breaks the frame's connection, the frame being the first that is lost. */
 typedef bool (*sim_filter)(void *arg, uint32_t from, uint32_t to, const struct frame *frame);
 void sim_net_filter(struct sim_net *net, sim_filter filter, void *arg);
+
+/** Breaks all connections between links of two nodes: everything in flight is lost, exposures are broken; they connect again after a round trip.
+ *  @return how many were broken */
+uint32_t sim_net_break(struct sim_net *net, uint32_t a, uint32_t b);
 
 #endif

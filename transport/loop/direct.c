@@ -1,0 +1,176 @@
+/* Links that write into the peer's memory (docs/design/005-rdma.md): their connections, what they report, memory mapped, exposed and hidden. Called by loop_step
+ * and by path.c. Knows records and keys only as msg hands them out. */
+#include <stdlib.h>
+#include <string.h>
+#include "loop/loop.h"
+#include "tern/error.h"
+
+enum { DIRECT_BATCH = 32, DIRECT_ROUNDS = 64 };
+
+/* What peer needs to know of the link's ways is known only once it is connected. */
+static void direct_params(struct loop_path *path)
+{
+	const struct link_path *via = path->via;
+	struct peer_direct *d = path->direct;
+	d->is_reliable = path->link->caps & LINK_RELIABLE;
+	d->max_write_bytes = via->max_write_bytes;
+	d->packet_bytes = via->packet_bytes;
+	d->packet_overhead = path->pp.overhead_bytes;
+}
+
+/* A connection came, went, or gave way to another since this was last asked. */
+static void direct_connection(struct loop_path *path)
+{
+	const struct link_path *via = path->via;
+	uint32_t now = via && via->is_connected ? via->connection : 0;
+	if (via && via->fault) {
+		loop_peer_end(path->peer, via->fault);
+		return;
+	}
+	if (path->waiting_n)
+		loop_activate(path); /* there may be room again */
+	if (now == path->connection)
+		return;
+	path->connection = now;
+	loop_activate(path);
+	if (!path->direct)
+		return;
+	if (now) {
+		direct_params(path);
+		peer_direct_start(&path->pp);
+	}
+	msg_pair_direct(path->peer->peer.pair, now, path->direct->is_reliable);
+}
+
+int loop_direct_open(struct loop_path *path, const struct session *session)
+{
+	struct loop *lp = path->loop;
+	if (path->link->caps & LINK_CONNECTS) {
+		memcpy(path->token, session->token, sizeof(path->token));
+		path->is_acceptor = !session->is_initiator;
+		list_push_back(&lp->connects, &path->connects);
+	}
+	if (!(path->link->caps & LINK_WRITES))
+		return 0;
+	path->direct = calloc(1, sizeof(*path->direct));
+	return path->direct ? 0 : -TERN_ENOMEM;
+}
+
+void loop_direct_close(struct loop_path *path)
+{
+	list_remove(&path->connects);
+	path->connection = 0;
+}
+
+static void direct_expose(struct loop *lp)
+{
+	struct msg_expose e;
+	for (unsigned i = 0; i < DIRECT_ROUNDS && msg_expose_next(lp->msg, &e); i++) {
+		struct loop_peer *peer = msg_pair_owner(e.pair);
+		struct loop_path *path = peer->path[0];
+		struct link_expose what = {.addr = e.addr, .bytes = e.bytes, .mem = e.mem, .is_write = true, .ref = e.ref};
+		uint32_t id;
+		if (path->via && !path->link->ops->expose(path->link, path->via, &what, &id))
+			msg_expose_asked(lp->msg, e.ref, id);
+		else
+			msg_exposed(lp->msg, e.ref, NULL);
+	}
+}
+
+static void direct_hide(struct loop *lp)
+{
+	struct msg_hide h;
+	for (unsigned i = 0; i < DIRECT_ROUNDS && msg_hide_next(lp->msg, &h); i++) {
+		const struct loop_peer *peer = msg_pair_owner(h.pair);
+		struct link *link = peer->path[0]->link;
+		link->ops->hide(link, h.id);
+	}
+}
+
+static void direct_exposed(struct loop *lp, struct link *link, uint64_t now_ns)
+{
+	struct link_exposed e[DIRECT_BATCH];
+	size_t n;
+	for (unsigned round = 0; round < DIRECT_ROUNDS && (n = link->ops->exposed(link, e, DIRECT_BATCH, now_ns)); round++)
+		for (size_t i = 0; i < n; i++) {
+			if (e[i].state == LINK_EXPOSED)
+				msg_exposed(lp->msg, e[i].ref, &e[i].target);
+			else
+				msg_hidden(lp->msg, e[i].ref);
+		}
+}
+
+static void direct_done(struct loop *lp, struct link *link, uint64_t now_ns)
+{
+	struct link_done d[DIRECT_BATCH];
+	size_t n;
+	for (unsigned round = 0; round < DIRECT_ROUNDS && (n = link->ops->done(link, d, DIRECT_BATCH, now_ns)); round++) {
+		lp->is_moving = true;
+		for (size_t i = 0; i < n; i++) {
+			struct loop_path *path = d[i].path->owner;
+			struct flow_done done = {.first = d[i].first, .frames = d[i].frames, .is_lost = d[i].is_lost};
+			if (path->peer->peer.state == PEER_GONE)
+				continue;
+			peer_done(&path->pp, &done, now_ns);
+			loop_activate(path);
+		}
+	}
+}
+
+void loop_direct(struct loop *lp, uint64_t now_ns)
+{
+	for (size_t i = 0; i < lp->links; i++) {
+		struct link *link = lp->link[i];
+		if (!(link->caps & (LINK_WRITES | LINK_CONNECTS)))
+			continue;
+		direct_exposed(lp, link, now_ns);
+		direct_done(lp, link, now_ns);
+	}
+	for (struct list *at = list_first(&lp->connects), *next; at; at = next) {
+		next = list_next(&lp->connects, at);
+		direct_connection(list_entry(at, struct loop_path, connects));
+	}
+	direct_expose(lp);
+	direct_hide(lp);
+}
+
+/* ---- memory ---- */
+
+int loop_map(struct loop *lp, void *addr, uint64_t bytes, uint32_t *key)
+{
+	*key = 0;
+	return lp->mem_link ? lp->mem_link->ops->mem_map(lp->mem_link, addr, bytes, key) : 0;
+}
+
+void loop_unmap(struct loop *lp, uint32_t key)
+{
+	if (key && lp->mem_link)
+		lp->mem_link->ops->mem_unmap(lp->mem_link, key);
+}
+
+/* Failing costs speed only: the bytes are copied into memory that is mapped. */
+static void direct_map(struct loop *lp, struct msg_op *op)
+{
+	if (layout_bytes(&op->layout) < LOOP_MAP_BYTES || op->layout.kind != LAYOUT_FLAT)
+		return;
+	if (loop_map(lp, op->layout.addr, layout_bytes(&op->layout), &op->layout.mem))
+		op->layout.mem = 0;
+}
+
+void loop_post(struct loop *lp, struct msg_op *op)
+{
+	if (lp->mem_link)
+		direct_map(lp, op);
+	msg_post(lp->msg, op);
+	lp->is_posted = true;
+}
+
+struct msg_op *loop_done(struct loop *lp)
+{
+	struct msg_op *op = msg_done(lp->msg);
+	if (op && lp->mem_link && op->layout.kind == LAYOUT_FLAT && op->layout.mem) {
+		loop_unmap(lp, op->layout.mem);
+		op->layout.mem = 0;
+	}
+	return op;
+}

@@ -1,0 +1,356 @@
+/* Direct placement: memory of receives, reads and exports that a peer's link may write (keys), and what peers have exposed to us (rkeys). Called by
+ * the loop through msg.h, by announce, match and onesided when an operation's memory is worth it. Knows no link: exposing and hiding are the loop's,
+ * in its own time.
+ *
+ * A key keeps its operation (op->held): it ends only after nothing can land in its memory any more. */
+#include "msg/state.h"
+
+enum { KEY_RUN_UNIT = 4096 };
+
+static struct msg_key *key_at(struct msg *m, uint64_t ref)
+{
+	uint32_t i = (uint32_t)ref;
+	struct msg_key *key = pool_is_used(&m->keys, i) ? pool_at(&m->keys, i) : NULL;
+	return key && key->gen == ref >> 32 ? key : NULL;
+}
+
+static uint64_t key_ref(const struct msg *m, const struct msg_key *key)
+{
+	return (uint64_t)key->gen << 32 | pool_index_of(&m->keys, key);
+}
+
+bool key_wants(const struct msg_pair *pair, const struct msg_op *op)
+{
+	return pair->connection && !op->exposed && op->layout.kind == LAYOUT_FLAT && op->layout.mem &&
+	       layout_bytes(&op->layout) >= MSG_ANNOUNCE_BYTES && pool_used(&pair->m->keys) < pair->m->keys.n;
+}
+
+static struct msg_key *key_new(struct msg_pair *pair, uint8_t kind, uint64_t id)
+{
+	struct msg *m = pair->m;
+	struct msg_key *key = pool_get(&m->keys);
+	if (!key)
+		return NULL;
+	uint32_t gen = key->gen + 1;
+	*key = (struct msg_key){.pair = pair, .kind = kind, .id = id, .gen = gen, .state = KEY_WANTED};
+	list_push_back(&m->expose, &key->link);
+	list_push_back(&pair->keys, &key->by_pair);
+	return key;
+}
+
+bool key_open(struct msg_op *op, uint8_t kind, uint64_t id)
+{
+	struct msg_key *key = key_new(op->pair, kind, id);
+	if (!key)
+		return false;
+	key->op = op;
+	key->addr = op->layout.addr;
+	key->bytes = layout_bytes(&op->layout);
+	op->exposed = key;
+	op->held++;
+	return true;
+}
+
+static struct mem_export *key_export(const struct msg *m, const struct msg_key *key)
+{
+	return key->op || !m->config.exports ? NULL : mem_table_find(m->config.exports, key->id, key->pair->peer);
+}
+
+static void key_put(struct msg *m, struct msg_key *key)
+{
+	struct msg_op *op = key->op;
+	struct mem_export *e = key_export(m, key);
+	if (e && e->keys)
+		e->keys--;
+	list_remove(&key->link);
+	list_remove(&key->by_pair);
+	key->gen++;
+	uint32_t gen = key->gen;
+	pool_put(&m->keys, key);
+	key->gen = gen;
+	if (!op)
+		return;
+	op->exposed = NULL;
+	if (--op->held == 0)
+		msg_reaped(m, op);
+}
+
+/* Whoever waits to say that memory is there may do so, with the key or without. */
+static void key_release(struct msg_op *op, uint8_t kind)
+{
+	if (!op || op->state == OP_ENDED)
+		return;
+	if (kind == WIRE_KEY_RECV)
+		announce_key(op);
+	else if (kind == WIRE_KEY_CLAIM)
+		in_key(op);
+	else if (kind == WIRE_KEY_READ)
+		read_key(op);
+}
+
+static void key_due(struct msg_key *key)
+{
+	list_remove(&key->link);
+	list_push_back(&key->pair->keys_due, &key->link);
+	msg_wake(key->pair);
+}
+
+void key_renamed(struct msg_key *key, uint8_t kind, uint64_t id)
+{
+	key->kind = kind;
+	key->id = id;
+	if (key->state == KEY_READY)
+		key_due(key);
+}
+
+/* Its memory is to be out of reach. */
+void key_end(struct msg *m, struct msg_key *key)
+{
+	if (key->state == KEY_ENDING)
+		return;
+	list_remove(&key->link);
+	if (key->state == KEY_WANTED) {
+		key_put(m, key);
+		return;
+	}
+	key->state = KEY_ENDING;
+	list_push_back(&m->hide, &key->link);
+}
+
+void keys_close(struct msg_pair *pair)
+{
+	struct msg *m = pair->m;
+	struct list *at, *next;
+	while ((at = list_first(&pair->keys)))
+		key_put(m, list_entry(at, struct msg_key, by_pair));
+	for (at = list_first(&m->rkey_age); at; at = next) {
+		struct msg_rkey *r = list_entry(at, struct msg_rkey, age);
+		next = list_next(&m->rkey_age, at);
+		if (r->pair != pair)
+			continue;
+		list_remove(&r->age);
+		list_remove(&r->hash);
+		pool_put(&m->rkeys, r);
+	}
+}
+
+/* ---- the loop's side ---- */
+
+void msg_export(struct msg_pair *pair, uint64_t id)
+{
+	struct mem_export *e = pair->connection ? mem_table_find(pair->m->config.exports, id, pair->peer) : NULL;
+	if (!e || e->keys || !(e->rights & TERN_REMOTE_WRITE))
+		return;
+	struct msg_key *key = key_new(pair, WIRE_KEY_EXPORT, id);
+	if (!key)
+		return; /* writes go the long way */
+	key->addr = e->addr;
+	key->bytes = e->bytes;
+	e->keys++;
+}
+
+void msg_unexport(struct msg *m, uint64_t id)
+{
+	for (uint32_t i = 0; i < m->keys.fresh; i++) {
+		struct msg_key *key = pool_at(&m->keys, i);
+		if (pool_is_used(&m->keys, i) && !key->op && key->id == id)
+			key_end(m, key);
+	}
+}
+
+void msg_pair_direct(struct msg_pair *pair, uint32_t connection, bool is_reliable)
+{
+	const struct mem_table *exports = pair->m->config.exports;
+	pair->connection = pair->m->config.max_keys ? connection : 0;
+	pair->is_reliable = is_reliable;
+	for (uint32_t i = 0; pair->connection && exports && exports->used && i < sizeof(exports->slot) / sizeof(exports->slot[0]); i++)
+		if (exports->slot[i].key && exports->slot[i].peer == pair->peer)
+			msg_export(pair, exports->slot[i].key);
+}
+
+bool msg_expose_next(struct msg *m, struct msg_expose *out)
+{
+	struct list *at = list_pop_front(&m->expose);
+	if (!at)
+		return false;
+	struct msg_key *key = list_entry(at, struct msg_key, link);
+	key->state = KEY_ASKED;
+	*out = (struct msg_expose){.ref = key_ref(m, key), .pair = key->pair, .addr = key->addr, .bytes = key->bytes,
+		.mem = key->op ? key->op->layout.mem : 0};
+	return true;
+}
+
+void msg_expose_asked(struct msg *m, uint64_t ref, uint32_t id)
+{
+	struct msg_key *key = key_at(m, ref);
+	if (key)
+		key->expose_id = id;
+}
+
+void msg_exposed(struct msg *m, uint64_t ref, const struct frame_target *target)
+{
+	struct msg_key *key = key_at(m, ref);
+	if (!key || key->state != KEY_ASKED)
+		return; /* it has ended meanwhile; if it is exposed, hiding is asked for */
+	struct msg_op *op = key->op;
+	uint8_t kind = key->kind;
+	if (!target) {
+		key_put(m, key);
+	} else {
+		key->state = KEY_READY;
+		key->target = *target;
+		if (kind != WIRE_KEY_READ) /* it goes with its READ */
+			key_due(key);
+	}
+	key_release(op, kind);
+}
+
+bool msg_hide_next(struct msg *m, struct msg_hide *out)
+{
+	struct list *at = list_pop_front(&m->hide);
+	if (!at)
+		return false;
+	const struct msg_key *key = list_entry(at, struct msg_key, link);
+	*out = (struct msg_hide){.pair = key->pair, .id = key->expose_id};
+	return true;
+}
+
+void msg_hidden(struct msg *m, uint64_t ref)
+{
+	struct msg_key *key = key_at(m, ref);
+	if (!key)
+		return;
+	bool asked = key->state == KEY_ASKED;
+	struct msg_op *op = key->op;
+	uint8_t kind = key->kind;
+	key_put(m, key);
+	if (asked)
+		key_release(op, kind);
+}
+
+/* ---- said ---- */
+
+bool key_say(struct msg_mix *x, struct msg_key *key)
+{
+	struct msg *m = x->pair->m;
+	struct wire_record r = {.type = WIRE_KEY, .key = {.kind = key->kind, .lane = key->target.lane, .connection = key->target.connection,
+		.key = key->target.key, .id = key->id, .addr = key->target.addr, .bytes = key->bytes}};
+	struct flow_item item = {.ref = key_ref(m, key), .kind = MSG_ITEM_KEY};
+	return msg_mix_put(x, &r, &item);
+}
+
+void key_tx(struct msg_mix *x)
+{
+	struct list *at;
+	while ((at = list_first(&x->pair->keys_due))) {
+		if (!key_say(x, list_entry(at, struct msg_key, link)))
+			return;
+		list_remove(at);
+	}
+}
+
+void key_said(struct msg *m, const struct flow_item *item, bool acked)
+{
+	struct msg_key *key = key_at(m, item->ref);
+	if (key && !acked && key->state == KEY_READY)
+		key_due(key);
+}
+
+/* ---- the peer's ---- */
+
+static struct list *rkey_bucket(struct msg_pair *pair, uint8_t kind, uint64_t id)
+{
+	return &pair->m->rkey_hash[msg_hash_ptr(pair, id * WIRE_KEY_KINDS + kind) % MSG_RKEY_BUCKETS];
+}
+
+static struct msg_rkey *rkey_find(struct msg_pair *pair, uint8_t kind, uint64_t id)
+{
+	struct list *head = rkey_bucket(pair, kind, id);
+	for (struct list *at = list_first(head); at; at = list_next(head, at)) {
+		struct msg_rkey *r = list_entry(at, struct msg_rkey, hash);
+		if (r->pair == pair && r->kind == kind && r->id == id)
+			return r;
+	}
+	return NULL;
+}
+
+static void rkey_put(struct msg *m, struct msg_rkey *r)
+{
+	list_remove(&r->age);
+	list_remove(&r->hash);
+	pool_put(&m->rkeys, r);
+}
+
+static void rkey_give(const struct frame_target *target, uint64_t bytes, struct msg_op *op)
+{
+	uint64_t skip = op->type == MSG_OP_WRITE ? op->remote_offset : 0;
+	if (skip > bytes)
+		return;
+	op->to = *target;
+	op->to.addr += skip;
+	op->to_bytes = bytes - skip;
+}
+
+int rkey_rx(struct msg_pair *pair, const struct wire_key *r)
+{
+	struct msg *m = pair->m;
+	struct frame_target target = {.addr = r->addr, .key = r->key, .lane = r->lane, .connection = r->connection};
+	if (!m->config.max_keys)
+		return 0;
+	if (r->kind == WIRE_KEY_CLAIM) {
+		struct msg_op *op = r->id <= UINT32_MAX ? send_find(pair, (uint32_t)r->id) : NULL;
+		if (op)
+			rkey_give(&target, r->bytes, op);
+		return 0;
+	}
+	struct msg_rkey *k = rkey_find(pair, r->kind, r->id);
+	if (k)
+		rkey_put(m, k);
+	k = pool_get(&m->rkeys);
+	if (!k) {
+		rkey_put(m, list_entry(list_first(&m->rkey_age), struct msg_rkey, age));
+		k = pool_get(&m->rkeys);
+	}
+	*k = (struct msg_rkey){.pair = pair, .kind = r->kind, .id = r->id, .bytes = r->bytes, .target = target};
+	list_push_back(&m->rkey_age, &k->age);
+	list_push_back(rkey_bucket(pair, r->kind, r->id), &k->hash);
+	return 0;
+}
+
+bool rkey_take(struct msg_pair *pair, uint8_t kind, uint64_t id, struct msg_op *op)
+{
+	if (!pair->connection)
+		return false;
+	struct msg_rkey *r = rkey_find(pair, kind, id);
+	if (!r)
+		return false;
+	rkey_give(&r->target, r->bytes, op);
+	if (kind != WIRE_KEY_EXPORT) /* the others are for one message */
+		rkey_put(pair->m, r);
+	return true;
+}
+
+/* ---- runs ---- */
+
+/* May the run go to the peer's memory by itself? Then *bytes becomes what may, a multiple of 4 KiB where more follows: the writes of the next ones begin aligned. */
+bool key_run(const struct msg_op *op, uint64_t offset, uint64_t *bytes, struct frame_target *out)
+{
+	const struct msg_pair *pair = op->pair;
+	const struct layout *l = &op->layout;
+	if (!op->to.lane || op->to.connection != (uint8_t)pair->connection || !pair->connection || offset >= op->to_bytes)
+		return false;
+	uint64_t most = op->to_bytes - offset;
+	if (l->kind != LAYOUT_FLAT) {
+		if (l->run < KEY_RUN_UNIT)
+			return false;
+		uint64_t gather = l->run * (FRAME_SEGS_MAX - 3); /* a run more may be begun and ended inside */
+		most = most < gather ? most : gather;
+	}
+	if (*bytes > most)
+		*bytes = most;
+	if (offset + *bytes < op->total_bytes && *bytes > KEY_RUN_UNIT)
+		*bytes -= *bytes % KEY_RUN_UNIT;
+	*out = op->to;
+	out->addr += offset;
+	return true;
+}
