@@ -37,7 +37,7 @@ enum {
 	NET_MTU_MAX = 9216,
 	NET_PMTU_LEAST = 576, /* IPv4; IPv6: 1280. News of less are not believed */
 	NET_FRAME_LEAST = 60, /* without the checksum; senders pad */
-	NET_POLL_MAX = 110,   /* the largest frame that net_poll makes */
+	NET_POLL_MAX = 128,   /* the largest frame that net_poll makes */
 	NET_EXTENSIONS_MAX = 8,
 	NET_NEIGHBOURS_MAX = 256,
 	NET_BUCKETS = 256,
@@ -95,7 +95,7 @@ struct net_packet {
 	bool is_hw_verified;   /* the checksum was the hardware's to check; otherwise it was checked here (or an IPv4 datagram has none) */
 	uint16_t ip_at;        /* the IP or ARP header */
 	uint16_t l4_at;        /* UDP, ICMP */
-	uint16_t payload_at;   /* NET_UDP: behind the UDP header; NET_ECHO: the identifier */
+	uint16_t payload_at;   /* NET_UDP: behind the UDP header; NET_ECHO, NET_ND: the whole ICMP message */
 	uint32_t payload_bytes;
 	uint32_t mtu_bytes;    /* NET_PMTU */
 	union net_addr from, to; /* NET_UDP, NET_ECHO; NET_PMTU: from is the far end of our datagram, to our own end */
@@ -114,6 +114,8 @@ struct net_neighbour_entry {
 	uint8_t state;        /* enum net_state */
 	uint8_t tries;        /* unanswered requests */
 	bool is_asked;        /* an answer is awaited */
+	bool is_lost;         /* NET_TRIES requests were not answered */
+	bool is_moved;        /* another station spoke for it: ask everyone, not the old address */
 	uint16_t next;        /* in its bucket, NET_NEIGHBOURS_MAX: none */
 	uint64_t used_ns;     /* by net_neighbour */
 	uint64_t heard_ns;    /* last answer */
