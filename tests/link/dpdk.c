@@ -50,7 +50,7 @@ static bool dpdk_memif(struct link_config end[2], int variant)
 const struct suite_fixture fixture_dpdk_memif = {
     .name = "dpdk_memif",
     .scheme = "dpdk",
-    .has = SUITE_HOSTS | SUITE_ECN,
+    .has = SUITE_HOSTS | SUITE_ECN | SUITE_ALONE | SUITE_ANSWERS,
     .configure = dpdk_memif,
     .now_ns = dpdk_now_ns,
     .sleep = dpdk_sleep,
@@ -95,7 +95,7 @@ static bool dpdk_packet(struct link_config end[2], int variant)
 const struct suite_fixture fixture_dpdk_packet = {
     .name = "dpdk_packet",
     .scheme = "dpdk",
-    .has = SUITE_HOSTS | SUITE_ECN,
+    .has = SUITE_HOSTS | SUITE_ECN | SUITE_ALONE | SUITE_ANSWERS,
     .configure = dpdk_packet,
     .now_ns = dpdk_now_ns,
     .sleep = dpdk_sleep,

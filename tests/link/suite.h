@@ -16,6 +16,7 @@ enum suite_needs {
 	SUITE_WRITES = 64, /* LINK_WRITES and LINK_CONNECTS */
 	SUITE_RELIABLE = 128,
 	SUITE_BREAKS = 256, /* the fixture can break a connection */
+	SUITE_ANSWERS = 512, /* the other end's link must be stepped for a frame to leave: it answers questions of the network in rx */
 };
 enum { SUITE_BURST = 64, SUITE_PATIENCE_MS = 5000 };
 

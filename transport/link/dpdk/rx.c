@@ -108,36 +108,54 @@ static void rx_other(struct dpdk_link *l, const struct rte_mbuf *m, const struct
 	}
 }
 
-/* One mbuf. @return true: out is a frame to lend */
-static bool rx_one(struct dpdk_link *l, struct rte_mbuf *m, struct rx_frame *out, uint64_t now_ns)
+enum rx_verdict { RX_USED, RX_LENT, RX_LATER };
+
+/* One mbuf. @param out  NULL: no room for another frame */
+static enum rx_verdict rx_one(struct dpdk_link *l, struct rte_mbuf *m, struct rx_frame *out, uint64_t now_ns)
 {
 	struct net_packet k;
 
 	if (m->nb_segs > 1 && rte_pktmbuf_linearize(m)) {
 		l->base.rx_dropped++; /* longer than our MTU: no mbuf of the pool holds it in one */
-		return false;
+		return RX_USED;
 	}
 	uint8_t *frame = rte_pktmbuf_mtod(m, uint8_t *);
 	if (net_parse(&l->host, frame, m->pkt_len, rx_verified(l, m), &k) != NET_UDP) {
 		rx_other(l, m, &k, now_ns);
-		return false;
+		return RX_USED;
 	}
+	if (!out)
+		return RX_LATER;
 	if (!k.payload_bytes) {
 		l->base.rx_dropped++; /* an empty datagram carries nothing */
-		return false;
+		return RX_USED;
 	}
 	uint16_t port = ntohs(k.to.sa.sa_family == AF_INET6 ? k.to.v6.sin6_port : k.to.v4.sin_port);
 	struct dpdk_path *p = dpdk_paths_find(l, &k.from, port);
 	if (!p && (!l->listening || port != l->listen_port)) {
 		l->base.rx_dropped++; /* a connected path's port hears its peer only */
-		return false;
+		return RX_USED;
 	}
 	*out = (struct rx_frame){.head = frame + k.payload_at, .head_bytes = k.payload_bytes, .path = p ? &p->base : NULL, .lent = m, .ecn = k.ecn};
 	m->tx_offload = k.ip_at | (uint64_t)k.l4_at << 16; /* for from; unused on receive */
 	l->base.rx_bytes += k.payload_bytes;
+	return RX_LENT;
+}
+
+static bool rx_burst(struct dpdk_link *l, uint64_t now_ns)
+{
+	l->in_at = 0;
+	l->in_n = rte_eth_rx_burst(l->port.id, 0, l->in, DPDK_BURST);
+	l->base.rx_calls++;
+	if (!l->in_n)
+		return false;
+	l->heard_ns = now_ns;
+	for (uint16_t i = 0; i < l->in_n; i++)
+		rte_prefetch0(rte_pktmbuf_mtod(l->in[i], void *));
 	return true;
 }
 
+/* With room for none it still answers what the host is asked. */
 size_t dpdk_rx(struct link *link, struct rx_frame *out, size_t n, uint64_t now_ns)
 {
 	struct dpdk_link *l = (struct dpdk_link *)link;
@@ -150,21 +168,14 @@ size_t dpdk_rx(struct link *link, struct rx_frame *out, size_t n, uint64_t now_n
 		l->is_armed = false;
 	}
 	dpdk_tx_due(l, now_ns);
-	for (int tries = 0; got < n && l->lent < DPDK_LENT_MAX; tries += l->in_at == l->in_n) {
-		if (l->in_at == l->in_n) {
-			if (tries == RX_TRIES)
-				break;
-			l->in_at = 0;
-			l->in_n = rte_eth_rx_burst(l->port.id, 0, l->in, DPDK_BURST);
-			l->base.rx_calls++;
-			if (!l->in_n)
-				break;
-			l->heard_ns = now_ns;
-		}
+	for (int tries = 0; l->lent < DPDK_LENT_MAX && (got < n || !n); tries += l->in_at == l->in_n) {
+		if (l->in_at == l->in_n && (tries == RX_TRIES || !rx_burst(l, now_ns)))
+			break;
+		enum rx_verdict v = rx_one(l, l->in[l->in_at], got < n ? &out[got] : NULL, now_ns);
+		if (v == RX_LATER)
+			break;
 		struct rte_mbuf *m = l->in[l->in_at++];
-		if (l->in_at < l->in_n)
-			rte_prefetch0(rte_pktmbuf_mtod(l->in[l->in_at], void *));
-		if (rx_one(l, m, &out[got], now_ns)) {
+		if (v == RX_LENT) {
 			got++;
 			l->lent++;
 		} else {
