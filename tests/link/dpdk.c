@@ -85,7 +85,7 @@ static bool dpdk_packet(struct link_config end[2], int variant)
 	if (!dpdk_veth_up())
 		return false;
 	for (int i = 0; i < 2; i++) {
-		snprintf(dpdk_text[i], sizeof(dpdk_text[i]), "dev=net_af_packet%d,iface=tv%c&%s", i, i ? 'b' : 'a',
+		snprintf(dpdk_text[i], sizeof(dpdk_text[i]), "dev=net_af_packet%d,iface=tv%c,framecnt=2048&%s", i, i ? 'b' : 'a',
 		         variant ? (i ? "ip6=fd00:99::2/64" : "ip6=fd00:99::1/64") : (i ? "ip=10.99.0.2/24" : "ip=10.99.0.1/24"));
 		end[i].options = dpdk_text[i];
 	}

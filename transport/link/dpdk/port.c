@@ -35,12 +35,19 @@ static const char *port_words(char *out, size_t bytes)
 	return out;
 }
 
-/* Claims a port that nobody has. Another part of the process may use one without claiming it: then it has queues. */
+/* Another part of the process may use a port without claiming it: then its first queue is set up. */
+static bool port_is_used(uint16_t id, const struct rte_eth_dev_info *info)
+{
+	struct rte_eth_rxq_info queue;
+	return info->nb_rx_queues && !port_known[id] && rte_eth_rx_queue_info_get(id, 0, &queue) != -EINVAL;
+}
+
+/* Claims a port that nobody has. */
 static bool port_claim(struct dpdk_port *p, uint16_t id)
 {
 	struct rte_eth_dev_info info;
 	struct rte_eth_dev_owner owner = {.name = "tern"};
-	if (rte_eth_dev_info_get(id, &info) || (info.nb_rx_queues && !port_known[id]) || rte_eth_dev_owner_new(&owner.id) ||
+	if (rte_eth_dev_info_get(id, &info) || (!p->is_ours && port_is_used(id, &info)) || rte_eth_dev_owner_new(&owner.id) ||
 	    rte_eth_dev_owner_set(id, &owner))
 		return false;
 	p->id = id;
