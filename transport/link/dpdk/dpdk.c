@@ -256,6 +256,22 @@ static void dpdk_path_close(struct link *link, struct link_path **path)
 	*path = NULL;
 }
 
+/* What was dropped and why, for whoever looks for lost frames. */
+static void dpdk_tell_drops(const struct dpdk_link *l)
+{
+	static const char *const why[NET_DROP_END] = {"short", "other station", "other VLAN", "IP version", "IP checksum", "source", "fragment",
+		"IPv6 extension", "UDP checksum", "ICMP checksum", "ICMP", "ARP", "ND", "foreign"};
+	struct rte_eth_stats stats = {0};
+	for (int i = 0; i < NET_DROP_END; i++)
+		if (l->host.drops[i])
+			dpdk_log(l, TERN_LOG_DEBUG, "dpdk port %s: %llu frames dropped: %s", l->port.name, (unsigned long long)l->host.drops[i], why[i]);
+	if (!rte_eth_stats_get(l->port.id, &stats))
+		dpdk_log(l, TERN_LOG_DEBUG, "dpdk port %s: in %llu frames, out %llu, missed %llu, no buffer %llu, errors %llu in, %llu out; copied %llu bytes",
+		         l->port.name, (unsigned long long)stats.ipackets, (unsigned long long)stats.opackets, (unsigned long long)stats.imissed,
+		         (unsigned long long)stats.rx_nombuf, (unsigned long long)stats.ierrors, (unsigned long long)stats.oerrors,
+		         (unsigned long long)l->copied_bytes);
+}
+
 static void dpdk_close(struct link **link)
 {
 	struct dpdk_link *l = (struct dpdk_link *)*link;
@@ -266,6 +282,7 @@ static void dpdk_close(struct link **link)
 		struct link_path *p = &l->paths[l->n_paths - 1]->base;
 		dpdk_path_close(*link, &p);
 	}
+	dpdk_tell_drops(l);
 	dpdk_tx_drop(l, NULL);
 	dpdk_rx_close(l);
 	for (uint32_t i = 0; i < DPDK_MAPS_MAX; i++)

@@ -2,6 +2,7 @@
  * itself is in the table here; nobody else asks for a driver's name. */
 #include <net/if.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <rte_dev.h>
 #include <rte_devargs.h>
@@ -11,7 +12,7 @@
 
 /* Read in the sources of DPDK 22.11: who copies on transmit, who keeps a pointer, and into what. Others are hardware. */
 static const struct dpdk_driver drivers[] = {
-	{.name = "net_memif", .reader = DPDK_READ_CPU, .is_local = true, .any_mtu = true},
+	{.name = "net_memif", .reader = DPDK_READ_CPU, .is_local = true, .any_mtu = true, .buffer = "bsize", .buffer_bytes = 2048}, /* chains crash it */
 	{.name = "net_vhost", .reader = DPDK_READ_CPU, .is_local = true, .has_interrupt = true},
 	{.name = "net_virtio_user", .reader = DPDK_READ_COPY, .is_local = true, .any_mtu = true}, /* the other side maps DPDK's own memory, nothing else */
 	{.name = "net_ring", .reader = DPDK_READ_COPY, .is_local = true, .any_mtu = true}, /* the receiver gets the mbuf itself */
@@ -96,6 +97,9 @@ static void port_driver(struct dpdk_port *p, const struct rte_eth_dev_info *info
 	for (size_t i = 0; i < sizeof(drivers) / sizeof(drivers[0]); i++)
 		if (!strcmp(drivers[i].name, info->driver_name))
 			p->driver = drivers[i];
+	const char *at = p->driver.buffer && args && args->args ? strstr(args->args, p->driver.buffer) : NULL;
+	if (at && at[strlen(p->driver.buffer)] == '=')
+		p->driver.buffer_bytes = (uint32_t)strtoul(at + strlen(p->driver.buffer) + 1, NULL, 10);
 	/* memif zero-copy hands out DPDK's own memory; without chains everything must be in one mbuf */
 	if (!(info->tx_offload_capa & RTE_ETH_TX_OFFLOAD_MULTI_SEGS) || (args && args->args && strstr(args->args, "zero-copy=yes")))
 		p->driver.reader = DPDK_READ_COPY;
@@ -111,6 +115,9 @@ static int port_mtu(struct dpdk_port *p, const struct rte_eth_dev_info *info, ui
 		most = info->max_rx_pktlen - frame;
 	p->mtu_bytes = want ? want : now;
 	*given = (uint16_t)(p->mtu_bytes <= most ? p->mtu_bytes : most < RTE_ETHER_MTU ? most : RTE_ETHER_MTU);
+	if (p->driver.buffer_bytes && p->mtu_bytes + frame > p->driver.buffer_bytes)
+		return PORT_FAIL(config, TERN_EADDR, "dpdk: an MTU of %u does not fit the buffers of port %s, %u bytes; give a smaller mtu=, or %s=%u in dev=",
+		                 p->mtu_bytes, p->name, p->driver.buffer_bytes, p->driver.buffer, (p->mtu_bytes + frame + 63) & ~63u);
 	if (p->mtu_bytes > most && !p->driver.any_mtu && want)
 		return PORT_FAIL(config, TERN_EADDR, "dpdk: an MTU of %u is larger than what port %s takes, %u; give a smaller mtu=", want, p->name, most);
 	if (p->mtu_bytes > most && !p->driver.any_mtu)
