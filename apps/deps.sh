@@ -2,6 +2,7 @@
 #
 #   tern_deps build          to build the library and the programs
 #   tern_deps build tests    and to build and run the tests
+#   tern_deps guest          and those that need an RDMA device or another kernel, in a guest (tests/guest)
 
 # Prints the packages for one purpose, a word each.
 tern_packages()
@@ -13,6 +14,10 @@ tern_packages()
 		;;
 	tests)
 		echo python3 binutils libcunit1-dev g++ clang iproute2
+		;;
+	guest)
+		echo libibverbs-dev librdmacm-dev ibverbs-providers perftest
+		case $(dpkg --print-architecture) in amd64) echo qemu-system-x86 busybox-static cpio kmod xz-utils ;; esac # guests are emulated amd64
 		;;
 	*)
 		echo "tern_packages: no such purpose: $1" >&2

@@ -80,7 +80,8 @@ static void closing_stops_writes(void)
 		struct writes_area *source = &writes_area[1][0], *area = writes_expose(end, 0, 1);
 		struct writes_seen *seen = &writes_seen[1];
 		writes_map(&end[1], source);
-		uint32_t n = 20 + (uint32_t)(suite_random() % 30), bytes = end[1].path->max_write_bytes < 16384 ? end[1].path->max_write_bytes : 16384;
+		uint32_t n = 20 + (uint32_t)(suite_random() % 30),
+		         bytes = end[1].path->max_write_bytes < 16384 ? end[1].path->max_write_bytes : 16384;
 		for (uint32_t i = 0; i < n; i++)
 			if (!writes_offer(end, 1, &(struct writes_one){.from = source, .target = area->target, .bytes = bytes, .target_at = i * 100}))
 				writes_step(end);

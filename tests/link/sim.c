@@ -34,7 +34,13 @@ static void sim_sleep(const struct link_wait *wait)
 }
 
 const struct suite_fixture fixture_sim = {
-	.name = "sim", .scheme = "sim", .options = "mtu=9000", .has = SUITE_ECN | SUITE_ALONE, .configure = sim_configure, .now_ns = sim_now_ns, .sleep = sim_sleep,
+        .name = "sim",
+        .scheme = "sim",
+        .options = "mtu=9000",
+        .has = SUITE_ECN | SUITE_ALONE,
+        .configure = sim_configure,
+        .now_ns = sim_now_ns,
+        .sleep = sim_sleep,
 };
 
 static void sim_break(void)

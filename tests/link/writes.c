@@ -78,7 +78,8 @@ static void writes_go_astray(void)
 	static const struct {
 		int64_t addr;
 		uint32_t key;
-	} wrong[] = {{-200, 0}, {-1, 0}, {WRITES_AREA_BYTES, 0}, {WRITES_AREA_BYTES - 199, 0}, {1ll << 40, 0}, {0, 1}, {0, 0x80000000}, {0, 0x00010000}};
+	} wrong[] = {
+	        {-200, 0}, {-1, 0}, {WRITES_AREA_BYTES, 0}, {WRITES_AREA_BYTES - 199, 0}, {1ll << 40, 0}, {0, 1}, {0, 0x80000000}, {0, 0x00010000}};
 	for (size_t i = 0; i < sizeof(wrong) / sizeof(wrong[0]); i++) {
 		struct writes_area *area = writes_expose(end, 0, 2);
 		struct writes_one one = {.from = source, .target = area->target, .bytes = 200};
@@ -91,7 +92,7 @@ static void writes_go_astray(void)
 			writes_until(end, &writes_seen[0].events_n, events + 1);
 		}
 		CU_ASSERT_EQUAL(area->ended, 1);
-		CU_ASSERT_EQUAL(area->last == LINK_BROKEN, (end[0].link->caps & LINK_RELIABLE) != 0);
+		CU_ASSERT(area->last == LINK_BROKEN || !(end[0].link->caps & LINK_RELIABLE)); /* others may break, but need not */
 	}
 	writes_close(end);
 }
@@ -131,7 +132,8 @@ static void hidden_once(void)
 			struct writes_area *area = &writes_area[0][i];
 			if (!area->memory)
 				writes_map(&end[0], area);
-			struct link_expose what = {.addr = area->addr + i, .bytes = 1 + suite_random() % 5000, .mem = area->mem, .is_write = true, .ref = i};
+			struct link_expose what = {
+			        .addr = area->addr + i, .bytes = 1 + suite_random() % 5000, .mem = area->mem, .is_write = true, .ref = i};
 			area->exposed = area->ended = area->last = 0;
 			CU_ASSERT_EQUAL_FATAL(suite_ops->expose(end[0].link, end[0].path, &what, &area->id), 0);
 			if (i % 4 == 0)
@@ -174,8 +176,9 @@ static void exposing_refused(void)
 	writes_settle(end);
 	CU_ASSERT_EQUAL(writes_seen[0].events_n, 0);
 	suite_ops->mem_unmap(end[0].link, key);
-	CU_ASSERT_EQUAL(suite_ops->expose(end[0].link, end[0].path, &(struct link_expose){.addr = memory, .bytes = 9, .mem = key, .is_write = true}, &id),
-	                -TERN_EINVAL);
+	CU_ASSERT_EQUAL(
+	        suite_ops->expose(end[0].link, end[0].path, &(struct link_expose){.addr = memory, .bytes = 9, .mem = key, .is_write = true}, &id),
+	        -TERN_EINVAL);
 	writes_close(end);
 }
 
@@ -264,7 +267,8 @@ static void writes_random(void)
 		int to = (int)(suite_random() % 2);
 		size_t area = suite_random() % AREAS;
 		uint32_t max = end[!to].path->max_write_bytes < 20000 ? end[!to].path->max_write_bytes : 20000;
-		struct writes_one one = {.from = &writes_area[!to][AREAS], .target = writes_area[to][area].target, .segs = 1 + (uint32_t)(suite_random() % 2)};
+		struct writes_one one = {
+		        .from = &writes_area[!to][AREAS], .target = writes_area[to][area].target, .segs = 1 + (uint32_t)(suite_random() % 2)};
 		one.bytes = 1 + (uint32_t)(suite_random() % (suite_random() % 4 ? 300 : max));
 		one.source_at = suite_random() % (WRITES_AREA_BYTES - one.bytes);
 		one.target_at = suite_random() % (WRITES_AREA_BYTES - one.bytes);

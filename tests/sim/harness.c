@@ -36,7 +36,8 @@ static void harness_node(struct harness *h, const struct harness_config *config,
 	                         .now_ns = 1};
 	struct link_addr addr;
 	char options[64], why[256] = "";
-	snprintf(options, sizeof(options), "mtu=%u%s", config->mtu, config->by_ref ? "&by_ref=1" : "");
+	snprintf(options, sizeof(options), "mtu=%u%s%s%s", config->mtu, config->by_ref ? "&by_ref=1" : "", config->options ? "&" : "",
+	         config->options ? config->options : "");
 	sim_net_addr(h->net, (uint32_t)end, &addr);
 	struct link_config link = {.net = &addr,
 	                           .options = options,

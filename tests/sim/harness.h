@@ -18,6 +18,7 @@ struct harness_config {
 	uint32_t mtu;
 	const char *cc; /* NULL: lightpath */
 	uint64_t unmatched_bytes; /* 0: 1 MiB */
+	const char *options; /* of the sim link, more than those that follow from the above; NULL: none */
 };
 
 struct harness {

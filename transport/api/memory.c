@@ -87,7 +87,7 @@ static unsigned mem_exports(const tern_mem *m, tern_peer only, bool remove, unsi
 			if (!e->key || e->addr != m->addr || e->bytes != m->bytes || (only != TERN_ANY_PEER && e->peer != only))
 				continue;
 			if (remove && e->keys)
-				msg_unexport(m->ctx->loop->msg, e->key);
+				loop_unexport(m->ctx->loop, e->key);
 			if (e->uses || (remove && e->keys))
 				busy++;
 			else
@@ -184,7 +184,7 @@ int tern_mem_export(tern_ep *ep, tern_mem *mem, tern_peer only, uint32_t rights,
 		return ERR(TERN_EINVAL, "a handle needs %d bytes, there is room for %zu", HANDLE_BYTES, *bytes);
 	if (api_fork_check(ep->ctx))
 		return -TERN_EFORK;
-	struct mem_export e = {.peer = only, .addr = mem->addr, .bytes = mem->bytes, .rights = rights};
+	struct mem_export e = {.peer = only, .addr = mem->addr, .bytes = mem->bytes, .rights = rights, .mem = mem->key};
 	while (!e.key)
 		if (getrandom(&e.key, sizeof(e.key), 0) < 0)
 			return ERR(TERN_EIO, "getrandom failed");
@@ -192,7 +192,7 @@ int tern_mem_export(tern_ep *ep, tern_mem *mem, tern_peer only, uint32_t rights,
 	struct api_peer *peer = api_peer_of(ep, only);
 	int err = peer && !peer->closed ? mem_table_add(ep->ctx->loop->exports, &e) : -TERN_ESTALE;
 	if (!err) {
-		msg_export(peer->lp->peer.pair, e.key);
+		loop_export(peer->lp, e.key);
 		api_wake(ep->ctx);
 	}
 	api_unlock(ep->ctx);

@@ -130,9 +130,13 @@ static void peer_words(struct api_peer *peer, int status)
 {
 	char who[CONTROL_HOST_MAX + 32];
 	const struct api_address *a = &peer->address;
+	const struct link *via = peer->via ? peer->via->link : NULL;
 	if (peer->text[0])
 		return;
-	if (status == -TERN_EBLOCKED)
+	if (via && (via->caps & LINK_CONNECTS) && *via->trouble && (status == -TERN_EBLOCKED || !peer->connected))
+		snprintf(peer->text, sizeof(peer->text), "%s: the control connection (TCP) stands, but none for data: %.150s",
+		         peer_who(peer, who, sizeof(who)), via->trouble);
+	else if (status == -TERN_EBLOCKED)
 		snprintf(peer->text, sizeof(peer->text),
 		         "UDP port %u of %s: the control connection (TCP) stands, but no datagram came through; open the UDP port in the firewall",
 		         a->port, *a->host ? a->host : "the peer");

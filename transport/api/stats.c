@@ -35,11 +35,13 @@ static void stats_context(tern_ctx *ctx, struct stats_out *o)
 		rx_bytes += l->rx_bytes;
 		tx_bytes += l->tx_bytes;
 		calls += l->rx_calls + l->tx_calls;
+		copied += l->copied_bytes;
 	}
 	COUNTER(o, "copied_bytes", "bytes", copied);
 	COUNTER(o, "sealed_bytes", "bytes", c->sealed_bytes);
 	COUNTER(o, "opened_bytes", "bytes", c->opened_bytes);
 	COUNTER(o, "placed_bytes", "bytes", c->rx_placed_bytes);
+	COUNTER(o, "direct_bytes", "bytes", c->tx_direct_bytes);
 	COUNTER(o, "rx_frames", "frames", rx);
 	COUNTER(o, "tx_frames", "frames", tx);
 	COUNTER(o, "rx_bytes", "bytes", rx_bytes);

@@ -87,7 +87,7 @@ void flow_news_tell(struct flow *f, const struct wire_ack *ack, const struct flo
 	f->ce_seen += ev.ce_frames;
 	ev.app_limited = news->app_limited;
 	ev.rtt_ns = ev.queue_ns = ev.delivery_bytes_per_s = UINT64_MAX;
-	if (news->end == ack->range[0].last + 1) { /* the record's times are those of the newest number */
+	if (news->end == ack->range[0].last + 1 && now_ns > news->sent_ns) { /* the record's times are those of the newest number */
 		ev.rtt_ns = flow_rtt_sample(f, ack, news->sent_ns, now_ns);
 		if (!f->has_done || ack->arrival_ns == now_ns)
 			ev.queue_ns = flow_queue_sample(f, ack, news->sent_ns, ev.rtt_ns, now_ns);

@@ -113,6 +113,7 @@ struct link {
 	struct link_addr local; /* after open: the bound address */
 	char trouble[256];      /* words about the last failure of mem_map, path_open, or a path's fault */
 	uint64_t rx_frames, rx_bytes, tx_frames, tx_bytes, tx_calls, rx_calls, rx_dropped, tx_dropped; /* counters, datagram bytes */
+	uint64_t copied_bytes; /* of payload, where the device cannot read it from where it is */
 };
 
 /* Every link's path begins with this. */

@@ -19,7 +19,7 @@ static void direct_params(struct loop_path *path)
 }
 
 /* A connection came, went, or gave way to another since this was last asked. */
-static void direct_connection(struct loop_path *path)
+static void direct_connection(struct loop_path *path, uint64_t now_ns)
 {
 	const struct link_path *via = path->via;
 	uint32_t now = via && via->is_connected ? via->connection : 0;
@@ -37,7 +37,10 @@ static void direct_connection(struct loop_path *path)
 		return;
 	if (now) {
 		direct_params(path);
-		peer_direct_start(&path->pp);
+		uint32_t limit = loop_frame_limit(path);
+		if (limit != path->pp.frame_limit) /* now the link knows its route */
+			peer_path_shrunk(&path->pp, limit, now_ns);
+		peer_direct_start(&path->pp, now_ns);
 	}
 	msg_pair_direct(path->peer->peer.pair, now, path->direct->is_reliable);
 }
@@ -128,7 +131,7 @@ void loop_direct(struct loop *lp, uint64_t now_ns)
 	}
 	for (struct list *at = list_first(&lp->connects), *next; at; at = next) {
 		next = list_next(&lp->connects, at);
-		direct_connection(list_entry(at, struct loop_path, connects));
+		direct_connection(list_entry(at, struct loop_path, connects), now_ns);
 	}
 	direct_expose(lp);
 	direct_hide(lp);
@@ -146,6 +149,18 @@ void loop_unmap(struct loop *lp, uint32_t key)
 {
 	if (key && lp->mem_link)
 		lp->mem_link->ops->mem_unmap(lp->mem_link, key);
+}
+
+void loop_export(struct loop_peer *peer, uint64_t key)
+{
+	msg_export(peer->peer.pair, key);
+	peer->loop->is_posted = true;
+}
+
+void loop_unexport(struct loop *lp, uint64_t key)
+{
+	msg_unexport(lp->msg, key);
+	lp->is_posted = true;
 }
 
 /* Failing costs speed only: the bytes are copied into memory that is mapped. */

@@ -131,6 +131,7 @@ struct loop {
 	bool is_moving;          /* frames came or left in this step */
 	bool is_put_off;         /* the last step left sending to this one */
 	uint64_t now_ns;
+	uint64_t closes;         /* paths closed so far */
 	uint64_t peer_timeout_ns;
 	uint64_t rng;
 	uint8_t *scratch;        /* bounces, gathered split frames */
@@ -185,6 +186,10 @@ struct msg_op *loop_done(struct loop *lp);
 int loop_map(struct loop *lp, void *addr, uint64_t bytes, uint32_t *key);
 void loop_unmap(struct loop *lp, uint32_t key);
 
+/** An export was added to lp->exports, or is to be out of the peer's reach: its `keys` fall to 0 when no link lets the peer write there any more. */
+void loop_export(struct loop_peer *peer, uint64_t key);
+void loop_unexport(struct loop *lp, uint64_t key);
+
 /** Posts an operation; it leaves with the next step. */
 void loop_post(struct loop *lp, struct msg_op *op);
 
@@ -196,6 +201,7 @@ void loop_rx(struct loop *lp, uint64_t now_ns);
 void loop_tx(struct loop *lp, uint64_t now_ns);
 void loop_reap(struct loop *lp, uint64_t now_ns);
 void loop_frames_back(struct loop *lp, struct frame *const *frames, size_t n);
+uint32_t loop_frame_limit(const struct loop_path *path);
 int loop_path_route(struct loop_path *path, const struct link_addr *remote);
 void loop_direct(struct loop *lp, uint64_t now_ns);
 int loop_direct_open(struct loop_path *path, const struct session *session);

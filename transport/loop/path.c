@@ -71,7 +71,7 @@ uint32_t loop_peer_flow_id(struct loop_peer *peer)
 	return path->flow_id;
 }
 
-static uint32_t loop_frame_limit(const struct loop_path *path)
+uint32_t loop_frame_limit(const struct loop_path *path)
 {
 	uint32_t limit = path->via->max_frame_bytes;
 	uint32_t cap = path->mtu_bytes > path->via->overhead_bytes ? path->mtu_bytes - path->via->overhead_bytes : 0;
@@ -176,6 +176,7 @@ void loop_peer_lost(struct loop_peer *peer)
 static void loop_path_close(struct loop_path *path)
 {
 	struct loop *lp = path->loop;
+	lp->closes++;
 	if (path->via)
 		path->link->ops->path_close(path->link, &path->via);
 	loop_frames_back(lp, path->waiting, path->waiting_n);

@@ -19,6 +19,7 @@ struct rx {
 	uint32_t bytes;
 	uint32_t datagram_bytes;
 	uint64_t now_ns;
+	uint64_t closes;     /* lp->closes when the batch was taken */
 };
 
 static struct loop_path *loop_path_of(struct loop *lp, uint32_t flow_id)
@@ -194,13 +195,26 @@ static void rx_follow(struct rx *rx)
 	loop_path_route(path, &from);
 }
 
+/* A frame of the batch may have ended its peer: then the link's path is gone, too. */
+static struct loop_path *rx_placed_path(const struct rx *rx)
+{
+	if (rx->lp->closes == rx->closes)
+		return rx->frame->path->owner;
+	for (struct list *at = list_first(&rx->lp->connects); at; at = list_next(&rx->lp->connects, at)) {
+		struct loop_path *path = list_entry(at, struct loop_path, connects);
+		if (path->via == rx->frame->path)
+			return path;
+	}
+	return NULL;
+}
+
 /* Its bytes lie where they belong already. */
 static void rx_placed(struct rx *rx)
 {
-	struct loop_path *path = rx->frame->path->owner;
-	struct peer_placed p = {.number = rx->frame->placed_number, .bytes = rx->frame->placed_bytes, .lane = rx->frame->lane};
-	if (path->peer->peer.state == PEER_GONE)
+	struct loop_path *path = rx_placed_path(rx);
+	if (!path)
 		return;
+	struct peer_placed p = {.number = rx->frame->placed_number, .bytes = rx->frame->placed_bytes, .lane = rx->frame->lane};
 	peer_heard(&path->pp, rx->now_ns);
 	loop_activate(path);
 	int err = peer_rx_placed(&path->pp, &p, rx->now_ns);
@@ -341,6 +355,7 @@ static void rx_settle(struct loop *lp, const struct link *link, struct rx_frame 
 
 static void rx_batch(struct loop *lp, struct link *link, struct rx_frame *batch, size_t n, uint64_t now_ns)
 {
+	uint64_t closes = lp->closes;
 	lp->stash_used = 0;
 	lp->is_moving = true;
 	if (link->caps & LINK_PLACES)
@@ -350,7 +365,7 @@ static void rx_batch(struct loop *lp, struct link *link, struct rx_frame *batch,
 		i += run;
 		if (i == n)
 			break;
-		struct rx rx = {.lp = lp, .link = link, .frame = &batch[i], .last = &batch[n - 1], .now_ns = now_ns};
+		struct rx rx = {.lp = lp, .link = link, .frame = &batch[i], .last = &batch[n - 1], .now_ns = now_ns, .closes = closes};
 		loop_rx_frame(&rx);
 		i++;
 	}

@@ -12,6 +12,7 @@ struct mem_export {
 	uint8_t *addr;
 	uint64_t bytes;
 	uint32_t rights; /* enum tern_rights */
+	uint32_t mem;    /* the link's key of the memory; 0: not mapped, every byte comes the long way */
 	uint32_t uses;   /* operations of the peer that are under way */
 	uint32_t keys;   /* links that let the peer write there by itself */
 };

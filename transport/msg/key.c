@@ -46,6 +46,7 @@ bool key_open(struct msg_op *op, uint8_t kind, uint64_t id)
 	key->op = op;
 	key->addr = op->layout.addr;
 	key->bytes = layout_bytes(&op->layout);
+	key->mem = op->layout.mem;
 	op->exposed = key;
 	op->held++;
 	return true;
@@ -139,13 +140,14 @@ void keys_close(struct msg_pair *pair)
 void msg_export(struct msg_pair *pair, uint64_t id)
 {
 	struct mem_export *e = pair->connection ? mem_table_find(pair->m->config.exports, id, pair->peer) : NULL;
-	if (!e || e->keys || !(e->rights & TERN_REMOTE_WRITE))
+	if (!e || e->keys || !e->mem || !(e->rights & TERN_REMOTE_WRITE))
 		return;
 	struct msg_key *key = key_new(pair, WIRE_KEY_EXPORT, id);
 	if (!key)
 		return; /* writes go the long way */
 	key->addr = e->addr;
 	key->bytes = e->bytes;
+	key->mem = e->mem;
 	e->keys++;
 }
 
@@ -176,7 +178,7 @@ bool msg_expose_next(struct msg *m, struct msg_expose *out)
 	struct msg_key *key = list_entry(at, struct msg_key, link);
 	key->state = KEY_ASKED;
 	*out = (struct msg_expose){.ref = key_ref(m, key), .pair = key->pair, .addr = key->addr, .bytes = key->bytes,
-		.mem = key->op ? key->op->layout.mem : 0};
+		.mem = key->mem};
 	return true;
 }
 
@@ -337,7 +339,7 @@ bool key_run(const struct msg_op *op, uint64_t offset, uint64_t *bytes, struct f
 {
 	const struct msg_pair *pair = op->pair;
 	const struct layout *l = &op->layout;
-	if (!op->to.lane || op->to.connection != (uint8_t)pair->connection || !pair->connection || offset >= op->to_bytes)
+	if (!op->to.lane || !l->mem || op->to.connection != (uint8_t)pair->connection || !pair->connection || offset >= op->to_bytes)
 		return false;
 	uint64_t most = op->to_bytes - offset;
 	if (l->kind != LAYOUT_FLAT) {

@@ -11,13 +11,13 @@ static struct mem_export *export_find(struct msg_pair *pair, uint64_t key)
 }
 
 /* The bytes, if the peer has the right to them. */
-static uint8_t *export_open(struct msg_pair *pair, uint64_t key, uint64_t offset, uint64_t bytes, uint32_t right)
+static struct mem_export *export_open(struct msg_pair *pair, uint64_t key, uint64_t offset, uint64_t bytes, uint32_t right)
 {
 	struct mem_export *e = export_find(pair, key);
 	if (!e || !(e->rights & right) || offset > e->bytes || bytes > e->bytes - offset)
 		return NULL;
 	e->uses++;
-	return e->addr + offset;
+	return e;
 }
 
 static void export_close(struct msg *m, uint64_t key, uint64_t peer)
@@ -192,9 +192,10 @@ int read_rx(struct msg_pair *pair, const struct wire_read *r)
 	}
 	read_known(pair, r->req_id);
 	op->recv_id = r->req_id;
-	uint8_t *addr = export_open(pair, r->key, r->remote_offset, r->bytes, TERN_REMOTE_READ);
-	if (addr) {
-		layout_flat(&op->layout, addr, r->bytes);
+	const struct mem_export *e = export_open(pair, r->key, r->remote_offset, r->bytes, TERN_REMOTE_READ);
+	if (e) {
+		layout_flat(&op->layout, e->addr + r->remote_offset, r->bytes);
+		op->layout.mem = e->mem;
 		op->total_bytes = r->bytes;
 		rkey_take(pair, WIRE_KEY_READ, r->req_id, op);
 	} else {
@@ -217,13 +218,13 @@ void reply_end(struct msg *m, struct msg_op *op)
 
 void write_rx(struct msg_pair *pair, struct msg_in *in, const struct wire_head *h)
 {
-	uint8_t *addr = export_open(pair, h->tag, h->remote_offset, h->bytes, TERN_REMOTE_WRITE);
-	if (!addr) {
+	const struct mem_export *e = export_open(pair, h->tag, h->remote_offset, h->bytes, TERN_REMOTE_WRITE);
+	if (!e) {
 		in->state = IN_REFUSED;
 		in_say(in, IN_RESULT, -TERN_EAUTH);
 		return;
 	}
-	in->addr = addr;
+	in->addr = e->addr + h->remote_offset;
 	in->state = IN_FILLING;
 }
 

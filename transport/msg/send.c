@@ -90,7 +90,8 @@ static void bulk_turn(struct msg_pair *pair)
 	list_push_front(&pair->bulk, best);
 }
 
-/* The next bytes: lost ones first. Direct if they can be, as many as may be at once. */
+/* The next bytes: lost ones first. Those go as bytes always: the receiver acknowledges what it has already, while a write into memory that it has taken back would
+ * vanish each time. The others directly if they can be. */
 static uint64_t run_take(struct msg_op *op, uint64_t max_bytes, uint64_t *offset, struct msg_run *out)
 {
 	uint64_t bytes;
@@ -98,7 +99,7 @@ static uint64_t run_take(struct msg_op *op, uint64_t max_bytes, uint64_t *offset
 	*offset = lost ? rangeset_at(&op->ranges, lost)->first : op->sent_bytes;
 	bytes = (lost ? rangeset_at(&op->ranges, lost)->end : op->total_bytes) - *offset;
 	bytes = bytes < max_bytes ? bytes : max_bytes;
-	out->is_direct = key_run(op, *offset, &bytes, &out->target);
+	out->is_direct = !lost && key_run(op, *offset, &bytes, &out->target);
 	if (lost)
 		return rangeset_pop_front(&op->ranges, bytes, offset);
 	op->sent_bytes += bytes;

@@ -175,7 +175,7 @@ struct msg_key {
 	uint8_t *addr;
 	uint64_t bytes;
 	struct frame_target target;
-	uint32_t gen, expose_id;
+	uint32_t gen, expose_id, mem;
 	uint8_t kind, state;
 };
 enum msg_key_state { KEY_WANTED = 1, KEY_ASKED, KEY_READY, KEY_ENDING };

@@ -4,7 +4,7 @@
 #include "peer/peer.h"
 #include "tern/error.h"
 
-void peer_direct_start(struct peer_path *path)
+void peer_direct_start(struct peer_path *path, uint64_t now_ns)
 {
 	struct peer_direct *d = path->direct;
 	if (!d)
@@ -13,6 +13,7 @@ void peer_direct_start(struct peer_path *path)
 	memset(d->rx_lane, 0, sizeof(d->rx_lane));
 	memset(&d->said, 0, sizeof(d->said));
 	memset(d->run, 0, sizeof(d->run));
+	peer_frame_size(path, path->frame_max, now_ns);
 	d->run_at = 0; /* what waits for its HEAD lies in place all the same */
 }
 

@@ -27,10 +27,13 @@ void peer_init(struct peer *peer, uint64_t id, struct msg *msg, struct msg_pair 
 	peer->owed_ns = UINT64_MAX;
 }
 
-static void peer_frame_size(struct peer_path *path, uint32_t frame_max, uint64_t now_ns)
+void peer_frame_size(struct peer_path *path, uint32_t frame_max, uint64_t now_ns)
 {
+	uint32_t unit = frame_max + path->overhead_bytes;
 	path->frame_max = frame_max;
-	flow_frame(&path->flow, frame_max + path->overhead_bytes, now_ns);
+	if (path->direct && unit < PEER_WRITE_UNIT)
+		unit = PEER_WRITE_UNIT;
+	flow_frame(&path->flow, unit, now_ns);
 }
 
 static void peer_search_start(struct peer_path *path, uint64_t now_ns)

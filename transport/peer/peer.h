@@ -21,6 +21,7 @@ enum {
 	PEER_KEEPALIVE_S = 15,
 	PEER_PING_BARE = 1,    /* a ping without padding, see peer_ping_next */
 	PEER_LANES_MAX = 16,
+	PEER_WRITE_UNIT = 32768, /* where writes are direct a burst is two of them at least: each costs a WQE, or a RUN (soft RoCE: 34 MiB/s without, 60 with) */
 	PEER_RUNS = 64,        /* RUNs remembered: a frame that is later than so many bursts goes again */
 	PEER_WAITS = 128,      /* placed runs whose HEAD has not come */
 };
@@ -130,7 +131,7 @@ void peer_path_found(struct peer_path *path, uint32_t frame_limit, uint64_t now_
 void peer_path_shrunk(struct peer_path *path, uint32_t frame_limit, uint64_t now_ns);
 
 /** The link has made a connection, the first or another: what was said on the last one is void. `direct` keeps the owner's fields is_reliable to packet_overhead. */
-void peer_direct_start(struct peer_path *path);
+void peer_direct_start(struct peer_path *path, uint64_t now_ns);
 
 /** A frame without header has put its bytes where they belong. @return 0; -TERN_EAGAIN: not known yet what it is, it is not acknowledged; -TERN_EPROTO */
 struct peer_placed { uint32_t number, bytes; uint8_t lane; };
@@ -173,6 +174,7 @@ int peer_rx_mix(struct peer_path *path, const uint8_t *payload, size_t bytes, ui
 void peer_heard(struct peer_path *path, uint64_t now_ns);
 
 /* Between the files of peer/. */
+void peer_frame_size(struct peer_path *path, uint32_t frame_max, uint64_t now_ns);
 void peer_reports(struct peer_path *path, struct flow_report *r, long n);
 int peer_rx_run(struct peer_path *path, const struct wire_run *r);
 void peer_direct_again(struct peer_path *path, uint64_t now_ns); /* HEADs may have come */

@@ -196,7 +196,7 @@ static void direct_frames(struct peer_path *path, struct peer_tray *t, const str
 		f->offset = run->offset + at;
 		f->payload_bytes = run->bytes - at < stride ? run->bytes - at : stride;
 		f->owner = run->op;
-		f->segs = (uint8_t)(1 + layout_segs(l, f->offset, f->payload_bytes, f->seg + 1, FRAME_SEGS_MAX - 2));
+		f->segs = (uint8_t)layout_segs(l, f->offset, f->payload_bytes, f->seg, FRAME_SEGS_MAX - 2);
 	}
 }
 

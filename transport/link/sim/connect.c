@@ -134,6 +134,7 @@ void sim_connect_open(struct sim_path *path, const struct link_path_config *conf
 	path->is_any = path->node == SIM_ANYONE;
 	path->base.max_write_bytes = link->write_bytes;
 	path->base.lanes = link->lanes;
+	path->base.packet_bytes = link->is_reliable ? path->base.max_frame_bytes : 0;
 	find_peer(path);
 }
 

@@ -439,6 +439,7 @@ static void lend(struct sim_link *link, struct sim_frame *frame, struct sim_path
 		out->is_placed = true;
 		out->placed_number = (uint32_t)((const struct sim_write *)frame->data)->number;
 		out->placed_bytes = frame->head_bytes;
+		out->lane = (uint8_t)((const struct sim_write *)frame->data)->lane;
 		out->head = NULL;
 		out->head_bytes = 0;
 	}

@@ -1,0 +1,244 @@
+/* Direct placement over simulated links that can (writes=uc, writes=rc): many messages of all sizes, both ways, under loss, reordering, duplication,
+ * a connection that breaks. Checked: every byte, every operation ends once, hardly a byte goes the long way, nothing lands in memory that was handed
+ * back. TERN_SEED replays a run. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include "base/rng.h"
+#include "harness.h"
+#include "tern/error.h"
+#include "tern/tern.h"
+
+enum { MESSAGES = 60, SLOT_BYTES = 1 << 20, CANARY = 0xc5 };
+#define MS 1000000ull
+
+struct cell {
+	const char *name, *options;
+	double loss, reorder, duplicate;
+	unsigned breaks;
+	double direct; /* at least this part of the bytes of announced messages goes directly */
+};
+
+struct message {
+	struct msg_op send, recv;
+	uint8_t *from, *to;
+	uint64_t bytes;
+	bool sent, received;
+};
+
+static struct message message[2][MESSAGES]; /* by sender */
+static unsigned failed, landed_late;
+static uint64_t seed = 1;
+
+static void expect(bool ok, const char *what)
+{
+	if (ok)
+		return;
+	printf("    FAILED: %s\n", what);
+	failed++;
+}
+
+/* A receive has ended: its memory is its owner's, who checks it and writes something else. */
+static void on_done(struct harness *h, int end, struct msg_op *op)
+{
+	(void)h;
+	for (int side = 0; side < 2; side++)
+		for (unsigned i = 0; i < MESSAGES; i++) {
+			struct message *m = &message[side][i];
+			if (op == &m->send && end == side)
+				m->sent = true;
+			if (op != &m->recv || end != !side)
+				continue;
+			m->received = true;
+			expect(op->status == 0 && op->bytes == m->bytes, "a receive ends well, with the message's size");
+			expect(!memcmp(m->from, m->to, m->bytes), "the bytes arrive as they were sent");
+			memset(m->to, CANARY, m->bytes);
+		}
+}
+
+static bool all_done(const struct harness *h)
+{
+	return h->ops_done == 4 * MESSAGES;
+}
+
+static bool never(const struct harness *h)
+{
+	(void)h;
+	return false;
+}
+
+static uint64_t some_bytes(uint64_t *state, unsigned i)
+{
+	uint64_t r = rng_mix(state);
+	return i % 3 == 0 ? r % 6000 : i % 3 == 1 ? 16384 + r % 100000 : SLOT_BYTES - r % 300000;
+}
+
+static uint64_t post_all(struct harness *h, uint64_t *state)
+{
+	uint64_t announced = 0;
+	for (unsigned i = 0; i < MESSAGES; i++)
+		for (int side = 0; side < 2; side++) {
+			struct message *m = &message[side][i];
+			m->bytes = some_bytes(state, i);
+			m->sent = m->received = false;
+			announced += m->bytes >= 16384 ? m->bytes : 0;
+			for (uint64_t k = 0; k < m->bytes; k++)
+				m->from[k] = (uint8_t)(k * 31 + i * 7 + (unsigned)side + (k >> 12));
+			memset(m->to, 0, SLOT_BYTES);
+			harness_post(h, !side, &m->recv, MSG_OP_RECV, m->to, m->bytes, i % 3 ? i % 5 : 100 + i % 2);
+		}
+	harness_run(h, never, h->now_ns + 6 * MS); /* announced ahead, as receivers do */
+	for (unsigned i = 0; i < MESSAGES; i++)
+		for (int side = 0; side < 2; side++) {
+			struct message *m = &message[side][i];
+			harness_post(h, side, &m->send, MSG_OP_SEND, m->from, m->bytes, i % 3 ? i % 5 : 100 + i % 2);
+			harness_run(h, never, h->now_ns + rng_mix(state) % MS);
+		}
+	return announced;
+}
+
+static void run_cell(const struct cell *c)
+{
+	struct harness h;
+	struct harness_config config = {.seed = seed, .contract_bytes_per_s = 1250000000, .contract_rtt_ns = 4 * MS, .dedicated = true, .mtu = 4200,
+		.options = c->options, .unmatched_bytes = 8 << 20};
+	uint64_t state = seed * 77 + 5;
+	config.forward = config.reverse = (struct element_config){.delay_ns = 2 * MS, .rate_bits_per_s = 10000000000, .overhead_bytes = 28,
+		.queue_bytes = 4 << 20, .loss = c->loss, .reorder = c->reorder, .reorder_extra_ns = MS, .duplicate = c->duplicate};
+	harness_open(&h, &config);
+	h.done = on_done;
+	uint64_t announced = post_all(&h, &state);
+	for (unsigned i = 0; i < c->breaks; i++) {
+		sim_net_break(h.net, 0, 1);
+		harness_run(&h, never, h.now_ns + 12 * MS);
+	}
+	bool done = harness_run(&h, all_done, h.now_ns + 100000 * MS);
+	expect(done, "every operation ends");
+	expect(h.gone[0] == 0 && h.gone[1] == 0, "nobody is taken for dead");
+	harness_run(&h, never, h.now_ns + 50 * MS); /* what is late comes now */
+	uint64_t direct = 0, copied = 0;
+	for (int side = 0; side < 2; side++) {
+		direct += h.loop[side]->count.tx_direct_bytes;
+		copied += h.loop[side]->count.copied_bytes;
+		for (unsigned i = 0; i < MESSAGES; i++) {
+			const struct message *m = &message[side][i];
+			expect(m->sent && m->received, "each operation comes out");
+			for (uint64_t k = 0; m->received && k < m->bytes; k++)
+				if (m->to[k] != CANARY) {
+					landed_late++;
+					break;
+				}
+		}
+	}
+	expect(!landed_late, "nothing lands in memory that was handed back");
+	const struct flow_counters *f = flow_count(&h.peer[0]->path[0]->pp.flow);
+	printf("%-28s %6.2f%% of the announced bytes went directly, %llu bytes copied, %llu of %llu frames resent, %.0f ms\n", c->name,
+	       100.0 * (double)direct / (double)announced, (unsigned long long)copied, (unsigned long long)f->lost_frames,
+	       (unsigned long long)f->tx_frames, (double)h.now_ns / 1e6);
+	for (int side = 0; side < 2; side++)
+		if (*h.link[side]->trouble && !c->breaks)
+			printf("    trouble at %d: %s\n", side, h.link[side]->trouble);
+	expect((double)direct >= c->direct * (double)announced, "nearly all of it goes directly");
+	harness_close(&h);
+}
+
+enum { WRITES = 24, WINDOW_BYTES = 24 << 20 };
+
+/* Writes into the peer's exported memory and reads of it, each piece of its own; then the export is taken back and nothing may land any more. */
+static void run_one_sided(const char *options, double loss)
+{
+	static struct msg_op op[2 * WRITES];
+	static const uint64_t piece = WINDOW_BYTES / (2 * WRITES);
+	struct harness h;
+	struct harness_config config = {
+	    .seed = seed, .contract_bytes_per_s = 1250000000, .contract_rtt_ns = 4 * MS, .dedicated = true, .mtu = 4200, .options = options};
+	config.forward = config.reverse =
+	    (struct element_config){.delay_ns = 2 * MS, .rate_bits_per_s = 10000000000, .overhead_bytes = 28, .queue_bytes = 4 << 20, .loss = loss};
+	uint8_t *mine = malloc(WINDOW_BYTES), *theirs = malloc(WINDOW_BYTES);
+	uint64_t state = seed, done = 0;
+	for (uint64_t i = 0; i < WINDOW_BYTES; i++) {
+		mine[i] = (uint8_t)(i * 13 >> 3);
+		theirs[i] = (uint8_t)(i * 29 >> 4);
+	}
+	harness_open(&h, &config);
+	struct mem_export e = {.key = 77, .peer = 101, .addr = theirs, .bytes = WINDOW_BYTES, .rights = TERN_REMOTE_READ | TERN_REMOTE_WRITE};
+	expect(!loop_map(h.loop[HARNESS_B], theirs, WINDOW_BYTES, &e.mem) && !mem_table_add(h.loop[HARNESS_B]->exports, &e), "memory is exported");
+	loop_export(h.peer[HARNESS_B], 77);
+	harness_run(&h, never, h.now_ns + 10 * MS);
+	for (unsigned i = 0; i < 2 * WRITES; i++) {
+		bool write = i < WRITES;
+		memset(&op[i], 0, sizeof(op[i]));
+		op[i] = (struct msg_op){.type = write ? MSG_OP_WRITE : MSG_OP_READ, .id = i + 1, .peer = 100, .ep = h.ep[HARNESS_A],
+			.pair = h.peer[HARNESS_A]->peer.pair, .key = 77, .remote_offset = i * piece};
+		layout_flat(&op[i].layout, mine + i * piece, 20000 + rng_mix(&state) % (piece - 20000));
+		loop_post(h.loop[HARNESS_A], &op[i]);
+	}
+	for (unsigned i = 0; h.ops_done < 2 * WRITES && i < 2000; i++)
+		harness_run(&h, never, h.now_ns + MS);
+	for (unsigned i = 0; i < 2 * WRITES; i++) {
+		done += op[i].status == 0;
+		expect(!memcmp(mine + i * piece, theirs + i * piece, layout_bytes(&op[i].layout)), "written and read bytes are equal at both ends");
+	}
+	expect(h.ops_done == 2 * WRITES && done == 2 * WRITES, "every write and read ends well");
+	uint64_t direct[2] = {h.loop[0]->count.tx_direct_bytes, h.loop[1]->count.tx_direct_bytes};
+	expect(direct[0] && direct[1], "writes and the answers to reads go directly");
+	mem_table_find(h.loop[HARNESS_B]->exports, 77, 101)->rights = 0;
+	loop_unexport(h.loop[HARNESS_B], 77);
+	harness_run(&h, never, h.now_ns + 10 * MS);
+	expect(!mem_table_find(h.loop[HARNESS_B]->exports, 77, 101)->keys, "a revoked export is soon out of reach");
+	memset(theirs, CANARY, WINDOW_BYTES);
+	memset(mine, 0, WINDOW_BYTES);
+	op[0] = (struct msg_op){
+	    .type = MSG_OP_WRITE, .id = 99, .peer = 100, .ep = h.ep[HARNESS_A], .pair = h.peer[HARNESS_A]->peer.pair, .key = 77};
+	layout_flat(&op[0].layout, mine, piece);
+	loop_post(h.loop[HARNESS_A], &op[0]);
+	harness_run(&h, never, h.now_ns + 500 * MS);
+	expect(op[0].status == -TERN_EAUTH, "a write without the right ends with EAUTH");
+	uint64_t wrong = 0;
+	for (uint64_t i = 0; i < WINDOW_BYTES; i++)
+		wrong += theirs[i] != CANARY;
+	expect(!wrong, "and changes nothing");
+	expect(h.gone[0] == 0 && h.gone[1] == 0, "nobody is taken for dead");
+	for (int side = 0; side < 2; side++)
+		if (*h.link[side]->trouble)
+			printf("    trouble at %d: %s\n", side, h.link[side]->trouble);
+	printf("one-sided, %s, loss %g: %llu + %llu bytes directly\n", options, loss, (unsigned long long)direct[0], (unsigned long long)direct[1]);
+	harness_close(&h);
+	free(mine);
+	free(theirs);
+}
+
+static const struct cell cells[] = {
+    {"uc", "writes=uc", 0, 0, 0, 0, 0.97},
+    {"uc, loss 1e-3", "writes=uc", 1e-3, 0, 0, 0, 0.97},
+    {"uc, loss 1e-2", "writes=uc", 1e-2, 0, 0, 0, 0.97},
+    {"uc, reordering", "writes=uc", 1e-3, 0.02, 0, 0, 0.97},
+    {"uc, duplicates, delay", "writes=uc", 1e-2, 0.05, 0.05, 0, 0.97},
+    {"rc", "writes=rc", 0, 0, 0, 0, 0.97},
+    {"rc, a connection that breaks", "writes=rc", 0, 0, 0, 3, 0.5},
+    {"uc, a connection that breaks", "writes=uc", 1e-3, 0, 0, 3, 0.5},
+};
+
+int main(void)
+{
+	const char *s = getenv("TERN_SEED");
+	seed = s ? strtoull(s, NULL, 0) : 1;
+	setbuf(stdout, NULL);
+	printf("TERN_SEED=%llu\n", (unsigned long long)seed);
+	for (int side = 0; side < 2; side++)
+		for (unsigned i = 0; i < MESSAGES; i++) {
+			message[side][i].from = malloc(SLOT_BYTES);
+			message[side][i].to = malloc(SLOT_BYTES);
+		}
+	for (size_t i = 0; i < sizeof(cells) / sizeof(cells[0]); i++)
+		run_cell(&cells[i]);
+	run_one_sided("writes=uc", 0);
+	run_one_sided("writes=uc", 1e-2);
+	run_one_sided("writes=rc", 0);
+	for (int side = 0; side < 2; side++)
+		for (unsigned i = 0; i < MESSAGES; i++) {
+			free(message[side][i].from);
+			free(message[side][i].to);
+		}
+	return failed ? 1 : 0;
+}
