@@ -132,8 +132,8 @@ def show():
     print('/* Frames as this kernel sent them, made by capture.py beside this file; used by the tests of the small IP host. */')
     for name, frame in frames.items():
         print(f'static const uint8_t captured_{name}[{len(frame)}] = {{')
-        for at in range(0, len(frame), 24):
-            print('\t' + ' '.join(f'0x{b:02x},' for b in frame[at:at + 24]))
+        for at in range(0, len(frame), 23):
+            print('\t' + ' '.join(f'0x{b:02x},' for b in frame[at:at + 23]))
         print('};')
 
 

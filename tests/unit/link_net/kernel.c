@@ -234,6 +234,8 @@ static const struct { const char *name; struct unit_case run[3]; uint32_t mtu; u
 	{"alone", {{"alone", test_alone}}, 1500, 0, false},
 	{"jumbo", {{"MTU 9000", test_jumbo}}, 9000, 0, false},
 	{"twin", {{"with a twin", test_twin}, {"taken over", test_taken_over}, {"twin refused", test_twin_refused}}, 1500, 0, true},
+	{"vlan", {{"a VLAN", test_alone}}, 1500, 300, false},
+	{"vlan_twin", {{"a VLAN with a twin", test_twin}}, 1500, 300, true},
 };
 
 int main(int argc, char **argv)
@@ -244,6 +246,7 @@ int main(int argc, char **argv)
 			continue;
 		struct net_config config = station_config();
 		config.mtu_bytes = beds[i].mtu;
+		config.vlan = beds[i].vlan;
 		rand_start(unit_seed());
 		int bad = pump_open(&pump, &config, beds[i].has_twin);
 		size_t n = 0;
@@ -254,6 +257,6 @@ int main(int argc, char **argv)
 		pump_close(&pump);
 		return bad;
 	}
-	printf("usage: %s alone|jumbo|twin\n", argv[0]);
+	printf("usage: %s alone|jumbo|twin|vlan|vlan_twin\n", argv[0]);
 	return 2;
 }

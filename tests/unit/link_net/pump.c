@@ -118,10 +118,32 @@ void pump_close(struct pump *p)
 	close(p->far);
 }
 
+/* With a VLAN the far kernel sits behind a switch's access port: the tag ends here. */
 static void port_send(struct pump *p, const uint8_t *frame, size_t bytes)
 {
+	uint8_t plain[FRAME_ROOM];
+
+	if (p->host.config.vlan) {
+		if (bytes < 18 || frame[12] != 0x81 || frame[13] || (frame[14] & 15) != p->host.config.vlan >> 8 || frame[15] != (p->host.config.vlan & 255)) {
+			p->failed++;
+			return;
+		}
+		memcpy(plain, frame, 12);
+		memcpy(plain + 12, frame + 16, bytes - 16);
+		frame = plain;
+		bytes -= 4;
+	}
 	if (send(p->port, frame, bytes, 0) != (ssize_t)bytes)
 		p->failed++;
+}
+
+static size_t port_tag(const struct pump *p, uint8_t *frame, size_t bytes)
+{
+	if (!p->host.config.vlan)
+		return bytes;
+	memmove(frame + 16, frame + 12, bytes - 12);
+	memcpy(frame + 12, (uint8_t[4]){0x81, 0, (uint8_t)(p->host.config.vlan >> 8), (uint8_t)p->host.config.vlan}, 4);
+	return bytes + 4;
 }
 
 /* Sends a datagram's payload back where it came from. */
@@ -169,11 +191,11 @@ static void step(struct pump *p)
 	for (int i = 0; i < 64; i++) {
 		struct sockaddr_ll from;
 		socklen_t length = sizeof(from);
-		ssize_t n = recvfrom(p->port, frame, sizeof(frame), 0, (struct sockaddr *)&from, &length);
+		ssize_t n = recvfrom(p->port, frame, sizeof(frame) - 4, 0, (struct sockaddr *)&from, &length);
 		if (n < 0)
 			break;
 		if (from.sll_pkttype != PACKET_OUTGOING)
-			frame_in(p, frame, (size_t)n, now);
+			frame_in(p, frame, port_tag(p, frame, (size_t)n), now);
 	}
 	for (int i = 0; i < 64 && p->has_twin && (bytes = twin_rx(&p->twin, frame, sizeof(frame))); i++)
 		port_send(p, frame, bytes);

@@ -16,6 +16,7 @@ enum { ROUTE_METRIC = 4096, ETHER_TAG = 0x8100, ADDR_GEN_NONE = 1 };
 
 static int twin_device(struct twin *twin, const char *name, char *error, size_t error_bytes)
 {
+	static const char other_way[] = "or name a control address of another interface with ctl=";
 	struct ifreq ifr = {.ifr_flags = IFF_TAP | IFF_NO_PI};
 
 	if (name && strlen(name) >= sizeof(ifr.ifr_name)) {
@@ -24,16 +25,14 @@ static int twin_device(struct twin *twin, const char *name, char *error, size_t 
 	}
 	twin->fd = open("/dev/net/tun", O_RDWR | O_NONBLOCK | O_CLOEXEC);
 	if (twin->fd < 0) {
-		snprintf(error, error_bytes, "the kernel twin of the port needs /dev/net/tun: %s; load the module `tun`, or name a control address of another interface with ctl=",
-		         strerror(errno));
+		snprintf(error, error_bytes, "the kernel twin of the port needs /dev/net/tun: %s; load the module `tun`, %s", strerror(errno), other_way);
 		return -TERN_EIO;
 	}
 	snprintf(ifr.ifr_name, sizeof(ifr.ifr_name), "%s", name ? name : "tern%d");
 	if (ioctl(twin->fd, TUNSETIFF, &ifr)) {
 		bool is_right = errno == EPERM || errno == EACCES;
-		snprintf(error, error_bytes, "the kernel twin %s cannot be made: %s; %s", ifr.ifr_name, strerror(errno),
-		         is_right ? "run with CAP_NET_ADMIN (as root, or setcap cap_net_admin+ep PROGRAM), or name a control address of another interface with ctl="
-		                  : "choose another name, or end the program that holds it");
+		snprintf(error, error_bytes, "the kernel twin %s cannot be made: %s; %s %s", ifr.ifr_name, strerror(errno),
+		         is_right ? "run with CAP_NET_ADMIN (as root, or setcap cap_net_admin+ep PROGRAM)," : "end the program that holds the name,", other_way);
 		return is_right ? -TERN_EIO : -TERN_EADDR;
 	}
 	memcpy(twin->name, ifr.ifr_name, sizeof(twin->name) - 1);
@@ -68,7 +67,8 @@ static int twin_link(int fd, uint32_t index, const struct net_config *net)
 static int twin_address(int fd, uint32_t index, uint8_t family, const void *addr, uint8_t prefix)
 {
 	/* no duplicate address detection: the port has owned the address, and until it ends nothing could be sent from it */
-	struct ifaddrmsg m = {.ifa_family = family, .ifa_prefixlen = prefix, .ifa_index = index, .ifa_flags = family == AF_INET6 ? IFA_F_NODAD : 0};
+	struct ifaddrmsg m = {.ifa_family = family, .ifa_prefixlen = prefix, .ifa_index = index};
+	m.ifa_flags = family == AF_INET6 ? IFA_F_NODAD : 0;
 	size_t bytes = family == AF_INET6 ? 16 : 4;
 	struct rtnl_request r;
 
@@ -193,7 +193,8 @@ size_t twin_rx(struct twin *twin, uint8_t *out, size_t room)
 
 bool twin_tx(struct twin *twin, const uint8_t *frame, size_t bytes)
 {
-	size_t skip = bytes >= NET_ETHER_BYTES + NET_VLAN_BYTES && frame[12] == ETHER_TAG >> 8 && frame[13] == (ETHER_TAG & 0xff) ? NET_VLAN_BYTES : 0;
+	bool is_tagged = bytes >= NET_ETHER_BYTES + NET_VLAN_BYTES && frame[12] == ETHER_TAG >> 8 && frame[13] == (ETHER_TAG & 0xff);
+	size_t skip = is_tagged ? NET_VLAN_BYTES : 0;
 
 	if (bytes < NET_ETHER_BYTES)
 		return false;
