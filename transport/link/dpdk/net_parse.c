@@ -336,7 +336,9 @@ static void parse_arp(struct parse *c)
 	if (c->bytes - c->p->ip_at < ARP_BYTES)
 		return parse_drop(c, NET_DROP_SHORT);
 	uint32_t op = net_get16(arp + 6), sender = net_get32(arp + 14);
-	if (memcmp(arp, ether_ip4, 6) || (op != ARP_REQUEST && op != ARP_REPLY) || !net_is_station(arp + 8) || sender >> 28 >= 14 || sender >> 24 == 127)
+	if (memcmp(arp, ether_ip4, 6) || (op != ARP_REQUEST && op != ARP_REPLY) || !net_is_station(arp + 8))
+		return parse_drop(c, NET_DROP_ARP);
+	if (sender >> 28 >= 14 || sender >> 24 == 127)
 		return parse_drop(c, NET_DROP_ARP);
 	if (c->host->config.ip4.s_addr)
 		c->p->kind = NET_ARP;

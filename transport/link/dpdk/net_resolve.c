@@ -40,7 +40,8 @@ static const char *check_config(const struct net_config *c)
 		return "the IPv4 address is its network's first or last, which no host has";
 	if (c->gateway4.s_addr && (c->gateway4.s_addr == c->ip4.s_addr || !ip4))
 		return "the IPv4 gateway is the host itself, or there is no IPv4 address to reach it from";
-	if (net_is_nobody(c->ip6.s6_addr) ? !net_is_nobody(c->gateway6.s6_addr) && !IN6_IS_ADDR_LINKLOCAL(&c->gateway6) : !c->prefix6 || c->prefix6 > 128)
+	bool has_ip6 = !net_is_nobody(c->ip6.s6_addr);
+	if (has_ip6 ? !c->prefix6 || c->prefix6 > 128 : !net_is_nobody(c->gateway6.s6_addr) && !IN6_IS_ADDR_LINKLOCAL(&c->gateway6))
 		return "the IPv6 prefix length is not within 1..128, or there is a gateway without an address";
 	if (IN6_IS_ADDR_MULTICAST(&c->ip6) || IN6_IS_ADDR_LOOPBACK(&c->ip6) || IN6_IS_ADDR_LINKLOCAL(&c->ip6) || net_is_mapped4(&c->ip6))
 		return "the IPv6 address must be a global or unique local one; the link-local one is made from the hardware address";
@@ -281,9 +282,9 @@ static void learn_arp(struct net_host *host, const uint8_t *frame, const uint8_t
 		host->conflicts += !net_same_mac(arp + 8, own);
 		return;
 	}
-	bool is_answer = net_get16(arp + 6) == ARP_REPLY && net_same_mac(frame, own) && net_same_mac(arp + 18, own) && !memcmp(arp + 24, &host->config.ip4, 4);
+	bool is_to_us = net_same_mac(frame, own) && net_same_mac(arp + 18, own) && !memcmp(arp + 24, &host->config.ip4, 4);
 	struct in6_addr addr = net_map4(sender);
-	learn(host, &addr, arp + 8, is_answer, now_ns);
+	learn(host, &addr, arp + 8, is_to_us && net_get16(arp + 6) == ARP_REPLY, now_ns);
 }
 
 static void learn_nd(struct net_host *host, const uint8_t *frame, const struct net_packet *p, uint64_t now_ns)
