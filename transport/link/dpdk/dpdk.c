@@ -22,7 +22,7 @@ static void dpdk_ops_fill(void)
 	link_fill(&link_dpdk_ops, &dpdk_ops);
 }
 
-/* Where the kernel has our address too (a port that it sees as an interface), it would answer datagrams to our port with "port unreachable": a socket of its own, deaf,
+/* Where the kernel has our address too (a port that it sees as an interface, a twin), it would answer datagrams to our port with "port unreachable": a socket of its own, deaf,
  * keeps it quiet and the port ours. *port 0: any. @return the socket, -1: not needed or not possible, -2: the port is somebody's */
 static int reserve_open(const struct dpdk_link *l, int family, uint16_t *port)
 {
@@ -31,7 +31,7 @@ static int reserve_open(const struct dpdk_link *l, int family, uint16_t *port)
 	union net_addr a = {.sa.sa_family = (sa_family_t)family};
 	socklen_t bytes = family == AF_INET6 ? sizeof(a.v6) : sizeof(a.v4);
 
-	if (!*l->options.host_if)
+	if (!*l->options.host_if && l->twin.fd < 0)
 		return -1;
 	if (family == AF_INET6)
 		a.v6.sin6_addr = l->host.config.ip6, a.v6.sin6_port = htons(*port);
@@ -112,7 +112,7 @@ static struct dpdk_link *dpdk_alloc(const struct link_config *config)
 	l->log_arg = config->log_arg;
 	l->listening = config->listening;
 	l->now_ns = config->now_ns;
-	l->reserve_fd = -1;
+	l->reserve_fd = l->twin.fd = -1;
 	l->bucket = calloc(DPDK_BUCKETS, sizeof(*l->bucket));
 	l->paths = calloc(DPDK_PATHS_MAX, sizeof(*l->paths));
 	if (!l->bucket || !l->paths || dpdk_tx_open(l)) {
@@ -122,6 +122,22 @@ static struct dpdk_link *dpdk_alloc(const struct link_config *config)
 	return l;
 }
 
+/* Does the kernel have this address on some interface? */
+static bool host_kernel_has(const struct net_config *net)
+{
+	union net_addr a = {.v6 = {.sin6_family = AF_INET6, .sin6_addr = net->ip6}};
+	socklen_t bytes = sizeof(a.v6);
+	if (net->ip4.s_addr) {
+		a.v4 = (struct sockaddr_in){.sin_family = AF_INET, .sin_addr = net->ip4};
+		bytes = sizeof(a.v4);
+	}
+	int fd = socket(a.sa.sa_family, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	bool has = fd >= 0 && !bind(fd, &a.sa, bytes);
+	if (fd >= 0)
+		close(fd);
+	return has;
+}
+
 static int dpdk_host(struct dpdk_link *l, const struct link_config *config)
 {
 	struct net_config *net = &l->options.net;
@@ -129,6 +145,13 @@ static int dpdk_host(struct dpdk_link *l, const struct link_config *config)
 
 	memcpy(net->mac, &l->port.mac, sizeof(net->mac));
 	net->mtu_bytes = l->port.mtu_bytes;
+	if (l->options.twin && !host_kernel_has(net)) {
+		int err = twin_open(&l->twin, NULL, net, config->error, config->error_bytes);
+		if (err)
+			return err;
+		net->has_twin = true;
+		dpdk_log(l, TERN_LOG_INFO, "dpdk port %s: the kernel has its address at interface %s", l->port.name, l->twin.name);
+	}
 	int err = net_init(&l->host, net, config->now_ns, &why);
 	if (err)
 		snprintf(config->error, config->error_bytes, "dpdk: %s", why);
@@ -171,6 +194,8 @@ static int dpdk_open(const struct link_config *given, struct link **out)
 	return 0;
 
 fail_port:
+	if (l->twin.fd >= 0)
+		twin_close(&l->twin);
 	dpdk_port_close(l);
 fail:
 	dpdk_eal_log(l, false);
@@ -291,6 +316,8 @@ static void dpdk_close(struct link **link)
 	dpdk_port_close(l);
 	if (l->reserve_fd >= 0)
 		close(l->reserve_fd);
+	if (l->twin.fd >= 0)
+		twin_close(&l->twin);
 	dpdk_eal_log(l, false);
 	dpdk_free(l);
 	*link = NULL;
@@ -328,7 +355,7 @@ static void dpdk_wait(struct link *link, bool armed, struct link_wait *out)
 	if (!l->wakes && quiet < DPDK_BUSY_NS)
 		return;
 	nap = nap < DPDK_NAP_MIN_NS ? DPDK_NAP_MIN_NS : nap > DPDK_NAP_MAX_NS ? DPDK_NAP_MAX_NS : nap;
-	out->deadline_ns = l->wakes ? UINT64_MAX : l->now_ns + nap;
+	out->deadline_ns = l->wakes && l->twin.fd < 0 ? UINT64_MAX : l->now_ns + nap;
 	out->deadline_ns = due < out->deadline_ns ? due : out->deadline_ns;
 }
 

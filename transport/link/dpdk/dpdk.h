@@ -8,6 +8,7 @@
 #include <rte_ethdev.h>
 #include <rte_mbuf.h>
 #include "link/dpdk/net.h"
+#include "link/dpdk/twin.h"
 #include "link/link.h"
 
 enum {
@@ -25,6 +26,8 @@ enum {
 	DPDK_NAP_MIN_NS = 100000,   /* then the pauses grow to the larger one */
 	DPDK_NAP_MAX_NS = 1000000,
 	DPDK_STATE_NS = 1000000,    /* how often the port is asked whether it is up */
+	DPDK_TWIN_NS = 50000,  /* how often the kernel's frames are fetched: it costs a system call */
+	DPDK_TWIN_FRAMES = 32, /* at a time */
 	DPDK_FLUSH_NS = 20000,      /* how long finished frames may stay with the port before it is asked for them */
 };
 
@@ -68,6 +71,9 @@ struct dpdk_options {
 	uint32_t mtu_bytes; /* 0: the port's */
 	uint8_t dscp;
 	bool ecn;
+	bool twin;          /* wanted, where the kernel does not have our address */
+	bool is_own_if;     /* host_if is how the kernel sees the port */
+	uint8_t mac[NET_MAC_BYTES]; /* of host_if, where it is another */
 };
 
 struct dpdk_path {
@@ -99,6 +105,8 @@ struct dpdk_link {
 	struct dpdk_port port;
 	struct dpdk_options options;
 	struct net_host host;
+	struct twin twin;    /* fd -1: none */
+	uint64_t twin_ns;    /* last look at it */
 	bool listening;
 	uint16_t listen_port;
 	int reserve_fd;
@@ -168,7 +176,7 @@ size_t dpdk_reap(struct link *link, struct frame **out, size_t n, uint64_t now_n
 void dpdk_tx_host(struct dpdk_link *l, const uint8_t *frame, size_t bytes);
 /** Gives back what waits for the port of one path, NULL: of all. */
 void dpdk_tx_drop(struct dpdk_link *l, struct dpdk_path *p);
-/** Sends what the host has due. */
+/** Sends what the host and the kernel's twin have due. */
 void dpdk_tx_due(struct dpdk_link *l, uint64_t now_ns);
 
 /* rx.c */

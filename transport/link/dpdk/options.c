@@ -1,14 +1,10 @@
 /* What the address's query says to the dpdk link, and what a kernel interface that it takes over adds. Called by dpdk.c at open. */
 #include <arpa/inet.h>
 #include <errno.h>
-#include <ifaddrs.h>
-#include <net/if.h>
-#include <net/route.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/ioctl.h>
-#include <unistd.h>
 #include "link/dpdk/dpdk.h"
+#include "link/dpdk/ifconf.h"
 #include "link/option.h"
 #include "tern/error.h"
 
@@ -92,7 +88,8 @@ static int option_listen_host(struct dpdk_options *o, const struct link_config *
 
 int dpdk_options_read(struct dpdk_options *o, const struct link_config *config)
 {
-	unsigned long vlan = 0, mtu = 0, dscp = 0, ecn = 1;
+	unsigned long vlan = 0, mtu = 0, dscp = 0, ecn = 1, twin = 1;
+	char ctl[2];
 
 	memset(o, 0, sizeof(*o));
 	link_option(config->options, "dev", o->dev, sizeof(o->dev));
@@ -108,7 +105,10 @@ int dpdk_options_read(struct dpdk_options *o, const struct link_config *config)
 	if (!err)
 		err = option_number(config, "ecn", 0, 1, &ecn);
 	if (!err)
+		err = option_number(config, "twin", 0, 1, &twin);
+	if (!err)
 		err = option_addresses(o, config);
+	o->twin = twin && !link_option(config->options, "ctl", ctl, sizeof(ctl)); /* the control connection goes elsewhere: no need of one */
 	o->net.vlan = (uint16_t)vlan;
 	o->mtu_bytes = (uint32_t)mtu;
 	o->dscp = (uint8_t)dscp;
@@ -116,76 +116,39 @@ int dpdk_options_read(struct dpdk_options *o, const struct link_config *config)
 	return err;
 }
 
-static uint8_t mask_prefix(const uint8_t *mask, size_t bytes)
+/* What the kernel's interface has fills what the options leave open. */
+static void host_merge(struct dpdk_options *o, const struct net_config *kernel)
 {
-	unsigned n = 0;
-	for (size_t i = 0; i < bytes; i++)
-		n += (unsigned)__builtin_popcount(mask[i]);
-	return (uint8_t)n;
-}
-
-static void host_addresses(struct dpdk_options *o, const struct ifaddrs *all)
-{
-	for (const struct ifaddrs *i = all; i; i = i->ifa_next) {
-		if (!i->ifa_addr || !i->ifa_netmask || strcmp(i->ifa_name, o->host_if))
-			continue;
-		if (i->ifa_addr->sa_family == AF_INET && !o->net.ip4.s_addr) {
-			o->net.ip4 = ((struct sockaddr_in *)i->ifa_addr)->sin_addr;
-			o->net.prefix4 = mask_prefix((uint8_t *)&((struct sockaddr_in *)i->ifa_netmask)->sin_addr, 4);
-		}
-		const struct sockaddr_in6 *six = (struct sockaddr_in6 *)i->ifa_addr;
-		if (i->ifa_addr->sa_family != AF_INET6)
-			continue;
-		if (IN6_IS_ADDR_LINKLOCAL(&six->sin6_addr)) {
-			o->net.local6 = six->sin6_addr;
-		} else if (IN6_IS_ADDR_UNSPECIFIED(&o->net.ip6)) {
-			o->net.ip6 = six->sin6_addr;
-			o->net.prefix6 = mask_prefix((uint8_t *)&((struct sockaddr_in6 *)i->ifa_netmask)->sin6_addr, 16);
-		}
+	struct net_config *net = &o->net;
+	if (!net->ip4.s_addr) {
+		net->ip4 = kernel->ip4;
+		net->prefix4 = kernel->prefix4;
 	}
-}
-
-/* The default route over the interface, from /proc/net/route: name, destination, gateway in hexadecimal. */
-static void host_gateway(struct dpdk_options *o)
-{
-	char line[256], name[32];
-	unsigned destination, gateway, flags;
-	FILE *f = fopen("/proc/net/route", "re");
-	while (f && fgets(line, sizeof(line), f))
-		if (sscanf(line, "%31s %x %x %x", name, &destination, &gateway, &flags) == 4 && !strcmp(name, o->host_if) && !destination &&
-		    (flags & RTF_GATEWAY) && !o->net.gateway4.s_addr)
-			o->net.gateway4.s_addr = gateway;
-	if (f)
-		fclose(f);
-}
-
-static void host_mtu(struct dpdk_options *o)
-{
-	struct ifreq r = {0};
-	int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-	snprintf(r.ifr_name, sizeof(r.ifr_name), "%s", o->host_if);
-	if (fd >= 0 && !o->mtu_bytes && !ioctl(fd, SIOCGIFMTU, &r) && r.ifr_mtu >= NET_MTU_MIN && r.ifr_mtu <= NET_MTU_MAX)
-		o->mtu_bytes = (uint32_t)r.ifr_mtu;
-	if (fd >= 0)
-		close(fd);
+	if (IN6_IS_ADDR_UNSPECIFIED(&net->ip6)) {
+		net->ip6 = kernel->ip6;
+		net->prefix6 = kernel->prefix6;
+	}
+	if (!net->gateway4.s_addr)
+		net->gateway4 = kernel->gateway4;
+	if (IN6_IS_ADDR_UNSPECIFIED(&net->gateway6))
+		net->gateway6 = kernel->gateway6;
+	net->local6 = kernel->local6;
+	net->vlan = net->vlan ? net->vlan : kernel->vlan;
+	if (!o->mtu_bytes && kernel->mtu_bytes >= NET_MTU_MIN && kernel->mtu_bytes <= NET_MTU_MAX)
+		o->mtu_bytes = kernel->mtu_bytes;
 }
 
 int dpdk_options_host(struct dpdk_options *o, const struct link_config *config)
 {
-	struct ifaddrs *all = NULL;
-	if (*o->host_if && !if_nametoindex(o->host_if)) {
-		snprintf(config->error, config->error_bytes, "dpdk: if=%s: no such interface; `ip link` lists them", o->host_if);
-		return -TERN_EADDR;
+	struct net_config kernel = {0};
+	int err = *o->host_if ? net_from_interface(o->host_if, &kernel, config->error, config->error_bytes) : 0;
+	if (!err && *o->host_if) {
+		host_merge(o, &kernel);
+		if (!o->is_own_if)
+			memcpy(o->mac, kernel.mac, sizeof(o->mac));
 	}
-	if (*o->host_if) {
-		if (!getifaddrs(&all))
-			host_addresses(o, all);
-		if (all)
-			freeifaddrs(all);
-		host_gateway(o);
-		host_mtu(o);
-	}
-	int err = option_listen_host(o, config);
+	if (!err)
+		err = option_listen_host(o, config);
 	if (!err && !o->net.ip4.s_addr && IN6_IS_ADDR_UNSPECIFIED(&o->net.ip6)) {
 		snprintf(config->error, config->error_bytes, "dpdk: the port has no address; give ip=10.0.0.1/24 (or ip6=), or if= for a kernel "
 		         "interface's");

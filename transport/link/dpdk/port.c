@@ -182,8 +182,15 @@ static int port_pools(struct dpdk_port *p, const struct link_config *config)
 	                 p->rx_ring + p->tx_ring + DPDK_LENT_MAX + slack, room, rte_strerror(rte_errno));
 }
 
-static void port_mac(struct dpdk_port *p)
+/* @param host  of the interface that is taken over; zeros: none */
+static void port_mac(struct dpdk_port *p, const uint8_t *host)
 {
+	struct rte_ether_addr mac;
+	memcpy(mac.addr_bytes, host, sizeof(mac.addr_bytes));
+	if (rte_is_valid_assigned_ether_addr(&mac) && (!rte_eth_dev_default_mac_addr_set(p->id, &mac) || p->driver.is_local)) {
+		p->mac = mac;
+		return;
+	}
 	if (rte_eth_macaddr_get(p->id, &p->mac) || !rte_is_valid_assigned_ether_addr(&p->mac))
 		rte_eth_random_addr(p->mac.addr_bytes); /* rings and memif filter nothing */
 }
@@ -250,7 +257,7 @@ int dpdk_port_open(struct dpdk_link *l, const struct link_config *config)
 	rte_eth_dev_get_name_by_port(p->id, p->name);
 	p->device = info.device;
 	if (!*l->options.host_if && info.if_index)
-		if_indextoname(info.if_index, l->options.host_if);
+		l->options.is_own_if = if_indextoname(info.if_index, l->options.host_if) != NULL;
 	err = dpdk_options_host(&l->options, config);
 	port_driver(p, &info);
 	if (!err)
@@ -265,7 +272,7 @@ int dpdk_port_open(struct dpdk_link *l, const struct link_config *config)
 		port_release(p);
 		return err;
 	}
-	port_mac(p);
+	port_mac(p, l->options.mac);
 	dpdk_log(l, TERN_LOG_INFO, "dpdk port %s (%s): MTU %u, transmit %s, checksums %s", p->name, p->driver.name, p->mtu_bytes,
 	         p->driver.reader == DPDK_READ_COPY ? "copies each frame once" : "takes memory as it is",
 	         p->tx_offloads & RTE_ETH_TX_OFFLOAD_UDP_CKSUM ? "by the port" : "in software");

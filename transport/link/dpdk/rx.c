@@ -89,14 +89,18 @@ static void rx_other(struct dpdk_link *l, const struct rte_mbuf *m, const struct
 	const uint8_t *frame = rte_pktmbuf_mtod(m, const uint8_t *);
 	uint8_t answer[NET_MTU_MAX + NET_HEADER_MAX];
 
+	if (k->kind == NET_ARP || k->kind == NET_ND)
+		net_learn(&l->host, frame, k, now_ns);
+	if (l->twin.fd >= 0 && k->kind != NET_PMTU && k->kind != NET_DROP) {
+		twin_tx(&l->twin, frame, m->pkt_len);
+		return;
+	}
 	switch (k->kind) {
 	case NET_PMTU:
 		rx_pmtu(l, k);
 		break;
 	case NET_ARP:
 	case NET_ND:
-		net_learn(&l->host, frame, k, now_ns);
-		/* fall through */
 	case NET_ECHO: {
 		size_t n = net_answer(&l->host, frame, m->pkt_len, k, answer, sizeof(answer));
 		if (n)

@@ -257,10 +257,23 @@ void dpdk_tx_host(struct dpdk_link *l, const uint8_t *frame, size_t bytes)
 		rte_pktmbuf_free(m); /* whoever asked will ask again */
 }
 
+static void tx_twin(struct dpdk_link *l, uint64_t now_ns)
+{
+	uint8_t frame[NET_MTU_MAX + NET_HEADER_MAX];
+	size_t n;
+
+	l->twin_ns = now_ns;
+	for (int i = 0; i < DPDK_TWIN_FRAMES && (n = twin_rx(&l->twin, frame, sizeof(frame))); i++)
+		dpdk_tx_host(l, frame, n);
+}
+
 void dpdk_tx_due(struct dpdk_link *l, uint64_t now_ns)
 {
 	uint8_t frame[NET_POLL_MAX];
 	size_t n;
+
+	if (l->twin.fd >= 0 && now_ns - l->twin_ns >= DPDK_TWIN_NS)
+		tx_twin(l, now_ns);
 	if (net_deadline(&l->host) > now_ns || !tx_up(l, now_ns))
 		return;
 	while ((n = net_poll(&l->host, now_ns, frame, sizeof(frame))))
