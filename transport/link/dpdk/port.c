@@ -1,6 +1,7 @@
 /* One Ethernet port: found or attached, checked against what the options want, started, given back. Called by dpdk.c at open and close. What a driver does not say of
  * itself is in the table here; nobody else asks for a driver's name. */
 #include <net/if.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -217,6 +218,30 @@ static int port_start(struct dpdk_port *p, const struct rte_eth_dev_info *info, 
 	return 0;
 }
 
+/* Drivers write to sockets whose other end may be gone (virtio-user): the program must not get a SIGPIPE for it. */
+struct port_quiet {
+	sigset_t pipe, before;
+	bool was_pending;
+};
+
+static void port_quiet_begin(struct port_quiet *q)
+{
+	sigset_t pending;
+	sigemptyset(&q->pipe);
+	sigaddset(&q->pipe, SIGPIPE);
+	sigpending(&pending);
+	q->was_pending = sigismember(&pending, SIGPIPE);
+	pthread_sigmask(SIG_BLOCK, &q->pipe, &q->before);
+}
+
+static void port_quiet_end(const struct port_quiet *q)
+{
+	const struct timespec now = {0};
+	while (!q->was_pending && sigtimedwait(&q->pipe, NULL, &now) == SIGPIPE)
+		;
+	pthread_sigmask(SIG_SETMASK, &q->before, NULL);
+}
+
 static void port_release(struct dpdk_port *p)
 {
 	if (p->is_started)
@@ -244,7 +269,7 @@ static int port_find(struct dpdk_port *p, const struct dpdk_options *o, const st
 	return err;
 }
 
-int dpdk_port_open(struct dpdk_link *l, const struct link_config *config)
+static int port_open(struct dpdk_link *l, const struct link_config *config)
 {
 	struct dpdk_port *p = &l->port;
 	struct rte_eth_dev_info info;
@@ -279,7 +304,19 @@ int dpdk_port_open(struct dpdk_link *l, const struct link_config *config)
 	return 0;
 }
 
+int dpdk_port_open(struct dpdk_link *l, const struct link_config *config)
+{
+	struct port_quiet q;
+	port_quiet_begin(&q);
+	int err = port_open(l, config);
+	port_quiet_end(&q);
+	return err;
+}
+
 void dpdk_port_close(struct dpdk_link *l)
 {
+	struct port_quiet q;
+	port_quiet_begin(&q);
 	port_release(&l->port);
+	port_quiet_end(&q);
 }

@@ -272,6 +272,7 @@ void dpdk_tx_due(struct dpdk_link *l, uint64_t now_ns)
 	uint8_t frame[NET_POLL_MAX];
 	size_t n;
 
+	tx_flush(l); /* small frames were given back already: nobody else may come for what is held */
 	if (l->twin.fd >= 0 && now_ns - l->twin_ns >= DPDK_TWIN_NS)
 		tx_twin(l, now_ns);
 	if (net_deadline(&l->host) > now_ns || !tx_up(l, now_ns))
