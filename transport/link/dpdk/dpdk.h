@@ -45,6 +45,7 @@ struct dpdk_driver {
 	bool is_local;    /* frames stay in this host's memory: an IPv4 checksum of UDP protects nothing */
 	bool is_kernel;   /* frames come from the kernel, which leaves checksums unfinished when it believes that hardware follows */
 	bool has_interrupt; /* on receive */
+	bool in_interrupt;     /* served by the interrupt thread without a lock: closed there */
 	const char *buffer;    /* its argument that says how large one buffer is, */
 	uint32_t buffer_bytes; /* without it; a frame must fit one. 0: no such limit */
 	bool any_mtu;     /* takes what fits its buffers, whatever MTU it was told */

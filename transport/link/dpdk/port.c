@@ -1,10 +1,13 @@
 /* One Ethernet port: found or attached, checked against what the options want, started, given back. Called by dpdk.c at open and close. What a driver does not say of
  * itself is in the table here; nobody else asks for a driver's name. */
+#include <errno.h>
 #include <net/if.h>
+#include <semaphore.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <rte_alarm.h>
 #include <rte_dev.h>
 #include <rte_devargs.h>
 #include <rte_errno.h>
@@ -13,7 +16,8 @@
 
 /* Read in the sources of DPDK 22.11: who copies on transmit, who keeps a pointer, and into what. Others are hardware. */
 static const struct dpdk_driver drivers[] = {
-	{.name = "net_memif", .reader = DPDK_READ_CPU, .is_local = true, .any_mtu = true, .buffer = "bsize", .buffer_bytes = 2048}, /* chains crash it */
+	{.name = "net_memif", .reader = DPDK_READ_CPU, .is_local = true, .any_mtu = true, .in_interrupt = true,
+		.buffer = "bsize", .buffer_bytes = 2048}, /* chains of its buffers crash it */
 	{.name = "net_vhost", .reader = DPDK_READ_CPU, .is_local = true, .has_interrupt = true},
 	{.name = "net_virtio_user", .reader = DPDK_READ_COPY, .is_local = true, .any_mtu = true}, /* the other side maps DPDK's own memory, nothing else */
 	{.name = "net_ring", .reader = DPDK_READ_COPY, .is_local = true, .any_mtu = true}, /* the receiver gets the mbuf itself */
@@ -313,10 +317,30 @@ int dpdk_port_open(struct dpdk_link *l, const struct link_config *config)
 	return err;
 }
 
+/* memif's control sockets are served by DPDK's interrupt thread, without a lock against close: closed there, nothing runs beside it. */
+struct port_task {
+	struct dpdk_port *port;
+	sem_t done;
+};
+
+static void port_release_there(void *arg)
+{
+	struct port_task *t = arg;
+	port_release(t->port);
+	sem_post(&t->done);
+}
+
 void dpdk_port_close(struct dpdk_link *l)
 {
 	struct port_quiet q;
+	struct port_task t = {.port = &l->port};
 	port_quiet_begin(&q);
-	port_release(&l->port);
+	sem_init(&t.done, 0, 0);
+	if (l->port.driver.in_interrupt && !rte_eal_alarm_set(1, port_release_there, &t))
+		while (sem_wait(&t.done) && errno == EINTR)
+			;
+	else
+		port_release(&l->port);
+	sem_destroy(&t.done);
 	port_quiet_end(&q);
 }
