@@ -67,7 +67,8 @@ static bool port_open(struct pump *p)
 	p->port = socket(AF_PACKET, SOCK_RAW | SOCK_NONBLOCK | SOCK_CLOEXEC, htons(ETH_P_ALL));
 	struct sockaddr_ll at = {.sll_family = AF_PACKET, .sll_protocol = htons(ETH_P_ALL), .sll_ifindex = (int)if_nametoindex("p0")};
 	struct packet_mreq all = {.mr_ifindex = at.sll_ifindex, .mr_type = PACKET_MR_PROMISC};
-	return p->port >= 0 && !bind(p->port, (struct sockaddr *)&at, sizeof(at)) && !setsockopt(p->port, SOL_PACKET, PACKET_ADD_MEMBERSHIP, &all, sizeof(all));
+	return p->port >= 0 && !bind(p->port, (struct sockaddr *)&at, sizeof(at)) &&
+	       !setsockopt(p->port, SOL_PACKET, PACKET_ADD_MEMBERSHIP, &all, sizeof(all));
 }
 
 int pump_open(struct pump *p, const struct net_config *config, bool with_twin)
@@ -84,7 +85,8 @@ int pump_open(struct pump *p, const struct net_config *config, bool with_twin)
 	}
 	/* p0 has no addresses of its own: the kernel must not answer beside the host */
 	if (pump_shell("ip link add p0 type veth peer name p1 netns /proc/%d/fd/%d", getpid(), p->far) ||
-	    pump_shell("sysctl -qw net.ipv6.conf.p0.disable_ipv6=1 && ip link set lo up && ip link set p0 mtu %u up", config->mtu_bytes) || !port_open(p)) {
+	    pump_shell("sysctl -qw net.ipv6.conf.p0.disable_ipv6=1 && ip link set lo up && ip link set p0 mtu %u up", config->mtu_bytes) ||
+	    !port_open(p)) {
 		printf("SKIP: no veth pair or packet socket here\n");
 		return 77;
 	}
@@ -124,7 +126,7 @@ static void port_send(struct pump *p, const uint8_t *frame, size_t bytes)
 	uint8_t plain[FRAME_ROOM];
 
 	if (p->host.config.vlan) {
-		if (bytes < 18 || frame[12] != 0x81 || frame[13] || (frame[14] & 15) != p->host.config.vlan >> 8 || frame[15] != (p->host.config.vlan & 255)) {
+		if (bytes < 18 || frame[12] != 0x81 || frame[13] || ((frame[14] & 15) << 8 | frame[15]) != p->host.config.vlan) {
 			p->failed++;
 			return;
 		}
