@@ -77,6 +77,7 @@ int pump_open(struct pump *p, const struct net_config *config, bool with_twin)
 	const char *why;
 
 	memset(p, 0, sizeof(*p));
+	p->port = p->twin.fd = p->near = -1;
 	p->far = new_namespace();
 	p->near = p->far < 0 ? -1 : new_namespace();
 	if (p->near < 0) {
@@ -104,7 +105,6 @@ int pump_open(struct pump *p, const struct net_config *config, bool with_twin)
 		abort();
 	}
 	net_port_open(&p->host, 7400);
-	p->twin.fd = -1;
 	if (with_twin && twin_open(&p->twin, "twin0", &c, error, sizeof(error))) {
 		printf("SKIP: %s\n", error);
 		return 77;
@@ -115,9 +115,10 @@ int pump_open(struct pump *p, const struct net_config *config, bool with_twin)
 void pump_close(struct pump *p)
 {
 	twin_close(&p->twin);
-	close(p->port);
-	close(p->near);
-	close(p->far);
+	const int fds[] = {p->port, p->near, p->far};
+	for (int i = 0; i < 3; i++)
+		if (fds[i] >= 0)
+			close(fds[i]);
 }
 
 /* With a VLAN the far kernel sits behind a switch's access port: the tag ends here. */
