@@ -86,14 +86,14 @@ int pump_open(struct pump *p, const struct net_config *config, bool with_twin)
 	}
 	/* p0 has no addresses of its own: the kernel must not answer beside the host */
 	if (pump_shell("ip link add p0 type veth peer name p1 netns /proc/%d/fd/%d", getpid(), p->far) ||
-	    pump_shell("sysctl -qw net.ipv6.conf.p0.disable_ipv6=1 && ip link set lo up && ip link set p0 mtu %u up", config->mtu_bytes) ||
+	    pump_shell("echo 1 >/proc/sys/net/ipv6/conf/p0/disable_ipv6; ip link set lo up && ip link set p0 mtu %u up", config->mtu_bytes) ||
 	    !port_open(p)) {
 		printf("SKIP: no veth pair or packet socket here\n");
 		return 77;
 	}
 	plain_frames("p0");
 	pump_enter(p->far);
-	if (pump_shell("sysctl -qw net.ipv6.conf.p1.accept_dad=0; ip link set lo up && ip link set p1 address 02:00:00:00:00:0a mtu %u up &&"
+	if (pump_shell("echo 0 >/proc/sys/net/ipv6/conf/p1/accept_dad; ip link set lo up && ip link set p1 address 02:00:00:00:00:0a mtu %u up &&"
 	               "ip addr add 10.9.0.1/24 dev p1 && ip addr add fd09::1/64 dev p1 nodad", config->mtu_bytes))
 		abort();
 	plain_frames("p1");
