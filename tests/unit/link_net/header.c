@@ -110,6 +110,29 @@ static void test_round_trips(void)
 		round_trip(n);
 }
 
+/* A sum that comes out as zero is sent as 0xffff: zero means none (RFC 768), and over IPv6 would be refused. */
+static void test_zero(void)
+{
+	static const char *const to[2] = {"10.9.0.1", "fd09::1"};
+	struct net_host *host = station(false);
+	uint8_t out[NET_HEADER_MAX], payload[2] = {0, 0};
+	struct frame_seg s = seg(payload, 2);
+
+	for (int k = 0; k < 2; k++) {
+		struct net_flow_config c = {.remote = address(to[k], 7400), .port = 5001};
+		struct net_flow flow;
+		CU_ASSERT_EQUAL_FATAL(net_flow_init(host, &c, &flow), 0);
+		memset(payload, 0, 2);
+		net_udp_header(&flow, out, 2, 0);
+		net_udp_sum(&flow, out, &s, 1);
+		memcpy(payload, out + flow.udp_at + 6, 2); /* brings the sum to all ones */
+		net_udp_header(&flow, out, 2, 0);
+		net_udp_sum(&flow, out, &s, 1);
+		CU_ASSERT_TRUE(out[flow.udp_at + 6] == 0xff && out[flow.udp_at + 7] == 0xff);
+	}
+	free(host);
+}
+
 static void test_refused(void)
 {
 	struct net_host *host = station(false);
@@ -135,6 +158,7 @@ static const struct unit_case cases[] = {
 	{"like the kernel's", test_like_the_kernel},
 	{"sums", test_sum},
 	{"round trips", test_round_trips},
+	{"a sum of zero", test_zero},
 	{"refused", test_refused},
 };
 UNIT_MAIN("link/dpdk/net_header", cases)

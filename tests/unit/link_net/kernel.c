@@ -220,7 +220,8 @@ static void test_twin_refused(void)
 	pid_t child = fork();
 	if (!child) {
 		bool is_well = !setresgid(65534, 65534, 65534) && !setresuid(65534, 65534, 65534) &&
-		               twin_open(&t, NULL, &pump.host.config, error, sizeof(error)) == -TERN_EIO && (strstr(error, "CAP_NET_ADMIN") || strstr(error, "/dev/net/tun"));
+		               twin_open(&t, NULL, &pump.host.config, error, sizeof(error)) == -TERN_EIO &&
+		               (strstr(error, "CAP_NET_ADMIN") || strstr(error, "/dev/net/tun"));
 		if (!is_well)
 			printf("\n    %s", error);
 		fflush(stdout);

@@ -67,7 +67,8 @@ static bool port_open(struct pump *p)
 	p->port = socket(AF_PACKET, SOCK_RAW | SOCK_NONBLOCK | SOCK_CLOEXEC, htons(ETH_P_ALL));
 	struct sockaddr_ll at = {.sll_family = AF_PACKET, .sll_protocol = htons(ETH_P_ALL), .sll_ifindex = (int)if_nametoindex("p0")};
 	struct packet_mreq all = {.mr_ifindex = at.sll_ifindex, .mr_type = PACKET_MR_PROMISC};
-	return p->port >= 0 && !bind(p->port, (struct sockaddr *)&at, sizeof(at)) && !setsockopt(p->port, SOL_PACKET, PACKET_ADD_MEMBERSHIP, &all, sizeof(all));
+	return p->port >= 0 && !bind(p->port, (struct sockaddr *)&at, sizeof(at)) &&
+	       !setsockopt(p->port, SOL_PACKET, PACKET_ADD_MEMBERSHIP, &all, sizeof(all));
 }
 
 int pump_open(struct pump *p, const struct net_config *config, bool with_twin)
@@ -76,6 +77,7 @@ int pump_open(struct pump *p, const struct net_config *config, bool with_twin)
 	const char *why;
 
 	memset(p, 0, sizeof(*p));
+	p->port = p->twin.fd = p->near = -1;
 	p->far = new_namespace();
 	p->near = p->far < 0 ? -1 : new_namespace();
 	if (p->near < 0) {
@@ -84,13 +86,14 @@ int pump_open(struct pump *p, const struct net_config *config, bool with_twin)
 	}
 	/* p0 has no addresses of its own: the kernel must not answer beside the host */
 	if (pump_shell("ip link add p0 type veth peer name p1 netns /proc/%d/fd/%d", getpid(), p->far) ||
-	    pump_shell("sysctl -qw net.ipv6.conf.p0.disable_ipv6=1 && ip link set lo up && ip link set p0 mtu %u up", config->mtu_bytes) || !port_open(p)) {
+	    pump_shell("echo 1 >/proc/sys/net/ipv6/conf/p0/disable_ipv6; ip link set lo up && ip link set p0 mtu %u up", config->mtu_bytes) ||
+	    !port_open(p)) {
 		printf("SKIP: no veth pair or packet socket here\n");
 		return 77;
 	}
 	plain_frames("p0");
 	pump_enter(p->far);
-	if (pump_shell("sysctl -qw net.ipv6.conf.p1.accept_dad=0; ip link set lo up && ip link set p1 address 02:00:00:00:00:0a mtu %u up &&"
+	if (pump_shell("echo 0 >/proc/sys/net/ipv6/conf/p1/accept_dad; ip link set lo up && ip link set p1 address 02:00:00:00:00:0a mtu %u up &&"
 	               "ip addr add 10.9.0.1/24 dev p1 && ip addr add fd09::1/64 dev p1 nodad", config->mtu_bytes))
 		abort();
 	plain_frames("p1");
@@ -102,7 +105,6 @@ int pump_open(struct pump *p, const struct net_config *config, bool with_twin)
 		abort();
 	}
 	net_port_open(&p->host, 7400);
-	p->twin.fd = -1;
 	if (with_twin && twin_open(&p->twin, "twin0", &c, error, sizeof(error))) {
 		printf("SKIP: %s\n", error);
 		return 77;
@@ -113,9 +115,10 @@ int pump_open(struct pump *p, const struct net_config *config, bool with_twin)
 void pump_close(struct pump *p)
 {
 	twin_close(&p->twin);
-	close(p->port);
-	close(p->near);
-	close(p->far);
+	const int fds[] = {p->port, p->near, p->far};
+	for (int i = 0; i < 3; i++)
+		if (fds[i] >= 0)
+			close(fds[i]);
 }
 
 /* With a VLAN the far kernel sits behind a switch's access port: the tag ends here. */
@@ -124,7 +127,7 @@ static void port_send(struct pump *p, const uint8_t *frame, size_t bytes)
 	uint8_t plain[FRAME_ROOM];
 
 	if (p->host.config.vlan) {
-		if (bytes < 18 || frame[12] != 0x81 || frame[13] || (frame[14] & 15) != p->host.config.vlan >> 8 || frame[15] != (p->host.config.vlan & 255)) {
+		if (bytes < 18 || frame[12] != 0x81 || frame[13] || ((frame[14] & 15) << 8 | frame[15]) != p->host.config.vlan) {
 			p->failed++;
 			return;
 		}

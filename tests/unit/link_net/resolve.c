@@ -219,8 +219,8 @@ static void test_hijack_nd(void)
 
 static void test_routes(void)
 {
-	static const char *const nowhere[] = {"0.0.0.0", "127.0.0.1", "224.0.0.5", "255.255.255.255", "10.9.0.255", "10.9.0.0", "10.9.0.2", "::", "::1", "ff02::1",
-	                                      "fd09::2", "fe80::ff:fe00:b"};
+	static const char *const nowhere[] = {"0.0.0.0", "127.0.0.1", "224.0.0.5", "255.255.255.255", "10.9.0.255",
+	                                      "10.9.0.0", "10.9.0.2", "::", "::1", "ff02::1", "fd09::2", "fe80::ff:fe00:b"};
 	struct net_host *host = quiet_station(false);
 	uint8_t mac[6];
 

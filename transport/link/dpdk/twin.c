@@ -25,14 +25,16 @@ static int twin_device(struct twin *twin, const char *name, char *error, size_t 
 	}
 	twin->fd = open("/dev/net/tun", O_RDWR | O_NONBLOCK | O_CLOEXEC);
 	if (twin->fd < 0) {
-		snprintf(error, error_bytes, "the kernel twin of the port needs /dev/net/tun: %s; load the module `tun`, %s", strerror(errno), other_way);
+		snprintf(error, error_bytes, "the kernel twin of the port needs /dev/net/tun: %s; load the module `tun`, %s",
+		         strerror(errno), other_way);
 		return -TERN_EIO;
 	}
 	snprintf(ifr.ifr_name, sizeof(ifr.ifr_name), "%s", name ? name : "tern%d");
 	if (ioctl(twin->fd, TUNSETIFF, &ifr)) {
 		bool is_right = errno == EPERM || errno == EACCES;
 		snprintf(error, error_bytes, "the kernel twin %s cannot be made: %s; %s %s", ifr.ifr_name, strerror(errno),
-		         is_right ? "run with CAP_NET_ADMIN (as root, or setcap cap_net_admin+ep PROGRAM)," : "end the program that holds the name,", other_way);
+		         is_right ? "run with CAP_NET_ADMIN (as root, or setcap cap_net_admin+ep PROGRAM),"
+		                  : "end the program that holds the name,", other_way);
 		return is_right ? -TERN_EIO : -TERN_EADDR;
 	}
 	memcpy(twin->name, ifr.ifr_name, sizeof(twin->name) - 1);
@@ -86,7 +88,8 @@ static int twin_address(int fd, uint32_t index, uint8_t family, const void *addr
 
 static int twin_route(int fd, uint32_t index, uint8_t family, const void *gateway)
 {
-	struct rtmsg m = {.rtm_family = family, .rtm_table = RT_TABLE_MAIN, .rtm_protocol = RTPROT_STATIC, .rtm_type = RTN_UNICAST, .rtm_flags = RTNH_F_ONLINK};
+	struct rtmsg m = {.rtm_family = family, .rtm_table = RT_TABLE_MAIN, .rtm_protocol = RTPROT_STATIC, .rtm_type = RTN_UNICAST};
+	m.rtm_flags = RTNH_F_ONLINK;
 	uint32_t metric = ROUTE_METRIC;
 	struct rtnl_request r;
 
