@@ -1,4 +1,5 @@
-/* The dpdk link's fixtures: two ports in this process, joined by shared memory (memif) or by the two ends of a veth in a namespace of our own (af_packet). No
+/* The dpdk link's fixtures: two ports in this process, joined by shared memory (memif) or by the two ends of a veth in a namespace of our own
+ * (af_packet). No
  * hugepages, no NIC. The vdevs are made anew for each case. */
 #include <errno.h>
 #include <poll.h>
@@ -40,7 +41,8 @@ static bool dpdk_memif(struct link_config end[2], int variant)
 	dpdk_environment();
 	for (int i = 0; i < 2; i++) {
 		snprintf(dpdk_text[i], sizeof(dpdk_text[i]),
-		         "dev=net_memif%d,role=%s,id=0,socket-abstract=no,socket=/tmp/tern-suite-%d.sock&twin=0&%s", i, i ? "client" : "server", (int)getpid(),
+		         "dev=net_memif%d,role=%s,id=0,socket-abstract=no,socket=/tmp/tern-suite-%d.sock&twin=0&%s", i, i ? "client" : "server",
+		         	(int)getpid(),
 		         variant ? (i ? "ip6=fd00:99::2/64" : "ip6=fd00:99::1/64") : (i ? "ip=10.99.0.2/24" : "ip=10.99.0.1/24"));
 		end[i].options = dpdk_text[i];
 	}

@@ -152,7 +152,8 @@ int api_address_write_own(const struct api_address *a, void *blob, size_t *bytes
 	if (a->mtu_bytes && n < (int)sizeof(text))
 		n += snprintf(text + n, sizeof(text) - (size_t)n, "%cmtu=%u", strchr(text, '?') ? '&' : '?', a->mtu_bytes);
 	if (*a->ctl && n < (int)sizeof(text))
-		n += snprintf(text + n, sizeof(text) - (size_t)n, strchr(a->ctl, ':') ? "%cctl=[%s]" : "%cctl=%s", strchr(text, '?') ? '&' : '?', a->ctl);
+		n += snprintf(text + n, sizeof(text) - (size_t)n, strchr(a->ctl, ':') ? "%cctl=[%s]" : "%cctl=%s", strchr(text, '?') ? '&' : '?',
+		              a->ctl);
 	if (*a->ctl && a->ctl_port && n < (int)sizeof(text))
 		n += snprintf(text + n, sizeof(text) - (size_t)n, ":%u", a->ctl_port);
 	if (*a->options && n < (int)sizeof(text)) /* is name=value already */

@@ -372,7 +372,8 @@ static int peer_dial(tern_ep *ep, const struct api_address *a, const tern_connop
 	if (!err)
 		err = api_link_open(ctx, a, API_LINK_DIAL, 0, &peer->via);
 	if (!err) {
-		struct control_connect cc = {.host = *a->ctl ? a->ctl : a->host, .port = a->ctl_port ? a->ctl_port : a->port, .is_private = a->is_private, .id = peer->control_id,
+		struct control_connect cc = {.host = *a->ctl ? a->ctl : a->host, .port = a->ctl_port ? a->ctl_port : a->port,
+			.is_private = a->is_private, .id = peer->control_id,
 			.timeout_ns = opts && opts->timeout_ns ? opts->timeout_ns : ctx->config.connect_timeout_ns};
 		err = control_connect(ctx->control, &cc, &why);
 		if (err)
@@ -485,7 +486,8 @@ int tern_path_limits(tern_ep *ep, tern_peer id, uint64_t *payload_bytes, uint64_
 		uint64_t rate = params.cc_init.contract_bytes_per_s;
 		*payload_bytes = payload;
 		/* DESIGN 6: PINNED is 0.985 of the share, less what every frame carries besides payload */
-		*limit_bytes_per_s = rate == TERN_CC_NONE ? 0 : (uint64_t)((double)rate * 0.985 * (double)payload / (pp->frame_max + pp->overhead_bytes));
+		*limit_bytes_per_s = rate == TERN_CC_NONE ? 0 : (uint64_t)((double)rate * 0.985 * (double)payload / (pp->frame_max +
+		* pp->overhead_bytes));
 	}
 	api_unlock(ep->ctx);
 	return err;

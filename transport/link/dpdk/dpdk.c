@@ -1,4 +1,5 @@
-/* The dpdk link: the udp link's datagrams, made and read in user space on any port that DPDK drives. Called by the loop through link_dpdk_ops; a module of its own
+/* The dpdk link: the udp link's datagrams, made and read in user space on any port that DPDK drives. Called by the loop through link_dpdk_ops; a
+ * module of its own
  * (libtern-dpdk.so), so that libtern needs no DPDK. This file keeps the link's lists; knows nothing of what is in a frame. */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -22,7 +23,8 @@ static void dpdk_ops_fill(void)
 	link_fill(&link_dpdk_ops, &dpdk_ops);
 }
 
-/* Where the kernel has our address too (a port that it sees as an interface, a twin), it would answer datagrams to our port with "port unreachable": a socket of its own, deaf,
+/* Where the kernel has our address too (a port that it sees as an interface, a twin), it would answer datagrams to our port with "port
+ * unreachable": a socket of its own, deaf,
  * keeps it quiet and the port ours. *port 0: any. @return the socket, -1: not needed or not possible, -2: the port is somebody's */
 static int reserve_open(const struct dpdk_link *l, int family, uint16_t *port)
 {
@@ -84,7 +86,8 @@ static int dpdk_listen(struct dpdk_link *l, const struct link_config *config)
 
 	l->listen_port = config->port;
 	if (config->listening && port_take(l, local.sa.sa_family, &l->listen_port, &l->reserve_fd)) {
-		snprintf(config->error, config->error_bytes, "dpdk: UDP port %u is in use by another program; choose another port, or 0 for any", config->port);
+		snprintf(config->error, config->error_bytes, "dpdk: UDP port %u is in use by another program; choose another port, or 0 for any",
+			config->port);
 		return -TERN_EADDR;
 	}
 	if (six)
@@ -289,9 +292,11 @@ static void dpdk_tell_drops(const struct dpdk_link *l)
 	struct rte_eth_stats stats = {0};
 	for (int i = 0; i < NET_DROP_END; i++)
 		if (l->host.drops[i])
-			dpdk_log(l, TERN_LOG_DEBUG, "dpdk port %s: %llu frames dropped: %s", l->port.name, (unsigned long long)l->host.drops[i], why[i]);
+			dpdk_log(l, TERN_LOG_DEBUG, "dpdk port %s: %llu frames dropped: %s", l->port.name, (unsigned long long)l->host.drops[i],
+				why[i]);
 	if (!rte_eth_stats_get(l->port.id, &stats))
-		dpdk_log(l, TERN_LOG_DEBUG, "dpdk port %s: in %llu frames, out %llu, missed %llu, no buffer %llu, errors %llu in, %llu out; copied %llu bytes",
+		dpdk_log(l, TERN_LOG_DEBUG,
+			"dpdk port %s: in %llu frames, out %llu, missed %llu, no buffer %llu, errors %llu in, %llu out; copied %llu bytes",
 		         l->port.name, (unsigned long long)stats.ipackets, (unsigned long long)stats.opackets, (unsigned long long)stats.imissed,
 		         (unsigned long long)stats.rx_nombuf, (unsigned long long)stats.ierrors, (unsigned long long)stats.oerrors,
 		         (unsigned long long)l->copied_bytes);
@@ -323,7 +328,8 @@ static void dpdk_close(struct link **link)
 	*link = NULL;
 }
 
-/* The interrupt's descriptor, switched on. @return -1: there is none (a vhost port has one only while its peer is there), -2: frames are there already */
+/* The interrupt's descriptor, switched on. @return -1: there is none (a vhost port has one only while its peer is there), -2: frames are there
+ * already */
 static int wait_interrupt(struct dpdk_link *l)
 {
 	uint64_t count;

@@ -1,4 +1,5 @@
-/* DPDK's environment (EAL): started once a process, by us or found running; its log; its per-thread state. Called by dpdk.c and port.c at open, by the loop's thread
+/* DPDK's environment (EAL): started once a process, by us or found running; its log; its per-thread state. Called by dpdk.c and port.c at open, by
+ * the loop's thread
  * for its caches. It is never stopped: other links and the host program may use it until the process ends. */
 #include <ctype.h>
 #include <dirent.h>
@@ -219,7 +220,8 @@ static int eal_start_locked(const struct link_config *config, const char *args)
 
 	memset(&s, 0, sizeof(s));
 	if (eal_arguments(&s, given ? given : "")) {
-		snprintf(config->error, config->error_bytes, "dpdk: more than %d EAL arguments or %d bytes of them", EAL_ARGS_MAX - 8, EAL_TEXT_MAX - 1);
+		snprintf(config->error, config->error_bytes, "dpdk: more than %d EAL arguments or %d bytes of them", EAL_ARGS_MAX - 8,
+			EAL_TEXT_MAX - 1);
 		return -TERN_EINVAL;
 	}
 	if (!eal_has(&s, "--no-huge") && rte_lcore_count() == 0 && !eal_hugepages()) {

@@ -1,4 +1,5 @@
-/* Memory that a device behind the port may read where it is. Ports whose driver reads with the CPU, or copies, need none of it. Called by dpdk.c's table. */
+/* Memory that a device behind the port may read where it is. Ports whose driver reads with the CPU, or copies, need none of it. Called by dpdk.c's
+ * table. */
 #include <stdio.h>
 #include <unistd.h>
 #include <rte_dev.h>
@@ -31,7 +32,7 @@ static int map_new(struct dpdk_link *l, uint8_t *addr, uint64_t bytes, struct dp
 		if (!known)
 			rte_extmem_unregister(addr, bytes);
 		snprintf(l->base.trouble, sizeof(l->base.trouble),
-		         "dpdk: port %s cannot reach %llu bytes at %p for DMA: %s; raise the memlock limit (ulimit -l), or leave the memory unregistered: "
+		         "dpdk: port %s cannot reach %llu bytes at %p for DMA: %s; raise the memlock limit (ulimit -l), or leave it unregistered: "
 		         "then each frame is copied", l->port.name, (unsigned long long)bytes, (void *)addr, rte_strerror(err));
 		return -TERN_ENOMEM;
 	}
@@ -58,7 +59,8 @@ int dpdk_mem_map(struct link *link, void *addr, uint64_t bytes, uint32_t *key)
 			m = &l->maps[i];
 		}
 	if (!m) {
-		snprintf(l->base.trouble, sizeof(l->base.trouble), "dpdk: %d pieces of memory are mapped already; register larger ones", DPDK_MAPS_MAX);
+		snprintf(l->base.trouble, sizeof(l->base.trouble), "dpdk: %d pieces of memory are mapped already; register larger ones",
+			DPDK_MAPS_MAX);
 		return -TERN_ENOMEM;
 	}
 	m->uses++;

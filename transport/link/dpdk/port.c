@@ -1,4 +1,5 @@
-/* One Ethernet port: found or attached, checked against what the options want, started, given back. Called by dpdk.c at open and close. What a driver does not say of
+/* One Ethernet port: found or attached, checked against what the options want, started, given back. Called by dpdk.c at open and close. What a
+ * driver does not say of
  * itself is in the table here; nobody else asks for a driver's name. */
 #include <errno.h>
 #include <net/if.h>
@@ -19,7 +20,7 @@ static const struct dpdk_driver drivers[] = {
 	{.name = "net_memif", .reader = DPDK_READ_CPU, .is_local = true, .any_mtu = true, .in_interrupt = true,
 		.buffer = "bsize", .buffer_bytes = 2048}, /* chains of its buffers crash it */
 	{.name = "net_vhost", .reader = DPDK_READ_CPU, .is_local = true, .has_interrupt = true},
-	{.name = "net_virtio_user", .reader = DPDK_READ_COPY, .is_local = true, .any_mtu = true}, /* the other side maps DPDK's own memory, nothing else */
+	{.name = "net_virtio_user", .reader = DPDK_READ_COPY, .is_local = true, .any_mtu = true}, /* its peer maps DPDK's memory only */
 	{.name = "net_ring", .reader = DPDK_READ_COPY, .is_local = true, .any_mtu = true}, /* the receiver gets the mbuf itself */
 	{.name = "net_null", .reader = DPDK_READ_COPY, .is_local = true, .any_mtu = true},
 	{.name = "net_af_packet", .reader = DPDK_READ_CPU, .is_kernel = true},
@@ -70,7 +71,8 @@ static int port_first(struct dpdk_port *p, const struct link_config *config)
 			return 0;
 	n = rte_eth_dev_count_total();
 	if (n)
-		return PORT_FAIL(config, TERN_EADDR, "dpdk: all %u ports are in use in this process; a port belongs to one link: give another one, dev=", n);
+		return PORT_FAIL(config, TERN_EADDR,
+			"dpdk: all %u ports are in use in this process; a port belongs to one link: give another one, dev=", n);
 	return PORT_FAIL(config, TERN_EADDR, "dpdk: there is no port; bind a NIC to vfio-pci (dpdk-devbind.py), or name a virtual one, "
 	                 "dev=net_af_packet0,iface=eth0");
 }
@@ -91,7 +93,8 @@ static int port_named(struct dpdk_port *p, const char *dev, const struct link_co
 		p->is_ours = true;
 	}
 	if (!port_claim(p, id))
-		return PORT_FAIL(config, TERN_EADDR, "dpdk: port %s is in use in this process; a port belongs to one link: give another one, dev=", name);
+		return PORT_FAIL(config, TERN_EADDR, "dpdk: port %s is in use in this process; a port belongs to one link: give another one, dev=",
+			name);
 	return 0;
 }
 
@@ -121,10 +124,12 @@ static int port_mtu(struct dpdk_port *p, const struct rte_eth_dev_info *info, ui
 	p->mtu_bytes = want ? want : now;
 	*given = (uint16_t)(p->mtu_bytes <= most ? p->mtu_bytes : most < RTE_ETHER_MTU ? most : RTE_ETHER_MTU);
 	if (p->driver.buffer_bytes && p->mtu_bytes + frame > p->driver.buffer_bytes)
-		return PORT_FAIL(config, TERN_EADDR, "dpdk: an MTU of %u does not fit the buffers of port %s, %u bytes; give a smaller mtu=, or %s=%u in dev=",
+		return PORT_FAIL(config, TERN_EADDR,
+			"dpdk: an MTU of %u does not fit the buffers of port %s, %u bytes; give a smaller mtu=, or %s=%u in dev=",
 		                 p->mtu_bytes, p->name, p->driver.buffer_bytes, p->driver.buffer, (p->mtu_bytes + frame + 63) & ~63u);
 	if (p->mtu_bytes > most && !p->driver.any_mtu && want)
-		return PORT_FAIL(config, TERN_EADDR, "dpdk: an MTU of %u is larger than what port %s takes, %u; give a smaller mtu=", want, p->name, most);
+		return PORT_FAIL(config, TERN_EADDR, "dpdk: an MTU of %u is larger than what port %s takes, %u; give a smaller mtu=", want, p->name,
+			most);
 	if (p->mtu_bytes > most && !p->driver.any_mtu)
 		p->mtu_bytes = most;
 	if (p->mtu_bytes > NET_MTU_MAX)
@@ -215,7 +220,8 @@ static int port_start(struct dpdk_port *p, const struct rte_eth_dev_info *info, 
 	if (!err)
 		err = rte_eth_dev_start(p->id);
 	if (err)
-		return PORT_FAIL(config, TERN_EIO, "dpdk: port %s does not start: %s%s", p->name, rte_strerror(-err), port_words(words, sizeof(words)));
+		return PORT_FAIL(config, TERN_EIO, "dpdk: port %s does not start: %s%s", p->name, rte_strerror(-err), port_words(words,
+			sizeof(words)));
 	p->is_started = true;
 	rte_eth_promiscuous_disable(p->id);
 	rte_eth_allmulticast_enable(p->id); /* neighbour discovery; what does not filter needs no telling */
