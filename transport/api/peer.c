@@ -486,8 +486,8 @@ int tern_path_limits(tern_ep *ep, tern_peer id, uint64_t *payload_bytes, uint64_
 		uint64_t rate = params.cc_init.contract_bytes_per_s;
 		*payload_bytes = payload;
 		/* DESIGN 6: PINNED is 0.985 of the share, less what every frame carries besides payload */
-		*limit_bytes_per_s = rate == TERN_CC_NONE ? 0 : (uint64_t)((double)rate * 0.985 * (double)payload / (pp->frame_max +
-		* pp->overhead_bytes));
+		double share = 0.985 * (double)payload / (pp->frame_max + pp->overhead_bytes);
+		*limit_bytes_per_s = rate == TERN_CC_NONE ? 0 : (uint64_t)((double)rate * share);
 	}
 	api_unlock(ep->ctx);
 	return err;

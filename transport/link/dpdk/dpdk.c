@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 #include <rte_random.h>
 #include "link/dpdk/dpdk.h"
@@ -302,6 +303,30 @@ static void dpdk_tell_drops(const struct dpdk_link *l)
 		         (unsigned long long)l->copied_bytes);
 }
 
+static uint64_t close_now_ns(void)
+{
+	struct timespec t;
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
+}
+
+/* The twin's connections lose their network with the link: a goodbye that was just written, or is about to be, still leaves. */
+static void close_twin(struct dpdk_link *l)
+{
+	uint64_t start = close_now_ns(), now = start, busy = start;
+	const struct timespec nap = {.tv_nsec = 200000};
+	struct rx_frame in[DPDK_BURST];
+
+	while (now - start < DPDK_PART_MAX_NS && (now - start < DPDK_PART_NS || now - busy < DPDK_PART_QUIET_NS)) {
+		uint64_t moved = l->twin.rx_frames + l->twin.tx_frames;
+		dpdk_rx_free(&l->base, in, dpdk_rx(&l->base, in, DPDK_BURST, now));
+		nanosleep(&nap, NULL);
+		now = close_now_ns();
+		busy = l->twin.rx_frames + l->twin.tx_frames != moved ? now : busy;
+	}
+	twin_close(&l->twin);
+}
+
 static void dpdk_close(struct link **link)
 {
 	struct dpdk_link *l = (struct dpdk_link *)*link;
@@ -312,6 +337,8 @@ static void dpdk_close(struct link **link)
 		struct link_path *p = &l->paths[l->n_paths - 1]->base;
 		dpdk_path_close(*link, &p);
 	}
+	if (l->twin.fd >= 0)
+		close_twin(l);
 	dpdk_tell_drops(l);
 	dpdk_tx_drop(l, NULL);
 	dpdk_rx_close(l);
@@ -321,8 +348,6 @@ static void dpdk_close(struct link **link)
 	dpdk_port_close(l);
 	if (l->reserve_fd >= 0)
 		close(l->reserve_fd);
-	if (l->twin.fd >= 0)
-		twin_close(&l->twin);
 	dpdk_eal_log(l, false);
 	dpdk_free(l);
 	*link = NULL;

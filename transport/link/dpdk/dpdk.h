@@ -27,6 +27,9 @@ enum {
 	DPDK_NAP_MAX_NS = 1000000,
 	DPDK_STATE_NS = 1000000,    /* how often the port is asked whether it is up */
 	DPDK_TWIN_NS = 50000,  /* how often the kernel's frames are fetched: it costs a system call */
+	DPDK_PART_NS = 20000000,       /* closing with a twin: at least so long its frames still pass, */
+	DPDK_PART_QUIET_NS = 5000000,  /* then until nothing has for this long, */
+	DPDK_PART_MAX_NS = 100000000,  /* but not longer */
 	DPDK_TWIN_FRAMES = 32, /* at a time */
 	DPDK_FLUSH_NS = 20000,      /* how long finished frames may stay with the port before it is asked for them */
 };
