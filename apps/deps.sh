@@ -13,7 +13,7 @@ tern_packages()
 		case $(dpkg --print-architecture) in amd64) echo libipsec-mb-dev ;; esac # frames are sealed by OpenSSL elsewhere
 		;;
 	tests)
-		echo python3 binutils libcunit1-dev g++ clang iproute2
+		echo python3 binutils libcunit1-dev g++ clang iproute2 ethtool libdpdk-dev
 		;;
 	guest)
 		echo libibverbs-dev librdmacm-dev ibverbs-providers perftest

@@ -95,7 +95,8 @@ int tern_ep_close(tern_ep **ep);
  * Accepts peers at a text address: "udp://host:port" (port 0: any), "udp://[::]:7400?private=1", "shm://name".
  * Peers that arrive give TERN_EV_CONNECTED. TCP and UDP use the same port number. Several addresses may be listened on.
  * Query options: private=1 (frames not sealed; must be set at both ends), emu=FILE (frames leave through an emulated link, docs/tuning.md),
- * cc=NAME, contract=FILE, mtu=BYTES.
+ * cc=NAME, contract=FILE, mtu=BYTES, ctl=HOST[:PORT] (the control connection, TCP, goes there instead: for addresses that the kernel does not have; in an
+ * address to connect to it needs the host in digits). Others are the link's: engine= of udp, those of dpdk in docs/dpdk.md.
  * @return 0, -TERN_EADDR (malformed, in use), -TERN_ESCHEME, -TERN_EKEY (no site key), -TERN_EINVAL (an unknown option)
  */
 int tern_listen(tern_ep *ep, const char *text);
@@ -124,7 +125,7 @@ typedef struct tern_connopts {
  */
 int tern_connect(tern_ep *ep, const void *blob, size_t bytes, const tern_connopts *opts, tern_peer *out);
 
-/** tern_resolve and tern_connect in one. */
+/** The same for a text address, of any length. @return as tern_connect, -TERN_EINVAL (an unknown option) */
 int tern_connect_text(tern_ep *ep, const char *text, const tern_connopts *opts, tern_peer *out);
 
 /**

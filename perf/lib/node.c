@@ -224,6 +224,8 @@ int node_poll(struct node *n, tern_event *events, size_t *got)
 
 int node_next(struct node *n, tern_event *event)
 {
+	if (n->parted && !n->peer)
+		return n->parted;
 	for (;;) {
 		size_t got = 0;
 		int result = fetch(n, event, 1, &got);
@@ -289,6 +291,7 @@ int node_accept(struct node *n)
 	}
 	n->peer = n->last = n->waiting;
 	n->waiting = 0;
+	n->parted = 0;
 	progress(n);
 	return NODE_OK;
 }
@@ -322,8 +325,8 @@ void node_release(struct node *n, tern_mem **mem)
 
 	while (*mem && tern_mem_release(mem) == -TERN_EBUSY && clock_ns() < until) {
 		int err = tern_wait(n->ep, &event, 1, SLEEP_NS / 10, &got);
-		if (!err && got && !is_operation(&event) && event.peer != n->peer)
-			other_peer(n, &event);
+		if (!err && got && !is_operation(&event))
+			n->parted = peer_event(n, &event);
 	}
 	*mem = NULL;
 }
@@ -348,6 +351,9 @@ int node_recv(struct node *n, void *data, uint64_t bytes, const tern_args *args,
 {
 	tern_iov iov = {.addr = data, .bytes = bytes};
 	tern_buf buf = {.iov = &iov, .n = 1};
+
+	if (n->parted && !n->peer)
+		return n->parted;
 	int err = tern_recv(n->ep, n->peer, &buf, args, op);
 
 	return err ? node_fail(n, "cannot receive", err) : NODE_OK;

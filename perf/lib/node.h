@@ -22,6 +22,7 @@ struct node {
 	tern_peer peer; /* 0: none */
 	tern_peer last; /* the same, and after it has gone */
 	tern_peer waiting; /* server: the next client, 0: none */
+	int parted; /* what became of the peer while memory was released: the next wait says so */
 	uint64_t waiting_ns;
 	const struct options *options;
 	uint64_t progress_ns; /* when something last happened */

@@ -12,6 +12,8 @@ static const struct suite_fixture *const fixtures[] = {
 	&fixture_emu_udp,
 	&fixture_rdma_rc,
 	&fixture_rdma_uc,
+	&fixture_dpdk_memif,
+	&fixture_dpdk_packet,
 };
 
 enum { SUITE_CASES_MAX = 64 };

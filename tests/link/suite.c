@@ -56,9 +56,14 @@ bool suite_same(const struct rx_frame *in, const uint8_t *bytes, uint32_t n)
 	       (!in->body_bytes || !memcmp(in->body, bytes + in->head_bytes, in->body_bytes));
 }
 
+static struct suite_end *suite_ends; /* open now */
+
 void suite_pause(struct suite_end *end)
 {
 	struct link_wait wait;
+	for (size_t i = 0; suite_ends && i < 2; i++)
+		if ((suite_fixture->has & SUITE_ANSWERS) && suite_ends[i].link)
+			suite_ends[i].ops->rx(suite_ends[i].link, NULL, 0, suite_now());
 	end->ops->wait(end->link, true, &wait);
 	suite_fixture->sleep(&wait);
 }
@@ -130,6 +135,8 @@ bool suite_open_links(struct suite_end end[2], int variant)
 	config[0].error_bytes = config[1].error_bytes = sizeof(error);
 	if (!suite_fixture->configure(config, variant))
 		return false;
+	memset(end, 0, 2 * sizeof(*end));
+	suite_ends = end;
 	for (int i = 0; i < 2; i++) {
 		int err = suite_open_link(&config[i], &end[i]);
 		if (err)
@@ -191,6 +198,7 @@ bool suite_open(struct suite_end end[2], int variant)
 
 void suite_close(struct suite_end end[2])
 {
+	suite_ends = NULL;
 	for (int i = 0; i < 2; i++) {
 		if (end[i].path)
 			suite_ops->path_close(end[i].link, &end[i].path);

@@ -17,6 +17,7 @@ enum suite_needs {
 	SUITE_RELIABLE = 128,
 	SUITE_BREAKS = 256, /* the fixture can break a connection */
 	SUITE_BOUNDS = 512, /* an exposure's bounds hold to the byte */
+	SUITE_ANSWERS = 1024, /* the other end's link must be stepped for a frame to leave: it answers questions of the network in rx */
 };
 enum { SUITE_BURST = 64, SUITE_PATIENCE_MS = 5000 };
 
@@ -95,5 +96,6 @@ extern const struct suite_case break_cases[];
 extern const size_t break_n_cases;
 extern const struct suite_fixture fixture_udp, fixture_sim, fixture_sim_uc, fixture_sim_rc, fixture_emu_sim, fixture_emu_udp;
 extern const struct suite_fixture fixture_rdma_rc, fixture_rdma_uc;
+extern const struct suite_fixture fixture_dpdk_memif, fixture_dpdk_packet;
 
 #endif

@@ -24,6 +24,20 @@ static uint32_t address_number(const char *text)
 	return n < UINT32_MAX && !*end ? (uint32_t)n : UINT32_MAX;
 }
 
+/* HOST, HOST:PORT, [ADDRESS] or [ADDRESS]:PORT */
+static int address_ctl(struct api_address *a, const char *value)
+{
+	const char *host = value + (*value == '['), *end = *value == '[' ? strchr(value, ']') : value + strcspn(value, ":");
+	const char *port = end && *value == '[' ? end + 1 : end;
+	uint32_t number = port && *port == ':' ? address_number(port + 1) : 0;
+	if (!end || end == host || (size_t)(end - host) >= sizeof(a->ctl) || (*port && *port != ':') || number > 65535)
+		return ERR(TERN_EINVAL, "option ctl=%s: must be host, host:port or [address]:port", value);
+	memcpy(a->ctl, host, (size_t)(end - host));
+	a->ctl[end - host] = 0;
+	a->ctl_port = (uint16_t)number;
+	return 0;
+}
+
 static int address_option(struct api_address *a, const char *name, const char *value)
 {
 	if (!strcmp(name, "private")) {
@@ -38,6 +52,8 @@ static int address_option(struct api_address *a, const char *name, const char *v
 		return option_string(name, value, a->cc, sizeof(a->cc));
 	if (!strcmp(name, "contract"))
 		return option_string(name, value, a->contract, sizeof(a->contract));
+	if (!strcmp(name, "ctl"))
+		return address_ctl(a, value);
 	if (!strcmp(name, "mtu")) {
 		a->mtu_bytes = address_number(value);
 		if (a->mtu_bytes < 1280 || a->mtu_bytes > 65535)
@@ -50,7 +66,7 @@ static int address_option(struct api_address *a, const char *name, const char *v
 		return n < (int)room ? 0
 		                     : ERR(TERN_EINVAL, "option %s=%s: with the others longer than %zu bytes", name, value, sizeof(a->options) - 1);
 	}
-	return ERR(TERN_EINVAL, "option %s: unknown; there are private, emu, cc, contract, mtu and engine", name);
+	return ERR(TERN_EINVAL, "option %s: unknown; there are private, emu, cc, contract, mtu, ctl and engine", name);
 }
 
 static int address_query(struct api_address *a, char *query)
@@ -135,6 +151,11 @@ int api_address_write_own(const struct api_address *a, void *blob, size_t *bytes
 			n += snprintf(text + n, sizeof(text) - (size_t)n, "%c%s=%s", strchr(text, '?') ? '&' : '?', option[i].name, option[i].value);
 	if (a->mtu_bytes && n < (int)sizeof(text))
 		n += snprintf(text + n, sizeof(text) - (size_t)n, "%cmtu=%u", strchr(text, '?') ? '&' : '?', a->mtu_bytes);
+	if (*a->ctl && n < (int)sizeof(text))
+		n += snprintf(text + n, sizeof(text) - (size_t)n, strchr(a->ctl, ':') ? "%cctl=[%s]" : "%cctl=%s", strchr(text, '?') ? '&' : '?',
+		              a->ctl);
+	if (*a->ctl && a->ctl_port && n < (int)sizeof(text))
+		n += snprintf(text + n, sizeof(text) - (size_t)n, ":%u", a->ctl_port);
 	if (*a->options && n < (int)sizeof(text)) /* is name=value already */
 		n += snprintf(text + n, sizeof(text) - (size_t)n, "%c%s", strchr(text, '?') ? '&' : '?', a->options);
 	if (n + BLOB_HEAD > TERN_ADDR_MAX)

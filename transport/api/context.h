@@ -51,6 +51,8 @@ struct api_address {
 	char cc[TERN_CC_NAME_MAX];
 	char emu[CONTROL_PATH_MAX / 4], contract[CONTROL_PATH_MAX / 4];
 	char options[API_OPTIONS_MAX]; /* what the link reads itself */
+	char ctl[CONTROL_HOST_MAX];    /* host of the control connection, "": the same */
+	uint16_t ctl_port;             /* 0: the same */
 	uint32_t mtu_bytes;
 	uint16_t port;
 	bool is_private;

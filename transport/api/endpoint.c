@@ -150,19 +150,32 @@ int tern_ep_close(tern_ep **epp)
 	return 0;
 }
 
-/* One port: TCP, then UDP with the same number. Under the lock, so that nobody is accepted before both are there. *tcp: TCP is bound and must be given back. */
+/* One port: TCP and the link with the same number unless ctl= gives TCP another. TCP first, because it decides the port; but where the port is given a link that brings
+ * its own address to the kernel comes first. Under the lock, so that nobody is accepted before both are there. *tcp: TCP is bound and must be given back. */
 static int listen_try(tern_ctx *ctx, struct api_listener *l, const char *host, bool *tcp)
 {
 	struct control_error why;
 	struct api_address at = l->address;
-	uint16_t port = l->address.port;
+	uint16_t port = at.ctl_port ? at.ctl_port : at.port;
+	bool link_first = at.port && strcmp(at.scheme, "udp");
 	snprintf(at.host, sizeof(at.host), "%s", host);
-	struct control_listen cl = {.host = at.host, .port = port, .is_private = l->address.is_private, .id = l->id};
-	int err = control_listen(ctx->control, &cl, &port, &why);
-	*tcp = !err;
+	struct control_listen cl = {.host = *at.ctl ? at.ctl : at.host, .port = port, .is_private = l->address.is_private, .id = l->id};
+	*tcp = false;
+	int err = link_first ? api_link_open(ctx, &at, API_LINK_LISTEN, at.port, &l->via) : 0;
 	if (err)
+		return err;
+	err = control_listen(ctx->control, &cl, &port, &why);
+	*tcp = !err;
+	if (err) {
+		if (link_first)
+			api_link_close(ctx, &l->via);
 		return ERR(err, "%s", why.text);
-	err = api_link_open(ctx, &at, API_LINK_LISTEN, port, &l->via);
+	}
+	if (at.ctl_port)
+		l->address.ctl_port = port;
+	port = *at.ctl && at.port ? at.port : port;
+	if (!link_first)
+		err = api_link_open(ctx, &at, API_LINK_LISTEN, port, &l->via);
 	if (err)
 		return err;
 	l->address.port = port;

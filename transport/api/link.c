@@ -36,12 +36,16 @@ static int link_start(tern_ctx *ctx, const struct api_address *a, const struct l
 {
 	const struct link_ops *ops;
 	struct link_config config = *base;
-	char options[API_OPTIONS_MAX * 3 + sizeof(a->emu)];
+	char own[API_OPTIONS_MAX + 32], options[API_OPTIONS_MAX * 3 + sizeof(a->emu)];
 	int err = link_find(a->scheme, &ops, config.error, config.error_bytes);
-	snprintf(options, sizeof(options), "%s", a->options);
+	snprintf(own, sizeof(own), a->mtu_bytes ? "%s%smtu=%u" : "%s", a->options, *a->options ? "&" : "", a->mtu_bytes); /* a port of its own may need it */
+	size_t used = strlen(own);
+	if (*a->ctl) /* that the address need not be the kernel's */
+		snprintf(own + used, sizeof(own) - used, "%sctl=1", used ? "&" : "");
+	snprintf(options, sizeof(options), "%s", own);
 	if (!err && *a->emu) {
 		snprintf(options, sizeof(options), "link=%s&emu=%s&emu_direction=%s%s%s", a->scheme, a->emu, config.listening ? "reverse" : "forward",
-		         *a->options ? "&" : "", a->options);
+		         *own ? "&" : "", own);
 		err = link_find("emu", &ops, config.error, config.error_bytes);
 	}
 	config.options = options;

@@ -1,4 +1,6 @@
 /* Peers: connecting, accepting, the control plane's callbacks, goodbyes. Under the lock; the callbacks come on the control thread and take it. */
+#include <arpa/inet.h>
+#include <netinet/in.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -244,13 +246,35 @@ static int peer_prepare(void *arg, const struct control_ask *ask, struct wire_he
 	return err;
 }
 
-static void peer_established(void *arg, uint64_t id, const struct session *session)
+/* With ctl= the control connection goes elsewhere: the path leads to the address itself. */
+static void peer_remote(const struct api_peer *peer, struct session *session)
+{
+	const struct api_address *a = &peer->address;
+	union {
+		struct sockaddr_in v4;
+		struct sockaddr_in6 v6;
+	} to = {.v6 = {.sin6_family = AF_INET6, .sin6_port = htons(a->port)}};
+	struct link_addr *out = &session->path[0].remote;
+	if (peer->accepted || !*a->ctl)
+		return;
+	out->bytes = sizeof(to.v6);
+	if (inet_pton(AF_INET6, a->host, &to.v6.sin6_addr) != 1) {
+		to.v4 = (struct sockaddr_in){.sin_family = AF_INET, .sin_port = htons(a->port)};
+		inet_pton(AF_INET, a->host, &to.v4.sin_addr);
+		out->bytes = sizeof(to.v4);
+	}
+	memcpy(out->data, &to, out->bytes);
+}
+
+static void peer_established(void *arg, uint64_t id, const struct session *given)
 {
 	tern_ctx *ctx = arg;
 	struct loop_path_params params;
+	struct session own = *given, *session = &own;
 	api_lock(ctx);
 	struct api_peer *peer = peer_by_control(ctx, id);
 	if (peer) {
+		peer_remote(peer, session);
 		api_path_params(ctx, peer, &params);
 		int err = loop_peer_up(peer->lp, session, peer->via->link, &params);
 		peer->is_known = true;
@@ -265,6 +289,7 @@ static void peer_established(void *arg, uint64_t id, const struct session *sessi
 		}
 	}
 	api_unlock(ctx);
+	session_wipe(&own);
 }
 
 static void peer_failed(void *arg, uint64_t id, int err, const char *text)
@@ -347,7 +372,8 @@ static int peer_dial(tern_ep *ep, const struct api_address *a, const tern_connop
 	if (!err)
 		err = api_link_open(ctx, a, API_LINK_DIAL, 0, &peer->via);
 	if (!err) {
-		struct control_connect cc = {.host = a->host, .port = a->port, .is_private = a->is_private, .id = peer->control_id,
+		struct control_connect cc = {.host = *a->ctl ? a->ctl : a->host, .port = a->ctl_port ? a->ctl_port : a->port,
+			.is_private = a->is_private, .id = peer->control_id,
 			.timeout_ns = opts && opts->timeout_ns ? opts->timeout_ns : ctx->config.connect_timeout_ns};
 		err = control_connect(ctx->control, &cc, &why);
 		if (err)
@@ -362,38 +388,46 @@ unlock:
 	return err;
 }
 
+static int peer_connect(tern_ep *ep, const struct api_address *a, const tern_connopts *opts, tern_peer *out)
+{
+	const struct link_ops *ops;
+	char why[CONTROL_TEXT_MAX];
+	uint8_t bytes[16];
+	int err = link_find(a->scheme, &ops, why, sizeof(why));
+	if (err)
+		return ERR(err, "scheme %s: %s", a->scheme, why);
+	if (!*a->host || !a->port)
+		return ERR(TERN_EADDR, "address %s://%s:%u: to connect, host and port must be given", a->scheme, a->host, a->port);
+	if (*a->ctl && inet_pton(AF_INET, a->host, bytes) != 1 && inet_pton(AF_INET6, a->host, bytes) != 1)
+		return ERR(TERN_EADDR, "address %s://%s:%u: with ctl= the host must be an address in digits", a->scheme, a->host, a->port);
+	if (*a->cc && !cc_find(a->cc))
+		return ERR(TERN_EINVAL, "option cc=%s: unknown; there are lightpath, cubic and fixed", a->cc);
+	if (!ep->ctx->has_key)
+		return ERR(TERN_EKEY, "%s", ep->ctx->key_trouble);
+	return peer_dial(ep, a, opts, out);
+}
+
 int tern_connect(tern_ep *ep, const void *blob, size_t bytes, const tern_connopts *opts, tern_peer *out)
 {
 	struct api_address a;
-	const struct link_ops *ops;
-	char why[CONTROL_TEXT_MAX];
 	if (!ep || !out)
 		return ERR(TERN_EINVAL, "tern_connect: ep and out must not be NULL");
 	if (api_fork_check(ep->ctx))
 		return -TERN_EFORK;
 	int err = api_address_read(blob, bytes, &a);
-	if (err)
-		return err;
-	err = link_find(a.scheme, &ops, why, sizeof(why));
-	if (err)
-		return ERR(err, "scheme %s: %s", a.scheme, why);
-	if (!*a.host || !a.port)
-		return ERR(TERN_EADDR, "address %s://%s:%u: to connect, host and port must be given", a.scheme, a.host, a.port);
-	if (*a.cc && !cc_find(a.cc))
-		return ERR(TERN_EINVAL, "option cc=%s: unknown; there are lightpath, cubic and fixed", a.cc);
-	if (!ep->ctx->has_key)
-		return ERR(TERN_EKEY, "%s", ep->ctx->key_trouble);
-	return peer_dial(ep, &a, opts, out);
+	return err ? err : peer_connect(ep, &a, opts, out);
 }
 
+/* Not through a blob: what only this machine reads (a port and its arguments) may be longer than one. */
 int tern_connect_text(tern_ep *ep, const char *text, const tern_connopts *opts, tern_peer *out)
 {
-	uint8_t blob[TERN_ADDR_MAX];
-	size_t bytes = sizeof(blob);
-	if (!ep)
-		return ERR(TERN_EINVAL, "endpoint is NULL");
-	int err = tern_resolve(ep->ctx, text, blob, &bytes);
-	return err ? err : tern_connect(ep, blob, bytes, opts, out);
+	struct api_address a;
+	if (!ep || !out)
+		return ERR(TERN_EINVAL, "tern_connect_text: ep and out must not be NULL");
+	if (api_fork_check(ep->ctx))
+		return -TERN_EFORK;
+	int err = api_address_parse(text, &a);
+	return err ? err : peer_connect(ep, &a, opts, out);
 }
 
 int tern_disconnect(tern_ep *ep, tern_peer id, int drain)
@@ -452,7 +486,8 @@ int tern_path_limits(tern_ep *ep, tern_peer id, uint64_t *payload_bytes, uint64_
 		uint64_t rate = params.cc_init.contract_bytes_per_s;
 		*payload_bytes = payload;
 		/* DESIGN 6: PINNED is 0.985 of the share, less what every frame carries besides payload */
-		*limit_bytes_per_s = rate == TERN_CC_NONE ? 0 : (uint64_t)((double)rate * 0.985 * (double)payload / (pp->frame_max + pp->overhead_bytes));
+		double share = 0.985 * (double)payload / (pp->frame_max + pp->overhead_bytes);
+		*limit_bytes_per_s = rate == TERN_CC_NONE ? 0 : (uint64_t)((double)rate * share);
 	}
 	api_unlock(ep->ctx);
 	return err;

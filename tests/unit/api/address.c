@@ -94,7 +94,8 @@ static void blobs(void)
 {
 	static const char *const texts[] = {
 	        "udp://h:1", "udp://[::1]:7400?private=1", "udp://h:1?private=1&emu=/e&cc=fixed&contract=/c&mtu=1500", "udp://:0",
-	        "udp://h:1?engine=plain", "udp://h:1?mtu=1500&engine=plain"};
+	        "udp://h:1?engine=plain", "udp://h:1?mtu=1500&engine=plain",
+	        "dpdk://10.0.0.1:7400?ctl=127.0.0.1", "dpdk://10.0.0.1:7400?ctl=[::1]:7401&dev=net_memif0,role=client", "dpdk://10.0.0.1:7400?ctl=a.b:0"};
 	struct api_address a, b;
 	uint8_t blob[TERN_ADDR_MAX];
 	for (size_t i = 0; i < sizeof(texts) / sizeof(texts[0]); i++) {
@@ -111,6 +112,16 @@ static void blobs(void)
 			CU_ASSERT_EQUAL(api_address_write_own(&a, small, &n), -TERN_EINVAL);
 			CU_ASSERT_EQUAL(small[room], 0xee);
 		}
+	}
+	CU_ASSERT_EQUAL(api_address_parse("dpdk://10.0.0.1:7400?ctl=[fd00::1]:7401&dev=net_ring0,a=b", &a), 0);
+	CU_ASSERT_STRING_EQUAL(a.ctl, "fd00::1");
+	CU_ASSERT_EQUAL(a.ctl_port, 7401);
+	CU_ASSERT_STRING_EQUAL(a.options, "dev=net_ring0,a=b");
+	static const char *const bad[] = {"ctl=", "ctl=:1", "ctl=[::1", "ctl=[::1]x", "ctl=h:65536", "ctl=h:x", "ctl=[]:1"};
+	for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+		char wrong[64];
+		snprintf(wrong, sizeof(wrong), "dpdk://10.0.0.1:7400?%s", bad[i]);
+		CU_ASSERT_EQUAL(api_address_parse(wrong, &a), -TERN_EINVAL);
 	}
 	/* for others: the engine is a choice of this machine */
 	size_t room = sizeof(blob);

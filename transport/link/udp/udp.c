@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+#include "link/option.h"
 #include "link/udp/udp.h"
 #include "tern/tern.h"
 #include "tern_config.h"
@@ -17,19 +18,6 @@ static const struct udp_engine *const engines[] = {
 #endif
 };
 
-/* The value of name in "a=b&c=d", copied to out. */
-static bool udp_option(const char *options, const char *name, char *out, size_t room)
-{
-	size_t length = strlen(name);
-	for (const char *at = options; at && *at; at = strchr(at, '&') ? strchr(at, '&') + 1 : NULL)
-		if (!strncmp(at, name, length) && at[length] == '=') {
-			size_t value = strcspn(at + length + 1, "&");
-			snprintf(out, room, "%.*s", (int)value, at + length + 1);
-			return true;
-		}
-	return false;
-}
-
 /* Options of other rooms are in the same text: unknown names are none of this file's business, wrong values are. */
 static int udp_options(struct udp_link *l, const struct link_config *config, char *engine, size_t room)
 {
@@ -39,7 +27,7 @@ static int udp_options(struct udp_link *l, const struct link_config *config, cha
 
 	l->options = (struct udp_options){.ecn = true, .gso = true, .gro = true};
 	for (size_t i = 0; i < 3; i++) {
-		if (!udp_option(config->options, flags[i], text, sizeof(text)))
+		if (!link_option(config->options, flags[i], text, sizeof(text)))
 			continue;
 		if (strcmp(text, "0") && strcmp(text, "1")) {
 			snprintf(config->error, config->error_bytes, "udp: %s=%s: give 0 or 1", flags[i], text);
@@ -47,7 +35,7 @@ static int udp_options(struct udp_link *l, const struct link_config *config, cha
 		}
 		*values[i] = *text == '1';
 	}
-	if (udp_option(config->options, "dscp", text, sizeof(text))) {
+	if (link_option(config->options, "dscp", text, sizeof(text))) {
 		char *end;
 		unsigned long value = strtoul(text, &end, 10);
 		if (!*text || *end || value > 63) {
@@ -56,7 +44,7 @@ static int udp_options(struct udp_link *l, const struct link_config *config, cha
 		}
 		l->options.dscp = (uint8_t)value;
 	}
-	if (udp_option(config->options, "engine", engine, room))
+	if (link_option(config->options, "engine", engine, room))
 		l->options.engine = engine;
 	return 0;
 }

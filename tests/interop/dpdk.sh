@@ -1,0 +1,206 @@
+#!/bin/bash
+# dpdk peers in two processes, and dpdk against udp: every byte checked (tern-bw --verify), both ways, sealed and not. What is set up (namespaces, hugepages,
+# sockets, processes) goes when this ends, however it ends.
+# Usage: dpdk.sh memif|vhost|packet|xdp|errors TERN_KEY_PROGRAM TERN_BW TERN_LAT MODULE_FOLDER
+what=$1 key=$2 bw=$3 lat=$4
+export TERN_MODULES=$5
+failed=0
+server=
+pages=
+dir=$(mktemp -d)
+a=dpdka$$ b=dpdkb$$
+
+clean() {
+	[ -n "$server" ] && kill -9 "$server" 2>/dev/null
+	[ -n "$pages" ] && echo "$pages" >/proc/sys/vm/nr_hugepages
+	ip netns del $a 2>/dev/null
+	ip netns del $b 2>/dev/null
+	rm -rf "$dir"
+}
+trap clean EXIT
+trap 'exit 1' INT TERM
+
+skip() { echo "skip: $1"; exit 77; }
+
+export TERN_KEY=$dir/key
+"$key" "$TERN_KEY" >/dev/null || exit 1
+
+good() { echo "ok      $1"; }
+bad() { echo "FAILED  $1"; failed=1; }
+
+# where NAMESPACE: sets $in, what a command there begins with; "-": here
+where() { if [ "$1" = - ]; then in=env; else in="ip netns exec $1"; fi; }
+
+# serve WHERE PORT OPTIONS...: the server's standard error is in $dir/server. Returns 1 when it ended instead of listening
+serve() {
+	local port=$2 try in
+	where "$1"
+	shift 2
+	TERN_DPDK_EAL="$eal $eal0" $in "$bw" --timeout=20s --listen "$@" >"$dir/server" 2>&1 &
+	server=$!
+	for try in $(seq 200); do
+		$in awk -v p="$(printf ':%04X' "$port")\$" 'NR > 1 && $2 ~ p && $4 == "0A" { f = 1 } END { exit !f }' /proc/net/tcp && return 0
+		kill -0 "$server" 2>/dev/null || break
+		sleep 0.05
+	done
+	server=
+	return 1
+}
+
+# move WHAT WHERE OPTIONS...: a client, which must succeed, and its server too
+move() {
+	local name=$1 in
+	where "$2"
+	shift 2
+	TERN_DPDK_EAL="$eal $eal1" $in timeout -k 1 60 "$bw" --timeout=20s --verify "$@" >"$dir/out" 2>&1 || {
+		bad "$name: client: $(tail -n 3 "$dir/out") server: $(tail -n 3 "$dir/server")"
+		kill -9 "$server" 2>/dev/null
+		wait "$server" 2>/dev/null
+		server=
+		rm -f "$dir"/*.sock # a killed memif server leaves it
+		return
+	}
+	wait "$server" || bad "$name: server: $(tail -n 3 "$dir/server")"
+	server=
+	good "$name"
+}
+
+# both_ways NAME WHERE0 PORT ADDRESS0 WHERE1 ADDRESS1: sealed and private, bursts and single bytes
+both_ways() {
+	local name=$1 where0=$2 port=$3 listen=$4 where1=$5 dial=$6 set
+	for set in "-s 1M -n 40 -b" "-s 256K -n 100 --private" "-s 64 -n 200" "-s 100K -n 20 --read"; do
+		case $set in *--private*) p=--private ;; *) p= ;; esac
+		if ! serve "$where0" "$port" "$listen" -1 $p; then
+			bad "$name: no server: $(cat "$dir/server")"
+			return
+		fi
+		move "$name $set" "$where1" "$dial" $set
+	done
+}
+
+memif() {
+	eal="--no-huge -m 192 --no-pci" eal0=
+	sock=$dir/memif.sock
+	base="net_memif0,socket-abstract=no,socket=$sock"
+	l="dpdk://10.9.0.1:7411?ctl=127.0.0.1:$port&dev=$base,role=server" d="dpdk://10.9.0.1:7411?ctl=127.0.0.1:$port&ip=10.9.0.2/24&dev=$base,role=client"
+	both_ways "memif" - $port "$l" - "$d"
+	both_ways "memif, MTU 9000" - $port "$l,bsize=9216&mtu=9000" - "$d,bsize=9216&mtu=9000"
+	l6="dpdk://[fd00:9::1]:7411?ctl=127.0.0.1:$port&dev=$base,role=server" d6="dpdk://[fd00:9::1]:7411?ctl=127.0.0.1:$port&ip6=fd00:9::2/64&dev=$base,role=client"
+	both_ways "memif, IPv6" - $port "$l6" - "$d6"
+	killed "$l" "$d"
+}
+
+# The server is killed in mid-transfer: the client says so in words and ends; another server at the same place is reached again.
+killed() {
+	serve - $port "$1" || { bad "killed: no server: $(cat "$dir/server")"; return; }
+	TERN_DPDK_EAL="$eal $eal1" "$bw" --timeout=20s "$2" -s 1M -D 30s >"$dir/out" 2>&1 &
+	local client=$!
+	sleep 1
+	kill -9 "$server"
+	wait "$server" 2>/dev/null
+	server=
+	wait $client
+	case $? in 1) good "killed: the client ends: $(tail -n 1 "$dir/out")" ;; *) bad "killed: the client ends with $?: $(tail -n 3 "$dir/out")" ;; esac
+	rm -f "$sock"
+	serve - $port "$1" -1 || { bad "killed: no second server: $(cat "$dir/server")"; return; }
+	move "killed: the next one is reached" - "$2" -s 1M -n 10
+}
+
+vhost() {
+	pages=$(cat /proc/sys/vm/nr_hugepages) || exit 1
+	echo $((pages + 200)) 2>/dev/null >/proc/sys/vm/nr_hugepages || { pages=; skip "hugepages cannot be reserved here (needs root)"; }
+	[ "$(cat /proc/sys/vm/nr_hugepages)" -ge $((pages + 200)) ] || skip "no 400 MB of memory for hugepages"
+	eal="--in-memory --single-file-segments --no-pci -m 160"
+	l="dpdk://10.9.0.1:7411?ctl=127.0.0.1:$port&dev=net_vhost0,iface=$dir/vhost.sock"
+	d="dpdk://10.9.0.1:7411?ctl=127.0.0.1:$port&ip=10.9.0.2/24&dev=net_virtio_user0,path=$dir/vhost.sock"
+	both_ways "vhost" - $port "$l" - "$d"
+}
+
+# The namespaces: v? the link under test, c? for control, udp's end without segmentation offload, which would put frames of 64 KiB on an Ethernet
+veths() {
+	ip netns add $a 2>"$dir/why" && ip netns add $b 2>>"$dir/why" || skip "no network namespaces: $(head -n 1 "$dir/why")"
+	ip link add va netns $a type veth peer name vb netns $b 2>"$dir/why" && ip link add ca netns $a type veth peer name cb netns $b 2>>"$dir/why" ||
+		skip "no veth: $(head -n 1 "$dir/why")"
+	ip -n $a addr add 10.8.0.1/24 dev va && ip -n $b addr add 10.8.0.2/24 dev vb && ip -n $a addr add 10.7.0.1/24 dev ca && ip -n $b addr add 10.7.0.2/24 dev cb || exit 1
+	for link in va ca lo; do ip -n $a link set $link up; done
+	for link in vb cb lo; do ip -n $b link set $link up; done
+	ip netns exec $b ethtool -K vb tx off tso off gso off gro off >/dev/null || skip "no ethtool"
+	printf '[link]\nloss = 0.5%%\n' >"$dir/loss.ini"
+}
+
+# kernel DEV: dpdk in one namespace, udp in the other
+kernel() {
+	eal="--no-huge -m 192 --no-pci" eal0='' eal1=''
+	local dev=$1 name=$2
+	serve $a 7411 "dpdk://10.8.0.1:7411?ctl=10.7.0.1&dev=$dev" -1 || {
+		grep -q "does not start\|no such port" "$dir/server" && skip "$name is refused: $(tail -n 1 "$dir/server")"
+		bad "$name: no server: $(cat "$dir/server")"
+		exit 1
+	}
+	move "$name: once" $b "udp://10.8.0.1:7411?ctl=10.7.0.1" -s 64K -n 4
+	both_ways "$name: udp dials dpdk" $a 7411 "dpdk://10.8.0.1:7411?ctl=10.7.0.1&dev=$dev" $b "udp://10.8.0.1:7411?ctl=10.7.0.1"
+	both_ways "$name: dpdk dials udp" $b 7411 "udp://10.8.0.2:7411?ctl=10.7.0.2" $a "dpdk://10.8.0.2:7411?ctl=10.7.0.2&dev=$dev"
+	both_ways "$name: 0.5 % loss both ways" $a 7411 "dpdk://10.8.0.1:7411?ctl=10.7.0.1&dev=$dev&emu=$dir/loss.ini" $b \
+		"udp://10.8.0.1:7411?ctl=10.7.0.1&emu=$dir/loss.ini"
+	cut "$name"
+}
+
+# The link goes down in mid-transfer and comes back: nothing is lost but time.
+cut() {
+	local name=$1
+	serve $b 7411 "udp://10.8.0.2:7411?ctl=10.7.0.2" -1 || { bad "$name: no server: $(cat "$dir/server")"; return; }
+	(sleep 1; ip -n $b link set vb down; sleep 1; ip -n $b link set vb up) &
+	local cutter=$!
+	move "$name: down for a second in mid-transfer" $a "dpdk://10.8.0.2:7411?ctl=10.7.0.2&dev=$dev" -s 1M -D 4s
+	wait $cutter
+}
+
+# The kernel has no address there: the twin has it, and TCP goes through the port too
+twin() {
+	local dev=$1
+	ip -n $a addr flush dev va
+	both_ways "twin: udp dials dpdk" $a 7411 "dpdk://10.8.0.1:7411?dev=$dev&ip=10.8.0.1/24" $b "udp://10.8.0.1:7411"
+	both_ways "twin: dpdk dials udp" $b 7411 "udp://10.8.0.2:7411" $a "dpdk://10.8.0.2:7411?dev=$dev&ip=10.8.0.1/24"
+	[ -z "$(ip -n $a -o link | grep tern)" ] && good "the twin is gone" || bad "the twin is left: $(ip -n $a -o link)"
+}
+
+# says NAME PATTERN EAL ADDRESS: listening there (in $a when it is there) fails in these words
+says() {
+	local in=env
+	ip netns list | grep -q "^$a\b" && where $a
+	TERN_DPDK_EAL=$3 $in timeout -k 1 30 "$bw" --listen "$4" >"$dir/out" 2>&1
+	local got=$?
+	if [ $got = 1 ] && grep -Eq "$2" "$dir/out"; then good "$1"; else bad "$1: exit status $got: $(head -c 600 "$dir/out")"; fi
+}
+
+errors() {
+	local huge="--no-huge -m 192 --no-pci" at=dpdk://10.9.0.1:7411 q
+	q="ctl=127.0.0.1:$port"
+	says "no port" "there is no port; bind a NIC" "$huge" "$at?$q"
+	says "unknown port" "dev=net_nosuch0: no such port" "$huge" "$at?$q&dev=net_nosuch0"
+	says "unknown device" "dev=0000:ff:1f.7: no such port" "$huge" "$at?$q&dev=0000:ff:1f.7"
+	says "MTU beyond the port's" "an MTU of 9000 does not fit the buffers" "$huge" "$at?$q&mtu=9000&dev=net_memif0,socket-abstract=no,socket=$dir/e.sock,role=server"
+	says "no such interface" "nosuch0" "$huge" "$at?$q&if=nosuch0&dev=net_ring0"
+	says "bad option" "vlan=5000: give 1 to 4094" "$huge" "$at?$q&vlan=5000&dev=net_ring0"
+	says "bad address" "ip=10.0.0.999/24: give an IPv4 address" "$huge" "$at?$q&ip=10.0.0.999/24&dev=net_ring0"
+	says "bad EAL argument" "EAL does not start" "$huge --no-such-option" "$at?$q&dev=net_ring0"
+	says "no address" "the port has no address; give ip=" "$huge" "dpdk://:7411?$q&dev=net_ring0"
+	[ "$(cat /sys/kernel/mm/hugepages/*/free_hugepages | sort -n | tail -n 1)" = 0 ] && says "no hugepages" "no free hugepages; .*nr_hugepages.*--no-huge" "--no-pci" "$at?$q&dev=net_ring0"
+	# in use by another process
+	eal=$huge
+	serve - $port "$at?$q&dev=net_memif0,socket-abstract=no,socket=$dir/e.sock,role=server" || { bad "in use: no server: $(cat "$dir/server")"; return; }
+	says "port in use by another process" "in use|already|Failed" "$huge" "$at?ctl=127.0.0.1:$((port + 1))&dev=net_memif0,socket-abstract=no,socket=$dir/e.sock,role=server"
+	TERN_MODULES=$dir says "without DPDK" "libtern-dpdk.so" "$huge" "$at?$q"
+}
+
+port=$((20000 + (RANDOM * 32768 + RANDOM) % 10000))
+case $what in
+memif) memif ;;
+vhost) vhost ;;
+packet) veths; dev=net_af_packet0,iface=va,framecnt=4096; kernel "$dev" af_packet
+	says "MTU beyond the port's" "an MTU of 9000 is larger than what port net_af_packet0 takes" "$eal" "dpdk://10.8.0.1:7411?mtu=9000&dev=$dev" ;;
+xdp) veths; dev=net_af_xdp0,iface=va; kernel "$dev" af_xdp; twin "$dev" ;;
+errors) errors ;;
+*) exit 2 ;;
+esac
+exit $failed

@@ -1,0 +1,207 @@
+/* Inside of the dpdk link, shared by its files; nothing outside transport/link/dpdk includes it. The only files that know DPDK are those that include this one.
+ *   dpdk.c   the link_ops: open, paths, wait          eal.c   DPDK's environment, once a process, and its log
+ *   port.c   one Ethernet port: found, checked, started, given back        tx.c, rx.c   frames <-> mbufs
+ *   mem.c    memory that a DMA port may read          net.h, twin.h   the IP host behind the port; they know no DPDK */
+#ifndef LINK_DPDK_DPDK_H
+#define LINK_DPDK_DPDK_H
+#include <pthread.h>
+#include <rte_ethdev.h>
+#include <rte_mbuf.h>
+#include "link/dpdk/net.h"
+#include "link/dpdk/twin.h"
+#include "link/link.h"
+
+enum {
+	DPDK_PATHS_MAX = 16384,
+	DPDK_BUCKETS = 4096,   /* of the table of paths, a power of two */
+	DPDK_BURST = 64,       /* mbufs to or from the port in one call */
+	DPDK_RING = 1024,      /* descriptors wanted each way */
+	DPDK_SLOTS = 8192,     /* frames whose memory the port may still read */
+	DPDK_DONE_MAX = 16384, /* taken and not yet reaped, a power of two */
+	DPDK_LENT_MAX = 4096,  /* received and not yet given back */
+	DPDK_INLINE_BYTES = 256, /* frames up to this size are copied behind their headers: cheaper than a second mbuf */
+	DPDK_HEAD_ROOM = RTE_PKTMBUF_HEADROOM + NET_HEADER_MAX + DPDK_INLINE_BYTES,
+	DPDK_MAPS_MAX = 1024,
+	DPDK_BUSY_NS = 2000000,     /* after the last frame: polled without a pause */
+	DPDK_NAP_MIN_NS = 100000,   /* then the pauses grow to the larger one */
+	DPDK_NAP_MAX_NS = 1000000,
+	DPDK_STATE_NS = 1000000,    /* how often the port is asked whether it is up */
+	DPDK_TWIN_NS = 50000,  /* how often the kernel's frames are fetched: it costs a system call */
+	DPDK_PART_NS = 20000000,       /* closing with a twin: at least so long its frames still pass, */
+	DPDK_PART_QUIET_NS = 5000000,  /* then until nothing has for this long, */
+	DPDK_PART_MAX_NS = 100000000,  /* but not longer */
+	DPDK_TWIN_FRAMES = 32, /* at a time */
+	DPDK_FLUSH_NS = 20000,      /* how long finished frames may stay with the port before it is asked for them */
+};
+
+/* Who reads a frame's memory when it leaves. */
+enum dpdk_reader {
+	DPDK_READ_COPY,   /* nobody but us: one copy into an mbuf of the port's own pool, counted */
+	DPDK_READ_CPU,    /* the driver, with the CPU: any memory */
+	DPDK_READ_DEVICE, /* a device: memory that was mapped for it */
+};
+
+/* What is known of a driver beyond what it says itself; port.c has the table. */
+struct dpdk_driver {
+	const char *name;
+	uint8_t reader;
+	bool is_local;    /* frames stay in this host's memory: an IPv4 checksum of UDP protects nothing */
+	bool is_kernel;   /* frames come from the kernel, which leaves checksums unfinished when it believes that hardware follows */
+	bool has_interrupt; /* on receive */
+	bool in_interrupt;     /* served by the interrupt thread without a lock: closed there */
+	const char *buffer;    /* its argument that says how large one buffer is, */
+	uint32_t buffer_bytes; /* without it; a frame must fit one. 0: no such limit */
+	bool any_mtu;     /* takes what fits its buffers, whatever MTU it was told */
+};
+
+struct dpdk_port {
+	uint16_t id;
+	char name[RTE_ETH_NAME_MAX_LEN];
+	struct dpdk_driver driver;
+	struct rte_device *device;
+	uint64_t tx_offloads, rx_offloads; /* switched on */
+	uint32_t mtu_bytes;
+	uint16_t tx_ring, rx_ring;
+	uint64_t owner;        /* of rte_eth_dev_owner_set */
+	bool is_ours;          /* probed by this link: removed with it */
+	bool is_started;
+	struct rte_ether_addr mac;
+	struct rte_mempool *data, *heads, *outer; /* whole frames; headers; mbufs without a buffer, for memory of others */
+};
+
+struct dpdk_options {
+	char dev[192], eal[256], host_if[16];
+	struct net_config net;
+	uint32_t mtu_bytes; /* 0: the port's */
+	uint8_t dscp;
+	bool ecn;
+	bool twin;          /* wanted, where the kernel does not have our address */
+	bool is_own_if;     /* host_if is how the kernel sees the port */
+	uint8_t mac[NET_MAC_BYTES]; /* of host_if, where it is another */
+};
+
+struct dpdk_path {
+	struct link_path base;
+	struct net_flow flow;
+	struct dpdk_path *next; /* in its bucket */
+	uint32_t index;         /* in dpdk_link.paths */
+	uint32_t bucket;
+	uint16_t port;          /* ours */
+	int reserve_fd;         /* the kernel's socket that keeps the port, -1: none */
+};
+
+/* A frame whose memory mbufs point to. */
+struct dpdk_slot {
+	struct rte_mbuf_ext_shared_info shared;
+	struct dpdk_link *link;
+	struct frame *frame;
+	struct dpdk_slot *next;
+};
+
+struct dpdk_map {
+	uint8_t *addr;
+	uint64_t bytes;
+	uint32_t uses; /* 0: free entry */
+};
+
+struct dpdk_link {
+	struct link base;
+	struct dpdk_port port;
+	struct dpdk_options options;
+	struct net_host host;
+	struct twin twin;    /* fd -1: none */
+	uint64_t twin_ns;    /* last look at it */
+	bool listening;
+	uint16_t listen_port;
+	int reserve_fd;
+	uint64_t now_ns;
+	/* tx */
+	struct dpdk_slot *slots, *free_slot;
+	uint32_t n_free_slots;
+	struct rte_mbuf *hold[DPDK_BURST]; /* taken, the port's ring was full */
+	struct dpdk_path *hold_path[DPDK_BURST];
+	uint16_t n_hold;
+	struct frame **done; /* ring of DPDK_DONE_MAX */
+	uint32_t done_head, done_tail;
+	uint32_t out;        /* taken and not reaped */
+	uint64_t asked_ns;   /* when the port was last asked for finished mbufs */
+	struct dpdk_map maps[DPDK_MAPS_MAX];
+	uint16_t ip_id;
+	bool is_up;
+	uint64_t state_ns;   /* when to look again */
+	/* rx */
+	struct rte_mbuf *in[DPDK_BURST];
+	uint16_t in_at, in_n;
+	uint32_t lent;
+	uint64_t heard_ns;
+	struct dpdk_path *last;
+	struct dpdk_path **bucket;
+	struct dpdk_path **paths;
+	uint32_t n_paths;
+	bool is_armed;       /* interrupts are on */
+	bool wakes;          /* the last arming gave a descriptor */
+	uint64_t copied_bytes, copied_frames;
+	void (*log)(void *arg, int level, const char *file, int line, const char *text);
+	void *log_arg;
+};
+
+/* eal.c */
+/**
+ * Starts DPDK's environment unless it runs already, ours or the host program's.
+ * @param args  blank- or comma-separated, "" for what TERN_DPDK_EAL says
+ * @return 0, -TERN_EIO with words in config->error
+ */
+int dpdk_eal_start(const struct link_config *config, const char *args);
+/** DPDK's log goes to this link from now on / no longer. */
+void dpdk_eal_log(struct dpdk_link *l, bool on);
+/** The last line DPDK has logged as an error, for messages; "" if none since the last call. */
+void dpdk_eal_words(char *out, size_t bytes);
+/** The calling thread gets DPDK's per-thread caches, if there is room; once a thread, cheap afterwards. */
+void dpdk_eal_thread(void);
+__attribute__((format(printf, 3, 4))) void dpdk_log(const struct dpdk_link *l, int level, const char *format, ...);
+
+/* port.c */
+/** Finds or attaches the port that the options name, configures and starts it. @return 0, -TERN_EADDR, -TERN_EIO, -TERN_ENOMEM, words in config->error */
+int dpdk_port_open(struct dpdk_link *l, const struct link_config *config);
+void dpdk_port_close(struct dpdk_link *l);
+
+/* options.c */
+/** @return 0, -TERN_EINVAL, -TERN_EADDR with words in config->error */
+int dpdk_options_read(struct dpdk_options *o, const struct link_config *config);
+/** Addresses, gateway and MTU of a kernel interface, where the options leave them open. */
+int dpdk_options_host(struct dpdk_options *o, const struct link_config *config);
+
+/* tx.c */
+int dpdk_tx_open(struct dpdk_link *l);
+void dpdk_tx_close(struct dpdk_link *l);
+size_t dpdk_tx(struct link *link, struct frame *const *frames, size_t n, uint64_t now_ns);
+size_t dpdk_reap(struct link *link, struct frame **out, size_t n, uint64_t now_ns);
+/** Sends one ready-made frame of the host (ARP and the like), if the port takes it. */
+void dpdk_tx_host(struct dpdk_link *l, const uint8_t *frame, size_t bytes);
+/** Gives back what waits for the port of one path, NULL: of all. */
+void dpdk_tx_drop(struct dpdk_link *l, struct dpdk_path *p);
+/** Sends what the host and the kernel's twin have due. */
+void dpdk_tx_due(struct dpdk_link *l, uint64_t now_ns);
+
+/* rx.c */
+size_t dpdk_rx(struct link *link, struct rx_frame *out, size_t n, uint64_t now_ns);
+void dpdk_rx_free(struct link *link, struct rx_frame *frames, size_t n);
+int dpdk_from(struct link *link, const struct rx_frame *frame, struct link_addr *out);
+void dpdk_rx_close(struct dpdk_link *l);
+void dpdk_paths_add(struct dpdk_link *l, struct dpdk_path *p);
+void dpdk_paths_remove(struct dpdk_link *l, struct dpdk_path *p);
+struct dpdk_path *dpdk_paths_find(struct dpdk_link *l, const union net_addr *remote, uint16_t port);
+static inline void dpdk_addr_out(const union net_addr *from, struct link_addr *out)
+{
+	memset(out, 0, sizeof(*out));
+	out->bytes = from->sa.sa_family == AF_INET6 ? sizeof(from->v6) : sizeof(from->v4);
+	memcpy(out->data, from, out->bytes);
+}
+
+/* mem.c */
+int dpdk_mem_map(struct link *link, void *addr, uint64_t bytes, uint32_t *key);
+void dpdk_mem_unmap(struct link *link, uint32_t key);
+
+extern const struct link_ops link_dpdk_ops;
+
+#endif

@@ -1,0 +1,276 @@
+/* DPDK's environment (EAL): started once a process, by us or found running; its log; its per-thread state. Called by dpdk.c and port.c at open, by
+ * the loop's thread
+ * for its caches. It is never stopped: other links and the host program may use it until the process ends. */
+#include <ctype.h>
+#include <dirent.h>
+#include <dlfcn.h>
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <rte_eal.h>
+#include <rte_errno.h>
+#include <rte_lcore.h>
+#include <rte_log.h>
+#include "link/dpdk/dpdk.h"
+#include "tern/tern.h"
+
+enum { EAL_ARGS_MAX = 64, EAL_TEXT_MAX = 2048 };
+
+static pthread_mutex_t eal_lock = PTHREAD_MUTEX_INITIALIZER;
+static bool eal_runs;
+
+/* The log's state has a lock of its own: lines come from DPDK's threads too. */
+static pthread_mutex_t log_lock = PTHREAD_MUTEX_INITIALIZER;
+static void (*log_to)(void *arg, int level, const char *file, int line, const char *text);
+static void *log_arg;
+static char log_words[192];
+
+void dpdk_log(const struct dpdk_link *l, int level, const char *format, ...)
+{
+	char text[256];
+	va_list args;
+	if (!l->log)
+		return;
+	va_start(args, format);
+	vsnprintf(text, sizeof(text), format, args);
+	va_end(args);
+	l->log(l->log_arg, level, __FILE__, __LINE__, text);
+}
+
+static ssize_t eal_log_write(void *cookie, const char *bytes, size_t n)
+{
+	/* DPDK's drivers call many things an error that are none for us: they are warnings here */
+	int level = (int)rte_log_cur_msg_loglevel();
+	char text[256];
+	int length = (int)(n < sizeof(text) ? n : sizeof(text) - 1);
+
+	(void)cookie;
+	while (length > 0 && isspace((unsigned char)bytes[length - 1]))
+		length--;
+	if (!length)
+		return (ssize_t)n;
+	snprintf(text, sizeof(text), "dpdk: %.*s", length, bytes);
+	pthread_mutex_lock(&log_lock);
+	if (level <= (int)RTE_LOG_ERR)
+		snprintf(log_words, sizeof(log_words), "%.*s", length, bytes);
+	if (log_to)
+		log_to(log_arg, level <= (int)RTE_LOG_WARNING ? TERN_LOG_WARN : TERN_LOG_DEBUG, __FILE__, __LINE__, text);
+	pthread_mutex_unlock(&log_lock);
+	return (ssize_t)n;
+}
+
+void dpdk_eal_log(struct dpdk_link *l, bool on)
+{
+	pthread_mutex_lock(&log_lock);
+	if (on) {
+		log_to = l->log;
+		log_arg = l->log_arg;
+	} else if (log_arg == l->log_arg) {
+		log_to = NULL;
+	}
+	pthread_mutex_unlock(&log_lock);
+}
+
+void dpdk_eal_words(char *out, size_t bytes)
+{
+	pthread_mutex_lock(&log_lock);
+	snprintf(out, bytes, "%s", log_words);
+	*log_words = 0;
+	pthread_mutex_unlock(&log_lock);
+}
+
+/* libbpf and libxdp, which the af_xdp driver brings along, print to stderr of their own. */
+static void eal_quiet(void)
+{
+	static const char *const names[][2] = {{"libbpf.so.1", "libbpf_set_print"}, {"libxdp.so.1", "libxdp_set_print"}};
+	for (size_t i = 0; i < 2; i++) {
+		void *library = dlopen(names[i][0], RTLD_LAZY | RTLD_NOLOAD);
+		if (!library)
+			continue;
+		void *(*set)(void *) = (void *(*)(void *))dlsym(library, names[i][1]);
+		if (set)
+			set(NULL);
+		dlclose(library);
+	}
+}
+
+struct eal_start {
+	char text[EAL_TEXT_MAX];
+	char *argv[EAL_ARGS_MAX + 1];
+	int argc;
+	char cpu[16];
+	int err; /* errno of DPDK */
+};
+
+static bool eal_has(const struct eal_start *s, const char *name)
+{
+	size_t n = strlen(name);
+	for (int i = 1; i < s->argc; i++)
+		if (!strcmp(s->argv[i], name) || (!strncmp(s->argv[i], name, n) && (s->argv[i][n] == '=' || (n == 2 && s->argv[i][n]))))
+			return true;
+	return false;
+}
+
+static void eal_add(struct eal_start *s, const char *arg)
+{
+	if (s->argc < EAL_ARGS_MAX)
+		s->argv[s->argc++] = (char *)(uintptr_t)arg;
+}
+
+/* The user's words, then what a library that starts inside of someone's program wants: no files, no sockets, no threads on other cores. */
+static int eal_arguments(struct eal_start *s, const char *args)
+{
+	char *save = NULL;
+	cpu_set_t cpus;
+
+	if (snprintf(s->text, sizeof(s->text), "%s", args) >= (int)sizeof(s->text))
+		return -TERN_EINVAL;
+	eal_add(s, "tern");
+	for (char *word = strtok_r(s->text, " \t\n", &save); word; word = strtok_r(NULL, " \t\n", &save)) {
+		if (s->argc > EAL_ARGS_MAX - 8)
+			return -TERN_EINVAL;
+		eal_add(s, word);
+	}
+	bool no_huge = eal_has(s, "--no-huge");
+	if (no_huge && !eal_has(s, "-m"))
+		eal_add(s, "-m"), eal_add(s, "256");
+	if (no_huge && !eal_has(s, "--no-shconf"))
+		eal_add(s, "--no-shconf");
+	if (!no_huge && !eal_has(s, "--in-memory") && !eal_has(s, "--file-prefix") && !eal_has(s, "--proc-type") && !eal_has(s, "--legacy-mem"))
+		eal_add(s, "--in-memory");
+	if (!eal_has(s, "--no-telemetry") && !eal_has(s, "--telemetry"))
+		eal_add(s, "--no-telemetry");
+	if (!eal_has(s, "-l") && !eal_has(s, "-c") && !eal_has(s, "--lcores")) {
+		int cpu = 0;
+		if (!sched_getaffinity(0, sizeof(cpus), &cpus))
+			while (cpu < CPU_SETSIZE - 1 && !CPU_ISSET(cpu, &cpus))
+				cpu++;
+		snprintf(s->cpu, sizeof(s->cpu), "%d", cpu);
+		eal_add(s, "-l"), eal_add(s, s->cpu);
+	}
+	return 0;
+}
+
+/* Asked before DPDK is, which would print to stderr. */
+static bool eal_hugepages(void)
+{
+	static const char folder[] = "/sys/kernel/mm/hugepages";
+	DIR *d = opendir(folder);
+	unsigned long pages = 0;
+	for (struct dirent *e = d ? readdir(d) : NULL; e; e = readdir(d)) {
+		char path[512];
+		unsigned long n = 0;
+		snprintf(path, sizeof(path), "%s/%s/free_hugepages", folder, e->d_name);
+		FILE *f = *e->d_name == '.' ? NULL : fopen(path, "re");
+		if (f && fscanf(f, "%lu", &n) == 1)
+			pages += n;
+		if (f)
+			fclose(f);
+	}
+	if (d)
+		closedir(d);
+	return pages > 0;
+}
+
+/* rte_eal_init pins and renames the thread that calls it: one of its own, which ends. What it starts inherits its blocked signals. */
+static void *eal_thread(void *arg)
+{
+	struct eal_start *s = arg;
+	sigset_t all;
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, NULL);
+	s->err = rte_eal_init(s->argc, s->argv) < 0 ? (rte_errno ? rte_errno : EINVAL) : 0;
+	return NULL;
+}
+
+static void eal_init(struct eal_start *s)
+{
+	cookie_io_functions_t io = {.write = eal_log_write};
+	FILE *before = rte_log_get_stream(), *stream = fopencookie(NULL, "w", io);
+	sigset_t all, old;
+	pthread_t thread;
+
+	if (stream)
+		rte_openlog_stream(stream);
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &old);
+	int err = pthread_create(&thread, NULL, eal_thread, s);
+	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	if (err)
+		s->err = err;
+	else
+		pthread_join(thread, NULL);
+	if (s->err == EALREADY && stream) { /* the host program's: its log stays its own */
+		rte_openlog_stream(before);
+		fclose(stream);
+	}
+	if (!s->err)
+		eal_quiet();
+}
+
+static int eal_start_locked(const struct link_config *config, const char *args)
+{
+	static struct eal_start s; /* DPDK keeps pointers into its arguments */
+	char words[192];
+	const char *given = *args ? args : secure_getenv("TERN_DPDK_EAL");
+
+	memset(&s, 0, sizeof(s));
+	if (eal_arguments(&s, given ? given : "")) {
+		snprintf(config->error, config->error_bytes, "dpdk: more than %d EAL arguments or %d bytes of them", EAL_ARGS_MAX - 8,
+			EAL_TEXT_MAX - 1);
+		return -TERN_EINVAL;
+	}
+	if (!eal_has(&s, "--no-huge") && rte_lcore_count() == 0 && !eal_hugepages()) {
+		snprintf(config->error, config->error_bytes, "dpdk: no free hugepages; reserve some (echo 256 > /proc/sys/vm/nr_hugepages), "
+		         "or do without: TERN_DPDK_EAL=\"--no-huge\"");
+		return -TERN_EIO;
+	}
+	dpdk_eal_words(words, sizeof(words));
+	eal_init(&s);
+	dpdk_eal_words(words, sizeof(words));
+	if (s.err && s.err != EALREADY) {
+		snprintf(config->error, config->error_bytes, "dpdk: EAL does not start (%s%s%s); its arguments come from TERN_DPDK_EAL or eal=",
+		         rte_strerror(s.err), *words ? "; " : "", words);
+		return -TERN_EIO;
+	}
+	eal_runs = true;
+	return 0;
+}
+
+int dpdk_eal_start(const struct link_config *config, const char *args)
+{
+	pthread_mutex_lock(&eal_lock);
+	int err = eal_runs ? 0 : eal_start_locked(config, args);
+	pthread_mutex_unlock(&eal_lock);
+	return err;
+}
+
+static pthread_key_t thread_key;
+static pthread_once_t thread_once = PTHREAD_ONCE_INIT;
+static __thread bool thread_known;
+
+static void eal_thread_end(void *arg)
+{
+	(void)arg;
+	rte_thread_unregister();
+}
+
+static void eal_thread_key(void)
+{
+	if (pthread_key_create(&thread_key, eal_thread_end))
+		thread_key = 0;
+}
+
+void dpdk_eal_thread(void)
+{
+	if (thread_known)
+		return;
+	thread_known = true;
+	pthread_once(&thread_once, eal_thread_key);
+	if (rte_lcore_id() == LCORE_ID_ANY && !rte_thread_register())
+		pthread_setspecific(thread_key, &thread_known);
+}

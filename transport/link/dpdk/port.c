@@ -1,0 +1,352 @@
+/* One Ethernet port: found or attached, checked against what the options want, started, given back. Called by dpdk.c at open and close. What a
+ * driver does not say of
+ * itself is in the table here; nobody else asks for a driver's name. */
+#include <errno.h>
+#include <net/if.h>
+#include <semaphore.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <rte_alarm.h>
+#include <rte_dev.h>
+#include <rte_devargs.h>
+#include <rte_errno.h>
+#include "link/dpdk/dpdk.h"
+#include "tern/tern.h"
+
+/* Read in the sources of DPDK 22.11: who copies on transmit, who keeps a pointer, and into what. Others are hardware. */
+static const struct dpdk_driver drivers[] = {
+	{.name = "net_memif", .reader = DPDK_READ_CPU, .is_local = true, .any_mtu = true, .in_interrupt = true,
+		.buffer = "bsize", .buffer_bytes = 2048}, /* chains of its buffers crash it */
+	{.name = "net_vhost", .reader = DPDK_READ_CPU, .is_local = true, .has_interrupt = true},
+	{.name = "net_virtio_user", .reader = DPDK_READ_COPY, .is_local = true, .any_mtu = true}, /* its peer maps DPDK's memory only */
+	{.name = "net_ring", .reader = DPDK_READ_COPY, .is_local = true, .any_mtu = true}, /* the receiver gets the mbuf itself */
+	{.name = "net_null", .reader = DPDK_READ_COPY, .is_local = true, .any_mtu = true},
+	{.name = "net_af_packet", .reader = DPDK_READ_CPU, .is_kernel = true},
+	{.name = "net_af_xdp", .reader = DPDK_READ_COPY, .is_kernel = true}, /* an mbuf of its own pool is sent as it is, another is copied */
+	{.name = "net_tap", .reader = DPDK_READ_CPU, .is_kernel = true},
+};
+
+static pthread_mutex_t port_lock = PTHREAD_MUTEX_INITIALIZER; /* finding and attaching; not held while a port runs */
+static bool port_known[RTE_MAX_ETHPORTS]; /* configured by us before: stopped, not in use */
+
+#define PORT_FAIL(config, err, ...) (snprintf((config)->error, (config)->error_bytes, __VA_ARGS__), -(err))
+
+/* ", DPDK says: ..." or nothing. */
+static const char *port_words(char *out, size_t bytes)
+{
+	char words[160];
+	dpdk_eal_words(words, sizeof(words));
+	snprintf(out, bytes, *words ? "; DPDK says: %s" : "%s", words);
+	return out;
+}
+
+/* Another part of the process may use a port without claiming it: then its first queue is set up. */
+static bool port_is_used(uint16_t id, const struct rte_eth_dev_info *info)
+{
+	struct rte_eth_rxq_info queue;
+	return info->nb_rx_queues && !port_known[id] && rte_eth_rx_queue_info_get(id, 0, &queue) != -EINVAL;
+}
+
+/* Claims a port that nobody has. */
+static bool port_claim(struct dpdk_port *p, uint16_t id)
+{
+	struct rte_eth_dev_info info;
+	struct rte_eth_dev_owner owner = {.name = "tern"};
+	if (rte_eth_dev_info_get(id, &info) || (!p->is_ours && port_is_used(id, &info)) || rte_eth_dev_owner_new(&owner.id) ||
+	    rte_eth_dev_owner_set(id, &owner))
+		return false;
+	p->id = id;
+	p->owner = owner.id;
+	return true;
+}
+
+static int port_first(struct dpdk_port *p, const struct link_config *config)
+{
+	uint16_t id;
+	unsigned n = 0;
+	RTE_ETH_FOREACH_DEV(id)
+		if (port_claim(p, id))
+			return 0;
+	n = rte_eth_dev_count_total();
+	if (n)
+		return PORT_FAIL(config, TERN_EADDR,
+			"dpdk: all %u ports are in use in this process; a port belongs to one link: give another one, dev=", n);
+	return PORT_FAIL(config, TERN_EADDR, "dpdk: there is no port; bind a NIC to vfio-pci (dpdk-devbind.py), or name a virtual one, "
+	                 "dev=net_af_packet0,iface=eth0");
+}
+
+/* A name, a PCI address, or a virtual device with its arguments, which is made. */
+static int port_named(struct dpdk_port *p, const char *dev, const struct link_config *config)
+{
+	char name[RTE_ETH_NAME_MAX_LEN], words[192];
+	uint16_t id;
+
+	snprintf(name, sizeof(name), "%.*s", (int)strcspn(dev, ","), dev);
+	if (rte_eth_dev_get_port_by_name(name, &id)) {
+		dpdk_eal_words(words, sizeof(words));
+		int err = rte_dev_probe(dev);
+		if (err || rte_eth_dev_get_port_by_name(name, &id))
+			return PORT_FAIL(config, TERN_EADDR, "dpdk: dev=%s: no such port, or in use by another process (%s%s)", dev,
+			                 err ? rte_strerror(-err) : "it is no Ethernet port", port_words(words, sizeof(words)));
+		p->is_ours = true;
+	}
+	if (!port_claim(p, id))
+		return PORT_FAIL(config, TERN_EADDR, "dpdk: port %s is in use in this process; a port belongs to one link: give another one, dev=",
+			name);
+	return 0;
+}
+
+static void port_driver(struct dpdk_port *p, const struct rte_eth_dev_info *info)
+{
+	const struct rte_devargs *args = info->device ? rte_dev_devargs(info->device) : NULL;
+	p->driver = (struct dpdk_driver){.name = info->driver_name, .reader = DPDK_READ_DEVICE, .has_interrupt = true};
+	for (size_t i = 0; i < sizeof(drivers) / sizeof(drivers[0]); i++)
+		if (!strcmp(drivers[i].name, info->driver_name))
+			p->driver = drivers[i];
+	const char *at = p->driver.buffer && args && args->args ? strstr(args->args, p->driver.buffer) : NULL;
+	if (at && at[strlen(p->driver.buffer)] == '=')
+		p->driver.buffer_bytes = (uint32_t)strtoul(at + strlen(p->driver.buffer) + 1, NULL, 10);
+	/* memif zero-copy hands out DPDK's own memory; without chains everything must be in one mbuf */
+	if (!(info->tx_offload_capa & RTE_ETH_TX_OFFLOAD_MULTI_SEGS) || (args && args->args && strstr(args->args, "zero-copy=yes")))
+		p->driver.reader = DPDK_READ_COPY;
+}
+
+static int port_mtu(struct dpdk_port *p, const struct rte_eth_dev_info *info, uint32_t want, const struct link_config *config, uint16_t *given)
+{
+	uint16_t now = RTE_ETHER_MTU;
+	uint32_t most = info->max_mtu, frame = NET_ETHER_BYTES + NET_VLAN_BYTES;
+
+	rte_eth_dev_get_mtu(p->id, &now);
+	if (info->max_rx_pktlen > frame && info->max_rx_pktlen - frame < most)
+		most = info->max_rx_pktlen - frame;
+	p->mtu_bytes = want ? want : now;
+	*given = (uint16_t)(p->mtu_bytes <= most ? p->mtu_bytes : most < RTE_ETHER_MTU ? most : RTE_ETHER_MTU);
+	if (p->driver.buffer_bytes && p->mtu_bytes + frame > p->driver.buffer_bytes)
+		return PORT_FAIL(config, TERN_EADDR,
+			"dpdk: an MTU of %u does not fit the buffers of port %s, %u bytes; give a smaller mtu=, or %s=%u in dev=",
+		                 p->mtu_bytes, p->name, p->driver.buffer_bytes, p->driver.buffer, (p->mtu_bytes + frame + 63) & ~63u);
+	if (p->mtu_bytes > most && !p->driver.any_mtu && want)
+		return PORT_FAIL(config, TERN_EADDR, "dpdk: an MTU of %u is larger than what port %s takes, %u; give a smaller mtu=", want, p->name,
+			most);
+	if (p->mtu_bytes > most && !p->driver.any_mtu)
+		p->mtu_bytes = most;
+	if (p->mtu_bytes > NET_MTU_MAX)
+		p->mtu_bytes = NET_MTU_MAX;
+	return 0;
+}
+
+static int port_configure(struct dpdk_port *p, const struct rte_eth_dev_info *info, uint16_t mtu, const struct link_config *config)
+{
+	const uint64_t rx_sums = RTE_ETH_RX_OFFLOAD_IPV4_CKSUM | RTE_ETH_RX_OFFLOAD_UDP_CKSUM;
+	const uint64_t tx_sums = RTE_ETH_TX_OFFLOAD_UDP_CKSUM; /* the IPv4 header's costs nothing: its template has it */
+	struct rte_eth_conf conf = {.rxmode.mtu = mtu};
+	char words[192];
+
+	if (p->driver.reader != DPDK_READ_COPY)
+		p->tx_offloads |= RTE_ETH_TX_OFFLOAD_MULTI_SEGS;
+	if (!p->driver.is_local && (info->rx_offload_capa & rx_sums) == rx_sums)
+		p->rx_offloads |= rx_sums;
+	if (!p->driver.is_local && (info->tx_offload_capa & tx_sums) == tx_sums)
+		p->tx_offloads |= tx_sums;
+	conf.rxmode.offloads = p->rx_offloads;
+	conf.txmode.offloads = p->tx_offloads;
+	conf.intr_conf.rxq = p->driver.has_interrupt;
+	int err = rte_eth_dev_configure(p->id, 1, 1, &conf);
+	if (err && conf.intr_conf.rxq) {
+		conf.intr_conf.rxq = 0;
+		p->driver.has_interrupt = false;
+		err = rte_eth_dev_configure(p->id, 1, 1, &conf);
+	}
+	if (err)
+		return PORT_FAIL(config, TERN_EIO, "dpdk: port %s does not take its configuration: %s%s", p->name, rte_strerror(-err),
+		                 port_words(words, sizeof(words)));
+	err = mtu == p->mtu_bytes ? rte_eth_dev_set_mtu(p->id, mtu) : 0;
+	if (err && err != -ENOTSUP)
+		return PORT_FAIL(config, TERN_EADDR, "dpdk: port %s does not take an MTU of %u: %s%s", p->name, mtu, rte_strerror(-err),
+		                 port_words(words, sizeof(words)));
+	p->rx_ring = p->tx_ring = DPDK_RING;
+	rte_eth_dev_adjust_nb_rx_tx_desc(p->id, &p->rx_ring, &p->tx_ring);
+	return 0;
+}
+
+/* All that may be lent, on its way or waiting has its mbuf: sized once. */
+static int port_pools(struct dpdk_port *p, const struct link_config *config)
+{
+	char name[32];
+	int socket = rte_eth_dev_socket_id(p->id);
+	unsigned cache = 256, slack = 4 * DPDK_BURST + cache * 2;
+	uint32_t frame = RTE_PKTMBUF_HEADROOM + p->mtu_bytes + NET_ETHER_BYTES + NET_VLAN_BYTES + 4;
+	uint32_t room = frame > RTE_MBUF_DEFAULT_BUF_SIZE ? (frame + 127) & ~127u : RTE_MBUF_DEFAULT_BUF_SIZE;
+
+	snprintf(name, sizeof(name), "tern_data_%u", p->id);
+	p->data = rte_pktmbuf_pool_create(name, p->rx_ring + p->tx_ring + DPDK_LENT_MAX + slack, cache, 0, (uint16_t)room, socket);
+	snprintf(name, sizeof(name), "tern_head_%u", p->id);
+	p->heads = rte_pktmbuf_pool_create(name, 2u * p->tx_ring + slack, cache, 0, DPDK_HEAD_ROOM, socket);
+	snprintf(name, sizeof(name), "tern_outer_%u", p->id);
+	p->outer = rte_pktmbuf_pool_create(name, DPDK_SLOTS + slack, cache, 0, 0, socket);
+	if (p->data && p->heads && p->outer)
+		return 0;
+	return PORT_FAIL(config, TERN_ENOMEM, "dpdk: no memory for %u packets of %u bytes (%s); reserve more hugepages, or give more than -m says",
+	                 p->rx_ring + p->tx_ring + DPDK_LENT_MAX + slack, room, rte_strerror(rte_errno));
+}
+
+/* @param host  of the interface that is taken over; zeros: none */
+static void port_mac(struct dpdk_port *p, const uint8_t *host)
+{
+	struct rte_ether_addr mac;
+	memcpy(mac.addr_bytes, host, sizeof(mac.addr_bytes));
+	if (rte_is_valid_assigned_ether_addr(&mac) && (!rte_eth_dev_default_mac_addr_set(p->id, &mac) || p->driver.is_local)) {
+		p->mac = mac;
+		return;
+	}
+	if (rte_eth_macaddr_get(p->id, &p->mac) || !rte_is_valid_assigned_ether_addr(&p->mac))
+		rte_eth_random_addr(p->mac.addr_bytes); /* rings and memif filter nothing */
+}
+
+static int port_start(struct dpdk_port *p, const struct rte_eth_dev_info *info, const struct link_config *config)
+{
+	struct rte_eth_rxconf rx = info->default_rxconf;
+	struct rte_eth_txconf tx = info->default_txconf;
+	int socket = rte_eth_dev_socket_id(p->id);
+	char words[192];
+
+	rx.offloads = p->rx_offloads;
+	tx.offloads = p->tx_offloads;
+	int err = rte_eth_rx_queue_setup(p->id, 0, p->rx_ring, (unsigned)socket, &rx, p->data);
+	if (!err)
+		err = rte_eth_tx_queue_setup(p->id, 0, p->tx_ring, (unsigned)socket, &tx);
+	if (!err)
+		err = rte_eth_dev_start(p->id);
+	if (err)
+		return PORT_FAIL(config, TERN_EIO, "dpdk: port %s does not start: %s%s", p->name, rte_strerror(-err), port_words(words,
+			sizeof(words)));
+	p->is_started = true;
+	rte_eth_promiscuous_disable(p->id);
+	rte_eth_allmulticast_enable(p->id); /* neighbour discovery; what does not filter needs no telling */
+	return 0;
+}
+
+/* Drivers write to sockets whose other end may be gone (virtio-user): the program must not get a SIGPIPE for it. */
+struct port_quiet {
+	sigset_t pipe, before;
+	bool was_pending;
+};
+
+static void port_quiet_begin(struct port_quiet *q)
+{
+	sigset_t pending;
+	sigemptyset(&q->pipe);
+	sigaddset(&q->pipe, SIGPIPE);
+	sigpending(&pending);
+	q->was_pending = sigismember(&pending, SIGPIPE);
+	pthread_sigmask(SIG_BLOCK, &q->pipe, &q->before);
+}
+
+static void port_quiet_end(const struct port_quiet *q)
+{
+	const struct timespec now = {0};
+	while (!q->was_pending && sigtimedwait(&q->pipe, NULL, &now) == SIGPIPE)
+		;
+	pthread_sigmask(SIG_SETMASK, &q->before, NULL);
+}
+
+static void port_release(struct dpdk_port *p)
+{
+	if (p->is_started)
+		rte_eth_dev_stop(p->id);
+	p->is_started = false;
+	pthread_mutex_lock(&port_lock);
+	port_known[p->id] = !p->is_ours;
+	rte_eth_dev_owner_unset(p->id, p->owner);
+	if (p->is_ours) {
+		rte_eth_dev_close(p->id);
+		if (p->device)
+			rte_dev_remove(p->device);
+	}
+	pthread_mutex_unlock(&port_lock);
+	rte_mempool_free(p->data);
+	rte_mempool_free(p->heads);
+	rte_mempool_free(p->outer);
+}
+
+static int port_find(struct dpdk_port *p, const struct dpdk_options *o, const struct link_config *config)
+{
+	pthread_mutex_lock(&port_lock);
+	int err = *o->dev ? port_named(p, o->dev, config) : port_first(p, config);
+	pthread_mutex_unlock(&port_lock);
+	return err;
+}
+
+static int port_open(struct dpdk_link *l, const struct link_config *config)
+{
+	struct dpdk_port *p = &l->port;
+	struct rte_eth_dev_info info;
+	uint16_t mtu = 0;
+
+	int err = port_find(p, &l->options, config);
+	if (err)
+		return err;
+	rte_eth_dev_info_get(p->id, &info);
+	rte_eth_dev_get_name_by_port(p->id, p->name);
+	p->device = info.device;
+	if (!*l->options.host_if && info.if_index)
+		l->options.is_own_if = if_indextoname(info.if_index, l->options.host_if) != NULL;
+	err = dpdk_options_host(&l->options, config);
+	port_driver(p, &info);
+	if (!err)
+		err = port_mtu(p, &info, l->options.mtu_bytes, config, &mtu);
+	if (!err)
+		err = port_configure(p, &info, mtu, config);
+	if (!err)
+		err = port_pools(p, config);
+	if (!err)
+		err = port_start(p, &info, config);
+	if (err) {
+		port_release(p);
+		return err;
+	}
+	port_mac(p, l->options.mac);
+	dpdk_log(l, TERN_LOG_INFO, "dpdk port %s (%s): MTU %u, transmit %s, checksums %s", p->name, p->driver.name, p->mtu_bytes,
+	         p->driver.reader == DPDK_READ_COPY ? "copies each frame once" : "takes memory as it is",
+	         p->tx_offloads & RTE_ETH_TX_OFFLOAD_UDP_CKSUM ? "by the port" : "in software");
+	return 0;
+}
+
+int dpdk_port_open(struct dpdk_link *l, const struct link_config *config)
+{
+	struct port_quiet q;
+	port_quiet_begin(&q);
+	int err = port_open(l, config);
+	port_quiet_end(&q);
+	return err;
+}
+
+/* memif's control sockets are served by DPDK's interrupt thread, without a lock against close: closed there, nothing runs beside it. */
+struct port_task {
+	struct dpdk_port *port;
+	sem_t done;
+};
+
+static void port_release_there(void *arg)
+{
+	struct port_task *t = arg;
+	port_release(t->port);
+	sem_post(&t->done);
+}
+
+void dpdk_port_close(struct dpdk_link *l)
+{
+	struct port_quiet q;
+	struct port_task t = {.port = &l->port};
+	port_quiet_begin(&q);
+	sem_init(&t.done, 0, 0);
+	if (l->port.driver.in_interrupt && !rte_eal_alarm_set(1, port_release_there, &t))
+		while (sem_wait(&t.done) && errno == EINTR)
+			;
+	else
+		port_release(&l->port);
+	sem_destroy(&t.done);
+	port_quiet_end(&q);
+}

@@ -1,0 +1,225 @@
+/* Receiving: mbufs -> what the host says of them -> frames lent to the loop, found their path by remote address and port. Called by dpdk.c's table. An mbuf is lent
+ * as it came and freed by rx_free; the sender's address is read from it again when somebody asks. */
+#include <stddef.h>
+#include <string.h>
+#include "link/dpdk/dpdk.h"
+#include "tern/error.h"
+
+enum { RX_TRIES = 4 };
+
+static uint32_t path_hash(const union net_addr *remote, uint16_t port)
+{
+	uint32_t words[4] = {0}, h = port;
+	if (remote->sa.sa_family == AF_INET6)
+		memcpy(words, &remote->v6.sin6_addr, sizeof(words));
+	else
+		memcpy(words, &remote->v4.sin_addr, 4);
+	h = (h << 16 | (remote->sa.sa_family == AF_INET6 ? remote->v6.sin6_port : remote->v4.sin_port)) * 0x9e3779b1u;
+	for (int i = 0; i < 4; i++)
+		h = (h ^ words[i]) * 0x85ebca6bu, h ^= h >> 15;
+	return h & (DPDK_BUCKETS - 1);
+}
+
+static bool path_is(const struct dpdk_path *p, const union net_addr *remote, uint16_t port)
+{
+	const union net_addr *a = &p->flow.remote;
+	if (p->port != port || a->sa.sa_family != remote->sa.sa_family)
+		return false;
+	if (a->sa.sa_family == AF_INET)
+		return a->v4.sin_port == remote->v4.sin_port && a->v4.sin_addr.s_addr == remote->v4.sin_addr.s_addr;
+	return a->v6.sin6_port == remote->v6.sin6_port && !memcmp(&a->v6.sin6_addr, &remote->v6.sin6_addr, sizeof(a->v6.sin6_addr));
+}
+
+struct dpdk_path *dpdk_paths_find(struct dpdk_link *l, const union net_addr *remote, uint16_t port)
+{
+	if (l->last && path_is(l->last, remote, port))
+		return l->last;
+	struct dpdk_path *p = l->bucket[path_hash(remote, port)];
+	while (p && !path_is(p, remote, port))
+		p = p->next;
+	if (p)
+		l->last = p;
+	return p;
+}
+
+void dpdk_paths_add(struct dpdk_link *l, struct dpdk_path *p)
+{
+	p->bucket = path_hash(&p->flow.remote, p->port);
+	p->next = l->bucket[p->bucket];
+	l->bucket[p->bucket] = p;
+	p->index = l->n_paths;
+	l->paths[l->n_paths++] = p;
+}
+
+void dpdk_paths_remove(struct dpdk_link *l, struct dpdk_path *p)
+{
+	struct dpdk_path **at = &l->bucket[p->bucket];
+	while (*at != p)
+		at = &(*at)->next;
+	*at = p->next;
+	if (l->last == p)
+		l->last = NULL;
+	l->paths[p->index] = l->paths[--l->n_paths];
+	l->paths[p->index]->index = p->index;
+}
+
+/* A router's word: the path sends smaller frames from now on. */
+static void rx_pmtu(struct dpdk_link *l, const struct net_packet *k)
+{
+	uint16_t port = ntohs(k->to.sa.sa_family == AF_INET6 ? k->to.v6.sin6_port : k->to.v4.sin_port);
+	struct dpdk_path *p = dpdk_paths_find(l, &k->from, port);
+	if (p && k->mtu_bytes > p->base.overhead_bytes && k->mtu_bytes - p->base.overhead_bytes < p->base.max_frame_bytes)
+		p->base.max_frame_bytes = k->mtu_bytes - p->base.overhead_bytes;
+}
+
+static unsigned rx_verified(const struct dpdk_link *l, const struct rte_mbuf *m)
+{
+	unsigned good = 0;
+	if ((m->ol_flags & RTE_MBUF_F_RX_IP_CKSUM_MASK) == RTE_MBUF_F_RX_IP_CKSUM_GOOD)
+		good |= NET_IP_GOOD;
+	/* what the kernel hands over it has verified, or it comes from this host and the checksum was never finished */
+	if ((m->ol_flags & RTE_MBUF_F_RX_L4_CKSUM_MASK) == RTE_MBUF_F_RX_L4_CKSUM_GOOD || l->port.driver.is_kernel)
+		good |= NET_L4_GOOD;
+	return good;
+}
+
+/* Everything that is not a datagram of ours. */
+static void rx_other(struct dpdk_link *l, const struct rte_mbuf *m, const struct net_packet *k, uint64_t now_ns)
+{
+	const uint8_t *frame = rte_pktmbuf_mtod(m, const uint8_t *);
+	uint8_t answer[NET_MTU_MAX + NET_HEADER_MAX];
+
+	if (k->kind == NET_ARP || k->kind == NET_ND)
+		net_learn(&l->host, frame, k, now_ns);
+	if (l->twin.fd >= 0 && k->kind != NET_PMTU && k->kind != NET_DROP) {
+		twin_tx(&l->twin, frame, m->pkt_len);
+		return;
+	}
+	switch (k->kind) {
+	case NET_PMTU:
+		rx_pmtu(l, k);
+		break;
+	case NET_ARP:
+	case NET_ND:
+	case NET_ECHO: {
+		size_t n = net_answer(&l->host, frame, m->pkt_len, k, answer, sizeof(answer));
+		if (n)
+			dpdk_tx_host(l, answer, n);
+		break;
+	}
+	default:
+		l->base.rx_dropped++;
+	}
+}
+
+enum rx_verdict { RX_USED, RX_LENT, RX_LATER };
+
+/* One mbuf. @param out  NULL: no room for another frame */
+static enum rx_verdict rx_one(struct dpdk_link *l, struct rte_mbuf *m, struct rx_frame *out, uint64_t now_ns)
+{
+	struct net_packet k;
+
+	if (m->nb_segs > 1 && rte_pktmbuf_linearize(m)) {
+		l->base.rx_dropped++; /* longer than our MTU: no mbuf of the pool holds it in one */
+		return RX_USED;
+	}
+	uint8_t *frame = rte_pktmbuf_mtod(m, uint8_t *);
+	if (net_parse(&l->host, frame, m->pkt_len, rx_verified(l, m), &k) != NET_UDP) {
+		rx_other(l, m, &k, now_ns);
+		return RX_USED;
+	}
+	if (!out)
+		return RX_LATER;
+	if (!k.payload_bytes) {
+		l->base.rx_dropped++; /* an empty datagram carries nothing */
+		return RX_USED;
+	}
+	uint16_t port = ntohs(k.to.sa.sa_family == AF_INET6 ? k.to.v6.sin6_port : k.to.v4.sin_port);
+	struct dpdk_path *p = dpdk_paths_find(l, &k.from, port);
+	if (!p && (!l->listening || port != l->listen_port)) {
+		l->base.rx_dropped++; /* a connected path's port hears its peer only */
+		return RX_USED;
+	}
+	*out = (struct rx_frame){.head = frame + k.payload_at, .head_bytes = k.payload_bytes, .path = p ? &p->base : NULL, .lent = m, .ecn = k.ecn};
+	m->tx_offload = k.ip_at | (uint64_t)k.l4_at << 16; /* for from; unused on receive */
+	l->base.rx_bytes += k.payload_bytes;
+	return RX_LENT;
+}
+
+static bool rx_burst(struct dpdk_link *l, uint64_t now_ns)
+{
+	l->in_at = 0;
+	l->in_n = rte_eth_rx_burst(l->port.id, 0, l->in, DPDK_BURST);
+	l->base.rx_calls++;
+	if (!l->in_n)
+		return false;
+	l->heard_ns = now_ns;
+	for (uint16_t i = 0; i < l->in_n; i++)
+		rte_prefetch0(rte_pktmbuf_mtod(l->in[i], void *));
+	return true;
+}
+
+/* With room for none it still answers what the host is asked. */
+size_t dpdk_rx(struct link *link, struct rx_frame *out, size_t n, uint64_t now_ns)
+{
+	struct dpdk_link *l = (struct dpdk_link *)link;
+	size_t got = 0;
+
+	dpdk_eal_thread();
+	l->now_ns = now_ns;
+	if (l->is_armed) {
+		rte_eth_dev_rx_intr_disable(l->port.id, 0);
+		l->is_armed = false;
+	}
+	dpdk_tx_due(l, now_ns);
+	for (int tries = 0; l->lent < DPDK_LENT_MAX && (got < n || !n); tries += l->in_at == l->in_n) {
+		if (l->in_at == l->in_n && (tries == RX_TRIES || !rx_burst(l, now_ns)))
+			break;
+		enum rx_verdict v = rx_one(l, l->in[l->in_at], got < n ? &out[got] : NULL, now_ns);
+		if (v == RX_LATER)
+			break;
+		struct rte_mbuf *m = l->in[l->in_at++];
+		if (v == RX_LENT) {
+			got++;
+			l->lent++;
+		} else {
+			rte_pktmbuf_free(m);
+		}
+	}
+	l->base.rx_frames += got;
+	return got;
+}
+
+void dpdk_rx_free(struct link *link, struct rx_frame *frames, size_t n)
+{
+	struct dpdk_link *l = (struct dpdk_link *)link;
+	dpdk_eal_thread();
+	for (size_t i = 0; i < n; i++)
+		rte_pktmbuf_free(frames[i].lent);
+	l->lent -= (uint32_t)n;
+}
+
+int dpdk_from(struct link *link, const struct rx_frame *frame, struct link_addr *out)
+{
+	const struct rte_mbuf *m = frame->lent;
+	(void)link;
+	if (!m)
+		return -TERN_ENOENT;
+	const uint8_t *bytes = rte_pktmbuf_mtod(m, const uint8_t *), *ip = bytes + (m->tx_offload & 0xffff), *udp = bytes + (m->tx_offload >> 16);
+	union net_addr from = {.sa.sa_family = *ip >> 4 == 6 ? AF_INET6 : AF_INET};
+	if (from.sa.sa_family == AF_INET6) {
+		memcpy(&from.v6.sin6_addr, ip + 8, 16);
+		memcpy(&from.v6.sin6_port, udp, 2);
+	} else {
+		memcpy(&from.v4.sin_addr, ip + 12, 4);
+		memcpy(&from.v4.sin_port, udp, 2);
+	}
+	dpdk_addr_out(&from, out);
+	return 0;
+}
+
+void dpdk_rx_close(struct dpdk_link *l)
+{
+	while (l->in_at < l->in_n)
+		rte_pktmbuf_free(l->in[l->in_at++]);
+}

@@ -1,0 +1,282 @@
+/* Sending: frames -> mbufs -> the port, and back when nobody reads them any more. Called by dpdk.c's table. A frame's first segment is copied behind the headers
+ * (it is a header, too); the rest stays where it is, under mbufs without a buffer, and the last of them to be freed gives the frame back. Where the driver cannot do
+ * that the frame is copied once, counted, and given back at once. */
+#include <stdlib.h>
+#include <string.h>
+#include "link/dpdk/dpdk.h"
+#include "tern/error.h"
+
+static inline void tx_done(struct dpdk_link *l, struct frame *f)
+{
+	l->done[l->done_head++ & (DPDK_DONE_MAX - 1)] = f;
+}
+
+/* Called when the last mbuf over a frame's memory is freed: in tx_burst, done_cleanup or stop, on the thread that drives the link. */
+static void tx_released(void *addr, void *arg)
+{
+	struct dpdk_slot *s = arg;
+	struct dpdk_link *l = s->link;
+	(void)addr;
+	if (s->frame)
+		tx_done(l, s->frame);
+	s->frame = NULL;
+	s->next = l->free_slot;
+	l->free_slot = s;
+	l->n_free_slots++;
+}
+
+int dpdk_tx_open(struct dpdk_link *l)
+{
+	l->slots = calloc(DPDK_SLOTS, sizeof(*l->slots));
+	l->done = calloc(DPDK_DONE_MAX, sizeof(*l->done));
+	if (!l->slots || !l->done)
+		return -TERN_ENOMEM;
+	for (uint32_t i = 0; i < DPDK_SLOTS; i++) {
+		struct dpdk_slot *s = &l->slots[i];
+		*s = (struct dpdk_slot){.shared = {.free_cb = tx_released, .fcb_opaque = s}, .link = l, .next = l->free_slot};
+		l->free_slot = s;
+	}
+	l->n_free_slots = DPDK_SLOTS;
+	return 0;
+}
+
+void dpdk_tx_close(struct dpdk_link *l)
+{
+	free(l->slots);
+	free(l->done);
+	l->slots = NULL;
+	l->done = NULL;
+}
+
+/* May the port read these segments where they are? */
+static bool tx_in_place(const struct dpdk_link *l, const struct frame *f)
+{
+	if (l->port.driver.reader == DPDK_READ_CPU)
+		return true;
+	if (l->port.driver.reader == DPDK_READ_COPY)
+		return false;
+	for (unsigned i = f->segs > 1; i < f->segs; i++)
+		if (!f->seg[i].mem)
+			return false;
+	return true;
+}
+
+static void tx_copy(struct dpdk_link *l, const struct frame *f, struct rte_mbuf *m)
+{
+	for (unsigned i = 0; i < f->segs; i++) {
+		memcpy(rte_pktmbuf_mtod_offset(m, uint8_t *, m->data_len), f->seg[i].addr, f->seg[i].bytes);
+		m->data_len = (uint16_t)(m->data_len + f->seg[i].bytes);
+	}
+	uint32_t head = f->seg[0].bytes < FRAME_HEAD_MAX ? f->seg[0].bytes : FRAME_HEAD_MAX;
+	l->copied_bytes += f->wire_bytes - head;
+}
+
+/* Chains an mbuf for each segment from `first` on. @return false: no mbuf or slot left; what was chained is the caller's to free */
+static bool tx_attach(struct dpdk_link *l, struct frame *f, unsigned first, struct rte_mbuf *m)
+{
+	struct dpdk_slot *s = l->free_slot;
+	struct rte_mbuf *outer[FRAME_SEGS_MAX], *last = m;
+	unsigned n = f->segs - first;
+
+	if (!s || rte_pktmbuf_alloc_bulk(l->port.outer, outer, n))
+		return false;
+	l->free_slot = s->next;
+	l->n_free_slots--;
+	s->frame = f;
+	rte_mbuf_ext_refcnt_set(&s->shared, (uint16_t)n);
+	for (unsigned i = 0; i < n; i++) {
+		const struct frame_seg *seg = &f->seg[first + i];
+		rte_pktmbuf_attach_extbuf(outer[i], seg->addr, (rte_iova_t)(uintptr_t)seg->addr, (uint16_t)seg->bytes, &s->shared);
+		outer[i]->data_len = (uint16_t)seg->bytes;
+		last->next = outer[i];
+		last = outer[i];
+	}
+	m->nb_segs = (uint16_t)(1 + n);
+	return true;
+}
+
+static void tx_sums(const struct dpdk_link *l, const struct dpdk_path *p, const struct frame *f, struct rte_mbuf *m)
+{
+	const struct net_flow *flow = &p->flow;
+	uint8_t *head = rte_pktmbuf_mtod(m, uint8_t *);
+
+	if (l->port.tx_offloads & RTE_ETH_TX_OFFLOAD_UDP_CKSUM) {
+		m->l2_len = flow->ip_at;
+		m->l3_len = flow->udp_at - flow->ip_at;
+		m->ol_flags |= RTE_MBUF_F_TX_UDP_CKSUM | (flow->is_ip6 ? RTE_MBUF_F_TX_IPV6 : RTE_MBUF_F_TX_IPV4);
+	} else if (l->port.driver.is_local && !flow->is_ip6) {
+		memset(head + flow->udp_at + 6, 0, 2); /* RFC 768: none; it would guard memory against itself */
+	} else {
+		net_udp_sum(flow, head, f->seg, f->segs);
+	}
+}
+
+/* @return NULL: out of mbufs or slots; the frame was not touched */
+static struct rte_mbuf *tx_build(struct dpdk_link *l, struct dpdk_path *p, struct frame *f)
+{
+	bool small = f->wire_bytes <= DPDK_INLINE_BYTES, copy = small || !tx_in_place(l, f);
+	bool own = l->port.driver.reader == DPDK_READ_COPY || (copy && !small); /* some drivers send mbufs of the port's own pool as they are */
+	struct rte_mbuf *m = rte_pktmbuf_alloc(own ? l->port.data : l->port.heads);
+
+	if (!m)
+		return NULL;
+	net_udp_header(&p->flow, rte_pktmbuf_mtod(m, uint8_t *), f->wire_bytes, l->ip_id);
+	m->data_len = p->flow.header_bytes;
+	if (copy) {
+		tx_copy(l, f, m);
+	} else {
+		bool head = f->segs > 1 && f->seg[0].bytes <= FRAME_HEAD_MAX;
+		if (head) {
+			memcpy(rte_pktmbuf_mtod_offset(m, uint8_t *, m->data_len), f->seg[0].addr, f->seg[0].bytes);
+			m->data_len = (uint16_t)(m->data_len + f->seg[0].bytes);
+		}
+		if (!tx_attach(l, f, head, m)) {
+			rte_pktmbuf_free(m);
+			return NULL;
+		}
+	}
+	m->pkt_len = p->flow.header_bytes + f->wire_bytes;
+	tx_sums(l, p, f, m);
+	l->ip_id++;
+	if (copy)
+		tx_done(l, f);
+	return m;
+}
+
+/* What the port's ring had no room for. @return true: all is on its way */
+static bool tx_flush(struct dpdk_link *l)
+{
+	if (!l->n_hold)
+		return true;
+	uint16_t sent = rte_eth_tx_burst(l->port.id, 0, l->hold, l->n_hold);
+	l->base.tx_calls++;
+	l->n_hold = (uint16_t)(l->n_hold - sent);
+	memmove(l->hold, l->hold + sent, l->n_hold * sizeof(l->hold[0]));
+	memmove(l->hold_path, l->hold_path + sent, l->n_hold * sizeof(l->hold_path[0]));
+	return l->n_hold == 0;
+}
+
+void dpdk_tx_drop(struct dpdk_link *l, struct dpdk_path *p)
+{
+	uint16_t kept = 0;
+	for (uint16_t i = 0; i < l->n_hold; i++) {
+		if (p && l->hold_path[i] != p) {
+			l->hold[kept] = l->hold[i];
+			l->hold_path[kept++] = l->hold_path[i];
+			continue;
+		}
+		rte_pktmbuf_free(l->hold[i]);
+	}
+	l->n_hold = kept;
+}
+
+static bool tx_up(struct dpdk_link *l, uint64_t now_ns)
+{
+	struct rte_eth_link state = {0};
+	if (now_ns < l->state_ns)
+		return l->is_up;
+	l->state_ns = now_ns + DPDK_STATE_NS;
+	l->is_up = !rte_eth_link_get_nowait(l->port.id, &state) && state.link_status;
+	return l->is_up;
+}
+
+/* Turns frames into mbufs behind what is held. @return how many frames were taken */
+static size_t tx_fill(struct dpdk_link *l, struct frame *const *frames, size_t n, uint64_t now_ns)
+{
+	struct dpdk_path *ready = NULL;
+	size_t taken = 0;
+
+	for (; taken < n && l->n_hold < DPDK_BURST && l->out < DPDK_DONE_MAX; taken++) {
+		struct frame *f = frames[taken];
+		struct dpdk_path *p = (struct dpdk_path *)f->path;
+		if (p != ready && net_flow_ready(&l->host, &p->flow, now_ns))
+			break;
+		ready = p;
+		if (f->wire_bytes > p->base.max_frame_bytes) { /* the path got narrower: lost on the way, as anywhere */
+			l->base.tx_dropped++;
+			tx_done(l, f);
+		} else {
+			struct rte_mbuf *m = tx_build(l, p, f);
+			if (!m)
+				break;
+			l->hold[l->n_hold] = m;
+			l->hold_path[l->n_hold++] = p;
+		}
+		l->base.tx_frames++;
+		l->base.tx_bytes += f->wire_bytes;
+		l->out++;
+	}
+	return taken;
+}
+
+size_t dpdk_tx(struct link *link, struct frame *const *frames, size_t n, uint64_t now_ns)
+{
+	struct dpdk_link *l = (struct dpdk_link *)link;
+	size_t taken = 0;
+
+	dpdk_eal_thread();
+	if (!tx_up(l, now_ns) || !tx_flush(l))
+		return 0;
+	while (taken < n) {
+		size_t k = tx_fill(l, frames + taken, n - taken, now_ns);
+		taken += k;
+		if (!k || !tx_flush(l))
+			break;
+	}
+	if (taken < n)
+		dpdk_tx_due(l, now_ns); /* the question for a neighbour goes out at once */
+	return taken;
+}
+
+size_t dpdk_reap(struct link *link, struct frame **out, size_t n, uint64_t now_ns)
+{
+	struct dpdk_link *l = (struct dpdk_link *)link;
+	size_t got = 0;
+
+	if (l->n_hold)
+		tx_flush(l);
+	if (l->n_free_slots < DPDK_SLOTS && now_ns - l->asked_ns >= DPDK_FLUSH_NS) {
+		/* most drivers look for what the wire has taken only when they are given more */
+		l->asked_ns = now_ns;
+		if (rte_eth_tx_done_cleanup(l->port.id, 0, 0) < 0)
+			rte_eth_tx_descriptor_status(l->port.id, 0, 0);
+	}
+	while (got < n && l->done_tail != l->done_head)
+		out[got++] = l->done[l->done_tail++ & (DPDK_DONE_MAX - 1)];
+	l->out -= (uint32_t)got;
+	return got;
+}
+
+void dpdk_tx_host(struct dpdk_link *l, const uint8_t *frame, size_t bytes)
+{
+	struct rte_mbuf *m = rte_pktmbuf_alloc(l->port.data);
+	char *at = m ? rte_pktmbuf_append(m, (uint16_t)bytes) : NULL;
+	if (at)
+		memcpy(at, frame, bytes);
+	if (m && (!at || !rte_eth_tx_burst(l->port.id, 0, &m, 1)))
+		rte_pktmbuf_free(m); /* whoever asked will ask again */
+}
+
+static void tx_twin(struct dpdk_link *l, uint64_t now_ns)
+{
+	uint8_t frame[NET_MTU_MAX + NET_HEADER_MAX];
+	size_t n;
+
+	l->twin_ns = now_ns;
+	for (int i = 0; i < DPDK_TWIN_FRAMES && (n = twin_rx(&l->twin, frame, sizeof(frame))); i++)
+		dpdk_tx_host(l, frame, n);
+}
+
+void dpdk_tx_due(struct dpdk_link *l, uint64_t now_ns)
+{
+	uint8_t frame[NET_POLL_MAX];
+	size_t n;
+
+	tx_flush(l); /* small frames were given back already: nobody else may come for what is held */
+	if (l->twin.fd >= 0 && now_ns - l->twin_ns >= DPDK_TWIN_NS)
+		tx_twin(l, now_ns);
+	if (net_deadline(&l->host) > now_ns || !tx_up(l, now_ns))
+		return;
+	while ((n = net_poll(&l->host, now_ns, frame, sizeof(frame))))
+		dpdk_tx_host(l, frame, n);
+}
