@@ -92,10 +92,9 @@ static void refused(void)
 
 static void blobs(void)
 {
-	static const char *const texts[] = {
-	        "udp://h:1", "udp://[::1]:7400?private=1", "udp://h:1?private=1&emu=/e&cc=fixed&contract=/c&mtu=1500", "udp://:0",
-	        "udp://h:1?engine=plain", "udp://h:1?mtu=1500&engine=plain",
-	        "dpdk://10.0.0.1:7400?ctl=127.0.0.1", "dpdk://10.0.0.1:7400?ctl=[::1]:7401&dev=net_memif0,role=client", "dpdk://10.0.0.1:7400?ctl=a.b:0"};
+	static const char *const texts[] = {"udp://h:1", "udp://[::1]:7400?private=1", "udp://h:1?private=1&emu=/e&cc=fixed&contract=/c&mtu=1500",
+	        "udp://:0", "udp://h:1?engine=plain", "udp://h:1?mtu=1500&engine=plain", "dpdk://10.0.0.1:7400?ctl=127.0.0.1",
+	        "dpdk://10.0.0.1:7400?ctl=[::1]:7401&dev=net_memif0,role=client", "dpdk://10.0.0.1:7400?ctl=a.b:0"};
 	struct api_address a, b;
 	uint8_t blob[TERN_ADDR_MAX];
 	for (size_t i = 0; i < sizeof(texts) / sizeof(texts[0]); i++) {
