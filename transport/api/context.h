@@ -5,6 +5,7 @@
  * control-plane functions. Operations go past the lock: slab -> command ring -> loop -> event ring -> poller. */
 #ifndef API_CONTEXT_H
 #define API_CONTEXT_H
+#include <poll.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -247,7 +248,9 @@ void api_commands_flush(tern_ctx *ctx);
 /** A caller polls: a step if nobody else is at it. */
 void api_drive(tern_ctx *ctx);
 /** When nothing is left to do now: the links' descriptors are armed. @return when to come back, 0: at once */
-uint64_t api_arm_links(tern_ctx *ctx);
+struct api_fds { struct pollfd fd[LOOP_LINKS_MAX * LINK_PARTS_MAX + 3]; size_t n; };
+/** fds: gets the descriptors; NULL: they are watched by epoll_fd. */
+uint64_t api_arm_links(tern_ctx *ctx, struct api_fds *fds);
 void *api_thread(void *arg);
 void api_event(tern_ep *ep, const tern_event *event);
 void api_node_free(tern_ctx *ctx, struct api_node *node);

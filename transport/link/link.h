@@ -27,7 +27,7 @@ enum link_cap {
 	LINK_PLAIN = 512,      /* cannot carry sealed frames: for sessions that are private at both ends */
 };
 
-enum { LINK_TOKEN_BYTES = 16, LINK_LANES_MAX = 16 };
+enum { LINK_TOKEN_BYTES = 16, LINK_LANES_MAX = 16, LINK_PARTS_MAX = 4 };
 
 /* An address as the link understands it: a sockaddr for udp, a node number for sim. */
 struct link_addr {
@@ -101,6 +101,8 @@ struct link_post {
 struct link_wait {
 	int fd;               /* readable when rx or reap has something; -1: none */
 	bool is_same;         /* the link knows that it said this descriptor the last time it was armed */
+	int part[LINK_PARTS_MAX]; /* the descriptors behind fd, if fd is a set of few: who sleeps on them alone is spared a layer. parts 0: fd is all there is */
+	uint8_t parts;
 	uint64_t deadline_ns; /* when the link must be stepped again for its own timers; UINT64_MAX: never */
 };
 

@@ -379,12 +379,16 @@ static void rdma_disarm(struct rdma_link *l)
 	void *context;
 	bool took = false;
 
-	for (uint32_t i = 0; i < l->n_ports; i++)
-		for (int n = 0; n < RDMA_EVENTS_MAX && !ibv_get_cq_event(l->port[i].channel, &cq, &context); n++) {
+	for (uint32_t i = 0; i < l->n_ports; i++) {
+		uint32_t armed = 0; /* no more events than queues that are armed: a look that must fail costs a system call as well */
+		for (uint32_t k = 0; k < l->n_paths; k++)
+			armed += l->paths[k]->port == &l->port[i] && l->paths[k]->cq_armed != RDMA_UNARMED;
+		for (; armed && !ibv_get_cq_event(l->port[i].channel, &cq, &context); armed--) {
 			((struct rdma_path *)context)->cq_armed = RDMA_UNARMED;
 			ibv_ack_cq_events(cq, 1);
 			took = true;
 		}
+	}
 	l->is_armed = false;
 	l->looks_cm |= !took;
 }
@@ -436,6 +440,11 @@ static void rdma_wait(struct link *link, bool armed, struct link_wait *out)
 		}
 		out->is_same = l->said_fd;
 		l->is_armed = l->said_fd = true;
+		if (l->n_ports < LINK_PARTS_MAX) {
+			for (uint32_t i = 0; i < l->n_ports; i++)
+				out->part[out->parts++] = l->port[i].channel->fd;
+			out->part[out->parts++] = l->events->fd;
+		}
 	}
 	for (uint32_t i = 0; i < l->n_paths; i++)
 		if (l->paths[i]->next_ns < out->deadline_ns)
