@@ -83,10 +83,13 @@ static int event_arm_context(tern_ep *ep, struct api_fds *fds, uint64_t *when_ns
 	event_asleep(ep, true);
 	*when_ns = api_arm_links(ctx, fds);
 	bool ready = *when_ns <= ctx->now_ns || ring_entries(&ctx->commands);
-	if (ready)
+	if (ready) {
 		event_asleep(ep, false);
-	else if (!fds || *when_ns < ctx->now_ns + POLL_SLACK_NS)
+	} else if (!fds || *when_ns < ctx->now_ns + POLL_SLACK_NS) {
 		event_timer(ctx, *when_ns);
+		if (fds)
+			fds->fd[fds->n++] = (struct pollfd){.fd = ctx->timer_fd, .events = POLLIN};
+	}
 	pthread_mutex_unlock(&ctx->lock);
 	return ready ? -TERN_EAGAIN : 0;
 }
@@ -128,10 +131,8 @@ static int event_sleep(tern_ep *ep, struct api_fds *fds, uint64_t end_ns)
 {
 	struct timespec ts, *timeout = NULL;
 	fds->fd[fds->n++] = (struct pollfd){.fd = ep->event_fd, .events = POLLIN};
-	if (!ep->ctx->has_thread) {
+	if (!ep->ctx->has_thread)
 		fds->fd[fds->n++] = (struct pollfd){.fd = ep->ctx->wake_fd, .events = POLLIN};
-		fds->fd[fds->n++] = (struct pollfd){.fd = ep->ctx->timer_fd, .events = POLLIN};
-	}
 	if (end_ns != TERN_TIME_NONE) {
 		uint64_t now = clock_now_ns(), left = end_ns > now ? end_ns - now : 0;
 		ts = (struct timespec){.tv_sec = (time_t)(left / 1000000000), .tv_nsec = (long)(left % 1000000000)};
