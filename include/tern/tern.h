@@ -147,7 +147,10 @@ int tern_mem_alloc(tern_ctx *ctx, uint64_t bytes, void **addr, tern_mem **out);
 /** Registers the caller's memory, which must stay mapped until tern_mem_release. @return 0, -TERN_ENOMEM, -TERN_EINVAL */
 int tern_mem_register(tern_ctx *ctx, void *addr, uint64_t bytes, tern_mem **out);
 
-/** Ends a registration or frees an allocation and revokes its exports. @return 0 and *mem = NULL; -TERN_EBUSY while an operation uses it (nothing was done) */
+/**
+ * Ends a registration or frees an allocation and revokes its exports. Takes up to 100 ms where a link lets peers write there by itself.
+ * @return 0 and *mem = NULL; -TERN_EBUSY while an operation uses it (nothing was done), or if a link did not give it back in time (its exports are revoked: call again)
+ */
 int tern_mem_release(tern_mem **mem);
 
 /**

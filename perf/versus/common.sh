@@ -50,7 +50,7 @@ versus_serve() {
 	local kind=$1
 	shift
 	VERSUS_PORT=$((VERSUS_PORT + 1))
-	timeout -k 1 30 $VERSUS_NICE taskset -c "$CORE_SERVER" "${@//PORT/$VERSUS_PORT}" >"$versus_dir/server" 2>&1 &
+	timeout -k 1 "${VERSUS_LIMIT:-30}" $VERSUS_NICE taskset -c "$CORE_SERVER" "${@//PORT/$VERSUS_PORT}" >"$versus_dir/server" 2>&1 &
 	VERSUS_SERVER=$!
 	versus_listening "$kind" "$VERSUS_PORT"
 }
