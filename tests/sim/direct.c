@@ -217,6 +217,7 @@ static const struct cell cells[] = {
     {"uc, reordering", "writes=uc", 1e-3, 0.02, 0, 0, 0.97},
     {"uc, duplicates, delay", "writes=uc", 1e-2, 0.05, 0.05, 0, 0.97},
     {"rc", "writes=rc", 0, 0, 0, 0, 0.97},
+    {"rc, lanes that stall", "writes=rc&stall_ppm=20000&stall_ns=60000000", 0, 0, 0, 0, 0.97},
     {"rc, a connection that breaks", "writes=rc", 0, 0, 0, 3, 0.5},
     {"uc, a connection that breaks", "writes=uc", 1e-3, 0, 0, 3, 0.5},
 };
