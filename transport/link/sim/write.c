@@ -32,6 +32,7 @@ const char *sim_write_open(struct sim_link *link, const char *options)
 	link->expose_ns = sim_option(options, "expose_ns", 1000);
 	link->stall_ppm = link->is_reliable ? sim_option(options, "stall_ppm", 0) : 0;
 	link->stall_ns = sim_option(options, "stall_ns", 0);
+	link->stall_rng = sim_option(options, "stall_seed", 1);
 	if (bytes < 64 || bytes > max)
 		return link->is_reliable ? "write_bytes is 64 to 1048576" : "write_bytes is 64 to 65536 with writes=uc";
 	if (!lanes || lanes > SIM_LANES_MAX || link->expose_ns > EXPOSE_MAX_NS)
