@@ -175,6 +175,13 @@ static void bad_input(void)
 		CU_ASSERT_EQUAL(open_link(&end[0], 0, true, 0), -TERN_EINVAL);
 		CU_ASSERT_PTR_NOT_NULL(strstr(words, wrong[i]));
 	}
+	static const char *const unknown[] = {"colour=red", "colour=red&lanes=1", "lanes=1&colour=red", "odp=0&colour"};
+	for (size_t i = 0; i < sizeof(unknown) / sizeof(unknown[0]); i++) {
+		snprintf(link_options, sizeof(link_options), "%s", unknown[i]);
+		CU_ASSERT_EQUAL(open_link(&end[0], 0, true, 0), -TERN_EINVAL);
+		CU_ASSERT_PTR_NOT_NULL(strstr(words, "option colour: unknown"));
+		CU_ASSERT_PTR_NOT_NULL(strstr(words, "isolation"));
+	}
 	snprintf(link_options, sizeof(link_options), "dev=nonesuch7");
 	const char *host = hosts[0];
 	hosts[0] = "";
