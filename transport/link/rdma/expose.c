@@ -158,7 +158,6 @@ void rdma_expose_flush(struct rdma_leg *leg)
 		if (!leg->waiting)
 			leg->waiting_end = &leg->waiting;
 		sq->wr[sq->head++ & (sq->depth - 1)] = (struct rdma_wr){.kind = e->state == RDMA_EX_HIDING ? RDMA_WR_HIDE : RDMA_WR_BIND,
-		        .is_posted = true,
 		        .exposure = e,
 		        .ring_end = sq->ring_head};
 		expose_request(e, &wr);

@@ -44,7 +44,6 @@ static void path_free_buffers(struct rdma_path *p)
 	struct rdma_link *l = (struct rdma_link *)p->base.link;
 
 	for (uint32_t i = 0; i < RDMA_LEGS_MAX; i++) {
-		rdma_tx_forget(&p->leg[i]);
 		rdma_sq_close(&p->leg[i].sq);
 		if (p->leg[i].rq)
 			rdma_rq_close(l, p->leg[i].rq);
@@ -353,6 +352,7 @@ void rdma_path_close(struct link *link, struct link_path **path)
 	rdma_path_fail(p, "closed");
 	rdma_path_down(p, 0);
 	rdma_expose_forget(p);
+	rdma_tx_forget(p);
 	rdma_rx_forget(l, p);
 	path_free_buffers(p);
 	l->paths[p->index] = l->paths[--l->n_paths];
