@@ -161,7 +161,7 @@ void rdma_path_leg_up(struct rdma_leg *leg)
 	struct rdma_path *p = leg->path;
 	char text[80];
 
-	if (leg->is_up || p->state != RDMA_PATH_SETUP)
+	if (leg->is_up || p->state != RDMA_PATH_SETUP || p->is_failing)
 		return;
 	leg->is_up = true;
 	if (++p->n_up < p->n_legs)
@@ -193,17 +193,20 @@ static void path_completion(struct rdma_path *p, const struct ibv_wc *wc)
 			rdma_path_leg_up(&p->leg[i]);
 }
 
-void rdma_path_poll(struct rdma_path *p)
+static void path_take(struct rdma_path *p, uint32_t polls)
 {
 	struct ibv_wc wc[RDMA_BATCH];
 
-	for (int polls = 0; p->cq && polls < RDMA_POLLS_MAX; polls++) {
-		int n = ibv_poll_cq(p->cq, RDMA_BATCH, wc);
+	for (int n = RDMA_BATCH; p->cq && n == RDMA_BATCH && polls > 0; polls--) {
+		n = ibv_poll_cq(p->cq, RDMA_BATCH, wc);
 		for (int i = 0; i < n; i++)
 			path_completion(p, &wc[i]);
-		if (n < RDMA_BATCH)
-			break;
 	}
+}
+
+void rdma_path_poll(struct rdma_path *p)
+{
+	path_take(p, RDMA_POLLS_MAX);
 	for (uint32_t i = 0; i < p->n_legs; i++)
 		if (p->leg[i].rq && p->leg[i].qp && p->leg[i].rq->idle)
 			rdma_rq_post(p->leg[i].rq);
@@ -227,12 +230,15 @@ void rdma_path_down(struct rdma_path *p, uint64_t now_ns)
 	struct ibv_qp_attr error = {.qp_state = IBV_QPS_ERR};
 	bool was_up = p->state == RDMA_PATH_UP;
 
-	for (uint32_t i = 0; i < p->n_legs; i++)
+	for (uint32_t i = 0; i < p->n_legs; i++) {
 		if (p->leg[i].qp)
 			ibv_modify_qp(p->leg[i].qp, &error, IBV_QP_STATE);
+		if (p->leg[i].rq)
+			p->leg[i].rq->qp = NULL; /* what is flushed does not go back into it */
+	}
 	p->is_failing = true; /* the flushed requests are no news */
-	if (p->cq)
-		rdma_path_poll(p);
+	if (p->cq) /* all of it: what has arrived the peer counts as arrived */
+		path_take(p, (uint32_t)p->cq->cqe / RDMA_BATCH + 1);
 	rdma_expose_end_windows(p);
 	for (uint32_t i = 0; i < RDMA_LEGS_MAX; i++)
 		rdma_leg_destroy(&p->leg[i]);
