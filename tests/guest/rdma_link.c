@@ -379,6 +379,7 @@ static const struct unit_case cases[] = {
         {"memory_regions", memory_regions},
         {"many_exposures", many_exposures},
         {"sleepy_receiver", sleepy_receiver},
+        {"rogue_hellos", rogue_hellos},
 };
 
 int main(int argc, char **argv)

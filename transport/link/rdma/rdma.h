@@ -163,6 +163,7 @@ struct rdma_path {
 	struct sockaddr_storage to;
 	uint32_t mtu_bytes; /* wanted; 0: the route's */
 	uint32_t mtu_agreed;
+	uint16_t mtu_wanted; /* acceptor: by the peer, as in its hello */
 	uint8_t state;
 	uint32_t attempt;
 	uint64_t backoff_ns, next_ns; /* DOWN: when to try; SETUP: when to give up */
