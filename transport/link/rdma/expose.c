@@ -215,7 +215,7 @@ int rdma_expose(struct link *link, struct link_path *path, const struct link_exp
 		return err;
 	mr = what->mem ? rdma_region_hold(l->domain, p->port->device, what) : NULL;
 	if (!mr) {
-		rdma_trouble(l, "rdma: %llu bytes to expose are not in registered memory", (unsigned long long)what->bytes);
+		rdma_trouble(l, "rdma: %llu bytes to expose are not in registered memory, or it is read-only", (unsigned long long)what->bytes);
 		return -TERN_EINVAL;
 	}
 	struct rdma_exposure *e = expose_take(l);

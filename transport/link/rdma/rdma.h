@@ -269,7 +269,7 @@ void rdma_region_put(struct rdma_domain *d, uint32_t key);
 /** The region's registration with a device, made now if it is missing. key 0: by address. @return NULL: no such region, or it does not hold all of
  * the range */
 struct ibv_mr *rdma_region_mr(struct rdma_domain *d, struct rdma_device *device, uint32_t key, const uint8_t *addr, uint64_t bytes);
-/** The same for memory to expose, which must be in one region, and holds it until rdma_region_put. */
+/** The same for memory to expose, which must be in one region and not read-only, and holds it until rdma_region_put. */
 struct ibv_mr *rdma_region_hold(struct rdma_domain *d, struct rdma_device *device, const struct link_expose *what);
 /** Changes when keys begin to repeat: what was remembered by key is void. */
 uint32_t rdma_region_wraps(struct rdma_domain *d);
