@@ -184,6 +184,88 @@ static void peer_comes_back(void)
 	munmap(to, MEMORY);
 }
 
+/* One end alone for a while, so that the other one finds the end of a connection and the begin of the next in one step. */
+static void step_alone(struct end *e)
+{
+	for (uint64_t until = now() + 100000000; now() < until;)
+		step(e);
+}
+
+/* The peer comes back with other lanes, so with other queues, before what was under way has been told: it is told all the same. */
+static void peer_changes_lanes(void)
+{
+	struct end end[2];
+	static struct frame frames[BURST];
+	struct frame *list[BURST];
+	char keep[sizeof(link_options)];
+	uint32_t key;
+
+	open_both(end);
+	uint8_t *source = map(&end[0], MEMORY, &key), *to = map(&end[1], MEMORY, &key);
+	struct link_exposed x = expose(end, 1, to, MEMORY, key);
+	for (uint64_t i = 0; i < BURST; i++) {
+		struct frame_seg seg = {.addr = source, .bytes = 1000};
+		write_frame(&frames[i], &end[0], &x.target, i, &seg);
+		list[i] = &frames[i];
+	}
+	size_t sent = ops->tx(end[0].link, list, BURST, now());
+	CU_ASSERT(sent > 0);
+	ops->close(&end[1].link);
+	memcpy(keep, link_options, sizeof(keep));
+	snprintf(link_options, sizeof(link_options), "mode=%s&lanes=3", is_uc ? "uc" : "rc");
+	CU_ASSERT_EQUAL_FATAL(open_link(&end[1], 1, false, 0), 0);
+	memcpy(link_options, keep, sizeof(keep));
+	CU_ASSERT_EQUAL(open_path(&end[1], &end[0].link->local, 0, false), 0);
+	step_alone(&end[1]);
+	UNTIL(end, end[0].reaped == sent && (is_uc || end[0].arrived + end[0].lost == sent));
+	UNTIL(end, end[0].path->is_connected && end[1].path->is_connected && end[0].path->lanes == 3);
+	pass(end, 0, 3);
+	pass(end, 1, 3);
+	close_both(end);
+	munmap(source, MEMORY);
+	munmap(to, MEMORY);
+}
+
+/* More writes than one look takes have arrived and count as arrived at the peer, which then connects anew: all of them are handed out. */
+static void all_handed_out(void)
+{
+	enum { N = 4000 };
+	static struct frame frames[N];
+	struct end end[2];
+	uint32_t key[2];
+	size_t sent = 0, got = 0;
+
+	if (is_uc) /* where nothing counts as arrived */
+		return;
+	open_both(end);
+	uint8_t *source = map(&end[1], MEMORY, &key[0]), *to = map(&end[0], MEMORY, &key[1]);
+	struct link_exposed x = expose(end, 0, to, MEMORY, key[1]);
+	struct frame_seg seg = {.addr = source, .bytes = 8, .mem = key[0]};
+	for (uint64_t i = 0; i < N; i++)
+		write_frame(&frames[i], &end[1], &x.target, i, &seg);
+	for (uint64_t until = now() + PATIENCE_MS * 1000000ull; end[1].arrived < N && now() < until; end[1].n_done = 0) {
+		struct frame *f = &frames[sent];
+		sent += sent < N ? ops->tx(end[1].link, &f, 1, now()) : 0;
+		step(&end[1]);
+	}
+	CU_ASSERT_EQUAL(end[1].arrived, N);
+	ops->path_close(end[1].link, &end[1].path);
+	CU_ASSERT_EQUAL(open_path(&end[1], &end[0].link->local, 0, false), 0);
+	step_alone(&end[1]);
+	for (uint64_t until = now() + PATIENCE_MS * 1000000ull; got < N && now() < until; doze(end)) {
+		step(&end[0]);
+		step(&end[1]);
+		for (size_t i = 0; i < end[0].n_in; i++)
+			CU_ASSERT_FATAL(end[0].in[i].is_placed && end[0].in[i].placed_number == got + i);
+		got += end[0].n_in;
+		free_in(&end[0]);
+	}
+	CU_ASSERT_EQUAL(got, N);
+	close_both(end);
+	munmap(source, MEMORY);
+	munmap(to, MEMORY);
+}
+
 static void mode_differs(void)
 {
 	struct end end[2];
@@ -287,6 +369,16 @@ static void memory_regions(void)
 	ops->mem_unmap(end[0].link, key[1]);
 	struct link_expose what = {.addr = m, .bytes = 4096, .is_write = true};
 	CU_ASSERT_EQUAL(ops->expose(end[0].link, end[0].path, &what, &key[1]), -TERN_EINVAL);
+	CU_ASSERT_EQUAL(mprotect(m, MEMORY, PROT_READ), 0);
+	CU_ASSERT_EQUAL(ops->mem_map(end[0].link, m, MEMORY, &what.mem), 0); /* to be sent from only */
+	CU_ASSERT_EQUAL(ops->expose(end[0].link, end[0].path, &what, &key[1]), -TERN_EINVAL);
+	CU_ASSERT_PTR_NOT_NULL(strstr(end[0].link->trouble, "read-only"));
+	uint8_t *to = map(&end[1], MEMORY, &key[1]);
+	x = expose(end, 1, to, MEMORY, key[1]);
+	write_run(end, 0, x, (struct frame_seg){.addr = m, .bytes = end[0].path->max_write_bytes, .mem = what.mem}, 1);
+	CU_ASSERT_EQUAL(end[0].path->connection, 1);
+	ops->mem_unmap(end[0].link, what.mem);
+	munmap(to, MEMORY);
 	munmap(m, MEMORY);
 	CU_ASSERT_EQUAL(ops->mem_map(end[0].link, m, MEMORY, &key[0]), -TERN_ENOMEM);
 	CU_ASSERT_PTR_NOT_NULL(strstr(end[0].link->trouble, "cannot be registered"));
@@ -373,6 +465,8 @@ static const struct unit_case cases[] = {
         {"hidden_is_hidden", hidden_is_hidden},
         {"stale_writes", stale_writes},
         {"peer_comes_back", peer_comes_back},
+        {"peer_changes_lanes", peer_changes_lanes},
+        {"all_handed_out", all_handed_out},
         {"mode_differs", mode_differs},
         {"bad_input", bad_input},
         {"nobody_there", nobody_there},

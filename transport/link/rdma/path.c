@@ -89,14 +89,13 @@ static uint32_t path_lane_rq(const struct rdma_path *p, uint32_t sends)
 	return n;
 }
 
-/* Queues, rings and (UC) receive buffers; kept as long as the route leads to the same device. */
+/* Queues, rings and (UC) receive buffers; kept as long as the route leads to the same device and the lanes are as many. */
 static int path_buffers(struct rdma_path *p)
 {
 	struct rdma_link *l = (struct rdma_link *)p->base.link;
 
-	if (p->kept == p->port->device)
+	if (p->kept)
 		return 0;
-	path_free_buffers(p);
 	p->cq_depth = 0;
 	for (uint32_t i = 0; i < p->n_legs; i++) {
 		bool is_in = i && (i <= p->base.lanes) == p->is_acceptor;
@@ -135,7 +134,13 @@ int rdma_path_attach(struct rdma_path *p, const char *device, uint32_t lanes)
 	}
 	if (p->cq)
 		return p->port == port ? 0 : -TERN_EIO;
-	if (p->kept && lanes != p->base.lanes)
+	bool is_same = p->kept == port->device && lanes == p->base.lanes;
+	for (uint32_t i = 0; !is_same && i < RDMA_LEGS_MAX; i++)
+		if (p->leg[i].sq.writes) {
+			rdma_path_fail(p, "writes of the connection before are not told yet");
+			return -TERN_EAGAIN;
+		}
+	if (!is_same)
 		path_free_buffers(p);
 	p->port = port;
 	p->base.lanes = lanes;
