@@ -56,6 +56,9 @@ void write_run(struct end end[2], int from, struct link_exposed x, struct frame_
 	}                                                                                                                                            \
 	CU_ASSERT(!!(what))
 
+/* rdma_rogue.c: the connection manager spoken to by hand */
+void rogue_hellos(void);
+
 /* rdma_faults.c */
 extern const struct unit_case fault_cases[];
 extern const size_t fault_n_cases;
