@@ -183,7 +183,8 @@ static void counted(void)
 		all(false);
 	CHECK_EQ(wrong, 0);
 	for (size_t i = 0; i < rows; i++)
-		if (!row[i].tested && rdma == (strstr(row[i].name, "_rdma") != NULL) && strcmp(row[i].name, rdma_uc ? "write_rdma" : "write_uc_rdma"))
+		if (!row[i].tested && rdma == (strstr(row[i].name, "_rdma") != NULL) && !strstr(row[i].name, "_dpdk") && /* those: dpdk.sh */
+		        strcmp(row[i].name, rdma_uc ? "write_rdma" : "write_uc_rdma"))
 			inter_fail(__FILE__, __LINE__, "row `%s` of docs/copies.md is tested by nothing", row[i].name);
 	free(from);
 	free(to);
