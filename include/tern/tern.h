@@ -108,7 +108,11 @@ int tern_listen(tern_ep *ep, const char *text);
  */
 int tern_ep_address(tern_ep *ep, void *blob, size_t *bytes);
 
-/** Turns a text address into a blob; same rules as tern_ep_address. Options that name devices of this machine (dev=, eal=, if=, ip=) are for tern_connect_text only. Names are resolved when connecting. @return 0, -TERN_EADDR, -TERN_ESCHEME, -TERN_EINVAL */
+/**
+ * Turns a text address into a blob; same rules as tern_ep_address. Names are resolved when connecting. Options that name devices of this machine (dev=, eal=, if=,
+ * ip=) are for tern_connect_text only.
+ * @return 0, -TERN_EADDR, -TERN_ESCHEME, -TERN_EINVAL
+ */
 int tern_resolve(tern_ctx *ctx, const char *text, void *blob, size_t *bytes);
 
 typedef struct tern_connopts {

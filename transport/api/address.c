@@ -177,7 +177,7 @@ int api_address_write(const struct api_address *a, void *blob, size_t *bytes)
 	return api_address_write_own(&others, blob, bytes);
 }
 
-/* A blob comes from any store: what it may say for the link are tastes. Devices, drivers' arguments and addresses of this machine must be said on this machine, as text. */
+/* A blob comes from any store: what it may say for the link are tastes. Devices, drivers and addresses of this machine are named on this machine, as text. */
 static int address_travels(const struct api_address *a)
 {
 	static const char *const may[] = {"engine", "mode", "lanes", "sq", "rq", "timeout", "gid", "dscp", "ecn"};
