@@ -129,8 +129,7 @@ static void hidden_is_hidden(void)
 		UNTIL(end, end[1].lost == 2);
 		CU_ASSERT_EQUAL(end[1].path->connection, 2);
 	}
-	for (int i = 0; i < 65536; i++)
-		CU_ASSERT_FATAL(to[i] == 0);
+	CU_ASSERT(is_zero(to, 65536));
 	pass(end, 0, 0);
 	pass(end, 1, 1);
 	struct link_exposed fresh = expose(end, 0, to, 65536, key[1]);
@@ -206,8 +205,7 @@ static void peer_comes_back(void)
 	UNTIL(end, end[1].n_exposed == 1);
 	CU_ASSERT_EQUAL(end[1].exposed[0].state, LINK_BROKEN);
 	CU_ASSERT_EQUAL(end[1].exposed[0].id, held.id);
-	for (int i = 0; i < MEMORY; i++)
-		CU_ASSERT_FATAL(to[i] == 0);
+	CU_ASSERT(is_zero(to, MEMORY));
 	free_in(&end[0]);
 	pass(end, 1, 0);
 	x = expose(end, 0, to, MEMORY, key[1]);
