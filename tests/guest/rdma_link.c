@@ -62,6 +62,40 @@ static void writes(void)
 	close_both(end);
 }
 
+/* Pieces that nobody has mapped and that are not one range: they arrive, by a copy that is counted. */
+static void scattered_writes(void)
+{
+	enum { PIECES = 4, BYTES = 16384 };
+	static struct frame f;
+	struct end end[2];
+	uint32_t key;
+
+	open_both(end);
+	uint8_t *to = map(&end[0], MEMORY, &key), *source = mmap(NULL, MEMORY, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	CU_ASSERT_FATAL(source != MAP_FAILED);
+	uint32_t bytes = end[1].path->max_write_bytes / PIECES < BYTES ? end[1].path->max_write_bytes / PIECES : BYTES;
+	fill(source, PIECES * 2 * BYTES);
+	for (int i = 0; i < PIECES; i++)
+		CU_ASSERT_EQUAL(munmap(source + (2 * i + 1) * BYTES, BYTES), 0);
+	struct link_exposed x = expose(end, 0, to, MEMORY, key);
+	struct frame_seg seg = {.addr = source, .bytes = bytes};
+	write_frame(&f, &end[1], &x.target, 1, &seg);
+	f.segs = 1 + PIECES;
+	f.payload_bytes = f.wire_bytes = PIECES * bytes;
+	for (int i = 0; i < PIECES; i++)
+		f.seg[1 + i] = (struct frame_seg){.addr = source + 2 * i * BYTES, .bytes = bytes};
+	uint64_t copied = end[1].link->copied_bytes;
+	send_all(end, 1, &f, 1);
+	UNTIL(end, end[0].n_in == 1 && (is_uc || end[1].arrived == 1));
+	CU_ASSERT_EQUAL(end[1].link->copied_bytes - copied, PIECES * bytes);
+	for (int i = 0; i < PIECES; i++)
+		CU_ASSERT_EQUAL(memcmp(to + (uint32_t)i * bytes, source + 2 * i * BYTES, bytes), 0);
+	CU_ASSERT_EQUAL(end[1].path->connection, 1);
+	close_both(end);
+	munmap(to, MEMORY);
+	munmap(source, MEMORY);
+}
+
 /* A peer that keeps writing with an old key: nothing lands. RC loses the connection by it and gets a new one; UC just loses the frame. */
 static void hidden_is_hidden(void)
 {
@@ -95,8 +129,7 @@ static void hidden_is_hidden(void)
 		UNTIL(end, end[1].lost == 2);
 		CU_ASSERT_EQUAL(end[1].path->connection, 2);
 	}
-	for (int i = 0; i < 65536; i++)
-		CU_ASSERT_FATAL(to[i] == 0);
+	CU_ASSERT(is_zero(to, 65536));
 	pass(end, 0, 0);
 	pass(end, 1, 1);
 	struct link_exposed fresh = expose(end, 0, to, 65536, key[1]);
@@ -172,8 +205,7 @@ static void peer_comes_back(void)
 	UNTIL(end, end[1].n_exposed == 1);
 	CU_ASSERT_EQUAL(end[1].exposed[0].state, LINK_BROKEN);
 	CU_ASSERT_EQUAL(end[1].exposed[0].id, held.id);
-	for (int i = 0; i < MEMORY; i++)
-		CU_ASSERT_FATAL(to[i] == 0);
+	CU_ASSERT(is_zero(to, MEMORY));
 	free_in(&end[0]);
 	pass(end, 1, 0);
 	x = expose(end, 0, to, MEMORY, key[1]);
@@ -463,6 +495,7 @@ static const struct unit_case cases[] = {
         {"wrong_token", wrong_token},
         {"writes", writes},
         {"hidden_is_hidden", hidden_is_hidden},
+        {"scattered_writes", scattered_writes},
         {"stale_writes", stale_writes},
         {"peer_comes_back", peer_comes_back},
         {"peer_changes_lanes", peer_changes_lanes},

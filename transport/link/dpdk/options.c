@@ -96,7 +96,8 @@ int dpdk_options_read(struct dpdk_options *o, const struct link_config *config)
 	memset(o, 0, sizeof(*o));
 	const char *other = link_option_unknown(config->options, names, &bytes);
 	if (other) {
-		snprintf(config->error, config->error_bytes, "dpdk: option %.*s unknown; there are %s", (int)(bytes < 64 ? bytes : 64), other, names);
+		snprintf(config->error, config->error_bytes, "dpdk: option %.*s: unknown; there are %s",
+		         (int)(bytes < 64 ? bytes : 64), other, names);
 		return -TERN_EINVAL;
 	}
 	link_option(config->options, "dev", o->dev, sizeof(o->dev));

@@ -108,7 +108,8 @@ static int rdma_options(struct rdma_link *l, const struct link_config *config)
 
 	const char *other = link_option_unknown(config->options, names, &bytes);
 	if (other) {
-		snprintf(config->error, config->error_bytes, "rdma: option %.*s unknown; there are %s", (int)(bytes < 64 ? bytes : 64), other, names);
+		snprintf(config->error, config->error_bytes, "rdma: option %.*s: unknown; there are %s",
+		         (int)(bytes < 64 ? bytes : 64), other, names);
 		return -TERN_EINVAL;
 	}
 	*o = (struct rdma_options){.lanes = 1, .sq = RDMA_SQ_DEFAULT, .timeout = RDMA_TIMEOUT_DEFAULT};

@@ -120,6 +120,8 @@ struct rdma_wr {
 	uint64_t number;
 	uint64_t ring_end; /* of the send ring, behind its bytes */
 	uint32_t adhoc;    /* region registered for this request only */
+	uint8_t *bounce;   /* that region, where it is a copy */
+	uint64_t bounce_bytes;
 	struct rdma_exposure *exposure;
 	uint8_t kind;
 	bool is_lost;

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include "link/rdma/rdma.h"
 
 int rdma_sq_open(struct rdma_sq *sq, uint32_t depth)
@@ -114,12 +115,55 @@ static struct ibv_mr *tx_region(struct rdma_link *l, struct rdma_port *port, uin
 	return mr ? mr : rdma_region_mr(l->domain, port->device, 0, addr, sge->length);
 }
 
+static void tx_adhoc_put(struct rdma_link *l, struct rdma_wr *record)
+{
+	if (record->adhoc)
+		rdma_region_put(l->domain, record->adhoc);
+	if (record->bounce)
+		munmap(record->bounce, record->bounce_bytes);
+	record->adhoc = 0;
+	record->bounce = NULL;
+}
+
+static struct ibv_mr *tx_adhoc_get(struct rdma_leg *leg, struct rdma_wr *record, uint8_t *begin, uint64_t bytes, char *why, size_t room)
+{
+	struct rdma_link *l = (struct rdma_link *)leg->path->base.link;
+
+	if (rdma_region_get(l->domain, begin, bytes, &record->adhoc, why, room))
+		return NULL;
+	return rdma_region_mr(l->domain, leg->path->port->device, record->adhoc, begin, bytes);
+}
+
+/* What the device cannot gather is copied into pages of its own: more pieces than it takes, or pieces that are not one registrable range. */
+static bool tx_bounce(struct rdma_leg *leg, const struct frame *f, struct rdma_wr *record, struct ibv_send_wr *wr)
+{
+	uint32_t bytes = (uint32_t)f->payload_bytes, first = tx_first(f);
+	char why[256] = "no memory";
+
+	record->bounce_bytes = bytes;
+	record->bounce = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (record->bounce == MAP_FAILED)
+		record->bounce = NULL;
+	struct ibv_mr *mr = record->bounce ? tx_adhoc_get(leg, record, record->bounce, bytes, why, sizeof(why)) : NULL;
+	if (!mr) {
+		rdma_path_fail(leg->path, "memory of a send: %s", why);
+		return false;
+	}
+	uint8_t *to = record->bounce;
+	for (uint32_t i = first; i < f->segs; to += f->seg[i++].bytes)
+		if (f->seg[i].bytes)
+			memcpy(to, f->seg[i].addr, f->seg[i].bytes);
+	*wr->sg_list = (struct ibv_sge){.addr = (uintptr_t)record->bounce, .length = bytes, .lkey = mr->lkey};
+	wr->num_sge = 1;
+	leg->path->base.link->copied_bytes += bytes;
+	return true;
+}
+
 /* Registers the pieces that no region holds, for this request alone: longer would outlive the memory. Rows of one tensor make one region. */
 static bool tx_adhoc(struct rdma_leg *leg, struct rdma_wr *record, struct ibv_send_wr *wr)
 {
-	struct rdma_link *l = (struct rdma_link *)leg->path->base.link;
 	uint64_t begin = UINT64_MAX, end = 0;
-	char why[256] = "";
+	char why[256];
 
 	for (int i = 0; i < wr->num_sge; i++) {
 		const struct ibv_sge *sge = &wr->sg_list[i];
@@ -128,18 +172,11 @@ static bool tx_adhoc(struct rdma_leg *leg, struct rdma_wr *record, struct ibv_se
 		begin = sge->addr < begin ? sge->addr : begin;
 		end = sge->addr + sge->length > end ? sge->addr + sge->length : end;
 	}
-	if (rdma_region_get(l->domain, (void *)(uintptr_t)begin, end - begin, &record->adhoc, why, sizeof(why)))
-		goto fail;
-	struct ibv_mr *mr = rdma_region_mr(l->domain, leg->path->port->device, record->adhoc, (uint8_t *)(uintptr_t)begin, end - begin);
-	if (!mr)
-		goto fail;
-	for (int i = 0; i < wr->num_sge; i++)
+	struct ibv_mr *mr = tx_adhoc_get(leg, record, (uint8_t *)(uintptr_t)begin, end - begin, why, sizeof(why));
+	for (int i = 0; mr && i < wr->num_sge; i++)
 		if (!wr->sg_list[i].lkey)
 			wr->sg_list[i].lkey = mr->lkey;
-	return true;
-fail:
-	rdma_path_fail(leg->path, "memory of a send: %s", why);
-	return false;
+	return mr != NULL;
 }
 
 static bool tx_lkeys(struct rdma_leg *leg, const struct frame *f, struct rdma_wr *record, struct ibv_send_wr *wr)
@@ -159,7 +196,10 @@ static bool tx_lkeys(struct rdma_leg *leg, const struct frame *f, struct rdma_wr
 		return true;
 	if (f->payload_bytes <= RDMA_FRAME_BYTES)
 		return tx_copy(leg, f, first, wr);
-	return tx_adhoc(leg, record, wr);
+	if ((uint32_t)n <= leg->max_sge && tx_adhoc(leg, record, wr))
+		return true;
+	tx_adhoc_put(l, record);
+	return tx_bounce(leg, f, record, wr);
 }
 
 /* @return false: no room now */
@@ -240,8 +280,7 @@ static bool tx_build(struct rdma_leg *leg, struct frame *f, struct ibv_send_wr *
 	bool ok = f->is_write ? tx_write(leg, f, record, wr) : tx_copy(leg, f, 0, wr);
 	if (!ok) {
 		sq->ring_head = ring_head;
-		if (record->adhoc)
-			rdma_region_put(l->domain, record->adhoc);
+		tx_adhoc_put(l, record);
 		return false;
 	}
 	record->ring_end = sq->ring_head;
@@ -261,9 +300,7 @@ static void tx_over(struct rdma_leg *leg, struct rdma_wr *record)
 	leg->sq.ring_tail = record->ring_end;
 	leg->path->awaited -= record->kind != RDMA_WR_BYTES;
 	l->untold += record->kind == RDMA_WR_WRITE && !l->options.is_uc;
-	if (record->adhoc)
-		rdma_region_put(l->domain, record->adhoc);
-	record->adhoc = 0;
+	tx_adhoc_put(l, record);
 	if (record->frame)
 		tx_give_back(l, record->frame);
 	record->frame = NULL;
