@@ -289,7 +289,7 @@ static void dpdk_path_close(struct link *link, struct link_path **path)
 static void dpdk_tell_drops(const struct dpdk_link *l)
 {
 	static const char *const why[NET_DROP_END] = {"short", "other station", "other VLAN", "IP version", "IP checksum", "source", "fragment",
-		"IPv6 extension", "UDP checksum", "ICMP checksum", "ICMP", "ARP", "ND", "foreign"};
+		"IPv6 extension", "UDP checksum", "ICMP checksum", "ARP", "ND", "foreign"};
 	struct rte_eth_stats stats = {0};
 	for (int i = 0; i < NET_DROP_END; i++)
 		if (l->host.drops[i])

@@ -6,7 +6,6 @@
  *
  * A received frame: net_parse, then by kind
  *   NET_UDP          ours: payload at payload_at
- *   NET_PMTU         a router's word about one of our datagrams: `from` is the far end, mtu_bytes what the IP packet may be
  *   NET_ARP, NET_ND  net_learn; then, without a twin, net_answer; with a twin, the frame goes to it
  *   NET_ECHO         without a twin net_answer; with a twin the frame goes to it
  *   NET_FOREIGN      the frame goes to the twin (without a twin this is a NET_DROP)
@@ -35,7 +34,6 @@ enum {
 	NET_HEADER_MAX = 66, /* Ethernet, VLAN tag, IPv6, UDP */
 	NET_MTU_MIN = 1280,
 	NET_MTU_MAX = 9216,
-	NET_PMTU_LEAST = 576, /* IPv4; IPv6: 1280. News of less are not believed */
 	NET_FRAME_LEAST = 60, /* without the checksum; senders pad */
 	NET_POLL_MAX = 128,   /* the largest frame that net_poll makes */
 	NET_EXTENSIONS_MAX = 8,
@@ -44,7 +42,7 @@ enum {
 	NET_TRIES = 4,        /* unanswered requests before a neighbour counts as unreachable */
 };
 
-enum net_kind { NET_DROP, NET_UDP, NET_ARP, NET_ND, NET_ECHO, NET_PMTU, NET_FOREIGN };
+enum net_kind { NET_DROP, NET_UDP, NET_ARP, NET_ND, NET_ECHO, NET_FOREIGN };
 
 /* Why a frame was dropped. */
 enum net_drop {
@@ -58,7 +56,6 @@ enum net_drop {
 	NET_DROP_EXTENSION,/* more than NET_EXTENSIONS_MAX, out of order, or a jumbogram */
 	NET_DROP_UDP_SUM,  /* also an IPv6 datagram without one */
 	NET_DROP_ICMP_SUM,
-	NET_DROP_ICMP,     /* malformed, or speaks of a datagram that we cannot have sent */
 	NET_DROP_ARP,      /* malformed */
 	NET_DROP_ND,       /* malformed, or its hop limit says that it came through a router */
 	NET_DROP_FOREIGN,  /* for a twin that is not there */
@@ -97,8 +94,7 @@ struct net_packet {
 	uint16_t l4_at;        /* UDP, ICMP */
 	uint16_t payload_at;   /* NET_UDP: behind the UDP header; NET_ECHO, NET_ND: the whole ICMP message */
 	uint32_t payload_bytes;
-	uint32_t mtu_bytes;    /* NET_PMTU */
-	union net_addr from, to; /* NET_UDP, NET_ECHO; NET_PMTU: from is the far end of our datagram, to our own end */
+	union net_addr from, to; /* NET_UDP, NET_ECHO */
 };
 
 enum net_state {

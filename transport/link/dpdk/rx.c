@@ -63,15 +63,6 @@ void dpdk_paths_remove(struct dpdk_link *l, struct dpdk_path *p)
 	l->paths[p->index]->index = p->index;
 }
 
-/* A router's word: the path sends smaller frames from now on. */
-static void rx_pmtu(struct dpdk_link *l, const struct net_packet *k)
-{
-	uint16_t port = ntohs(k->to.sa.sa_family == AF_INET6 ? k->to.v6.sin6_port : k->to.v4.sin_port);
-	struct dpdk_path *p = dpdk_paths_find(l, &k->from, port);
-	if (p && k->mtu_bytes > p->base.overhead_bytes && k->mtu_bytes - p->base.overhead_bytes < p->base.max_frame_bytes)
-		p->base.max_frame_bytes = k->mtu_bytes - p->base.overhead_bytes;
-}
-
 static unsigned rx_verified(const struct dpdk_link *l, const struct rte_mbuf *m)
 {
 	unsigned good = 0;
@@ -91,14 +82,11 @@ static void rx_other(struct dpdk_link *l, const struct rte_mbuf *m, const struct
 
 	if (k->kind == NET_ARP || k->kind == NET_ND)
 		net_learn(&l->host, frame, k, now_ns);
-	if (l->twin.fd >= 0 && k->kind != NET_PMTU && k->kind != NET_DROP) {
+	if (l->twin.fd >= 0 && k->kind != NET_DROP) {
 		twin_tx(&l->twin, frame, m->pkt_len);
 		return;
 	}
 	switch (k->kind) {
-	case NET_PMTU:
-		rx_pmtu(l, k);
-		break;
 	case NET_ARP:
 	case NET_ND:
 	case NET_ECHO: {

@@ -192,7 +192,7 @@ static size_t tx_fill(struct dpdk_link *l, struct frame *const *frames, size_t n
 		if (p != ready && net_flow_ready(&l->host, &p->flow, now_ns))
 			break;
 		ready = p;
-		if (f->wire_bytes > p->base.max_frame_bytes) { /* the path got narrower: lost on the way, as anywhere */
+		if (f->wire_bytes > p->base.max_frame_bytes) { /* no mbuf holds it: lost on the way, as anywhere */
 			l->base.tx_dropped++;
 			tx_done(l, f);
 		} else {
