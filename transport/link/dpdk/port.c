@@ -8,6 +8,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
+#include <unistd.h>
 #include <rte_alarm.h>
 #include <rte_dev.h>
 #include <rte_devargs.h>
@@ -27,6 +29,8 @@ static const struct dpdk_driver drivers[] = {
 	{.name = "net_af_xdp", .reader = DPDK_READ_COPY, .is_kernel = true}, /* an mbuf of its own pool is sent as it is, another is copied */
 	{.name = "net_tap", .reader = DPDK_READ_CPU, .is_kernel = true},
 };
+
+enum { PORT_KEEPERS_MAX = 8, PORT_CLOSE_S = 2 };
 
 static pthread_mutex_t port_lock = PTHREAD_MUTEX_INITIALIZER; /* finding and attaching; not held while a port runs */
 static bool port_known[RTE_MAX_ETHPORTS]; /* configured by us before: stopped, not in use */
@@ -77,6 +81,67 @@ static int port_first(struct dpdk_port *p, const struct link_config *config)
 	                 "dev=net_af_packet0,iface=eth0");
 }
 
+/* When a memif listener's last device goes, DPDK 22.11 frees the socket but neither closes its descriptor nor takes its callback from the interrupt thread,
+ * which then accepts at whatever has that memory next, and hangs. A device that is never started stays with each socket: the listener lives as long as the
+ * process, and the next server takes it up. */
+struct port_keeper {
+	char args[256];
+	char path[108];
+};
+
+static struct port_keeper port_keepers[PORT_KEEPERS_MAX];
+static unsigned port_n_keepers;
+
+/* @return a value of DPDK's device arguments "name,key=value,...", as long as it is; NULL: not there */
+static const char *port_arg(const char *args, const char *key, size_t *bytes)
+{
+	size_t n = strlen(key);
+	for (const char *at = strchr(args, ','); at; at = strchr(at, ','))
+		if (!strncmp(++at, key, n) && at[n] == '=') {
+			*bytes = strcspn(at + n + 1, ",");
+			return at + n + 1;
+		}
+	return NULL;
+}
+
+static void port_keep(const char *dev)
+{
+	struct port_keeper *k = &port_keepers[port_n_keepers];
+	size_t role = 0, path = 0, kind = 0;
+	const char *args = strchr(dev, ','), *at = port_arg(dev, "role", &role);
+	struct rte_eth_dev_owner owner = {.name = "tern"};
+	char text[320];
+	uint16_t id;
+
+	bool is_server = at && ((role == 6 && !strncmp(at, "server", 6)) || (role == 6 && !strncmp(at, "master", 6)));
+	if (strncmp(dev, "net_memif", 9) || !is_server || port_n_keepers == PORT_KEEPERS_MAX || strlen(args) >= sizeof(k->args))
+		return;
+	for (unsigned i = 0; i < port_n_keepers; i++)
+		if (!strcmp(port_keepers[i].args, args))
+			return;
+	/* the last id counts; where the socket has its keeper already, by other arguments, this one is refused */
+	snprintf(text, sizeof(text), "net_memif_tern%u%s,id=%u", port_n_keepers, args, UINT32_MAX);
+	if (rte_dev_probe(text))
+		return;
+	snprintf(k->args, sizeof(k->args), "%s", args);
+	at = port_arg(dev, "socket-abstract", &kind);
+	bool is_file = at && !strncmp(at, "no", 2);
+	at = port_arg(dev, "socket", &path);
+	if (at && is_file)
+		snprintf(k->path, sizeof(k->path), "%.*s", (int)path, at);
+	port_n_keepers++;
+	text[strcspn(text, ",")] = 0;
+	if (!rte_eth_dev_get_port_by_name(text, &id) && !rte_eth_dev_owner_new(&owner.id))
+		rte_eth_dev_owner_set(id, &owner);
+}
+
+__attribute__((destructor)) static void port_keepers_end(void)
+{
+	for (unsigned i = 0; i < port_n_keepers; i++)
+		if (*port_keepers[i].path)
+			unlink(port_keepers[i].path);
+}
+
 /* A name, a PCI address, or a virtual device with its arguments, which is made. */
 static int port_named(struct dpdk_port *p, const char *dev, const struct link_config *config)
 {
@@ -91,6 +156,7 @@ static int port_named(struct dpdk_port *p, const char *dev, const struct link_co
 			return PORT_FAIL(config, TERN_EADDR, "dpdk: dev=%s: no such port, or in use by another process (%s%s)", dev,
 			                 err ? rte_strerror(-err) : "it is no Ethernet port", port_words(words, sizeof(words)));
 		p->is_ours = true;
+		port_keep(dev);
 	}
 	if (!port_claim(p, id))
 		return PORT_FAIL(config, TERN_EADDR, "dpdk: port %s is in use in this process; a port belongs to one link: give another one, dev=",
@@ -340,13 +406,21 @@ void dpdk_port_close(struct dpdk_link *l)
 {
 	struct port_quiet q;
 	struct port_task t = {.port = &l->port};
+	struct timespec end;
+	int err = 0;
+
 	port_quiet_begin(&q);
 	sem_init(&t.done, 0, 0);
-	if (l->port.driver.in_interrupt && !rte_eal_alarm_set(1, port_release_there, &t))
-		while (sem_wait(&t.done) && errno == EINTR)
+	clock_gettime(CLOCK_REALTIME, &end);
+	end.tv_sec += PORT_CLOSE_S;
+	if (l->port.driver.in_interrupt && !rte_eal_alarm_set(1, port_release_there, &t)) {
+		while ((err = sem_timedwait(&t.done, &end)) && errno == EINTR)
 			;
-	else
+		if (err && rte_eal_alarm_cancel(port_release_there, &t) > 0) /* otherwise it has run by now */
+			dpdk_log(l, TERN_LOG_WARN, "dpdk port %s: DPDK's interrupt thread does not answer; the port stays open", l->port.name);
+	} else {
 		port_release(&l->port);
+	}
 	sem_destroy(&t.done);
 	port_quiet_end(&q);
 }
