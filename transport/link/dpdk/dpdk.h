@@ -126,6 +126,8 @@ struct dpdk_link {
 	uint32_t out;        /* taken and not reaped */
 	uint64_t asked_ns;   /* when the port was last asked for finished mbufs */
 	struct dpdk_map maps[DPDK_MAPS_MAX];
+	uint32_t n_maps;     /* in use */
+	uint32_t last_map;   /* where memory was last found */
 	uint16_t ip_id;
 	bool is_up;
 	uint64_t state_ns;   /* when to look again */
@@ -201,6 +203,8 @@ static inline void dpdk_addr_out(const union net_addr *from, struct link_addr *o
 /* mem.c */
 int dpdk_mem_map(struct link *link, void *addr, uint64_t bytes, uint32_t *key);
 void dpdk_mem_unmap(struct link *link, uint32_t key);
+/** May the device read this where it is? */
+bool dpdk_mem_has(struct dpdk_link *l, const uint8_t *addr, uint64_t bytes);
 
 extern const struct link_ops link_dpdk_ops;
 

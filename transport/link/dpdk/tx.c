@@ -49,14 +49,14 @@ void dpdk_tx_close(struct dpdk_link *l)
 }
 
 /* May the port read these segments where they are? */
-static bool tx_in_place(const struct dpdk_link *l, const struct frame *f)
+static bool tx_in_place(struct dpdk_link *l, const struct frame *f)
 {
 	if (l->port.driver.reader == DPDK_READ_CPU)
 		return true;
 	if (l->port.driver.reader == DPDK_READ_COPY)
 		return false;
 	for (unsigned i = f->segs > 1; i < f->segs; i++)
-		if (!f->seg[i].mem)
+		if (!dpdk_mem_has(l, f->seg[i].addr, f->seg[i].bytes)) /* frame_seg.mem may be another link's key */
 			return false;
 	return true;
 }
