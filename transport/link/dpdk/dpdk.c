@@ -149,7 +149,9 @@ static int dpdk_host(struct dpdk_link *l, const struct link_config *config)
 
 	memcpy(net->mac, &l->port.mac, sizeof(net->mac));
 	net->mtu_bytes = l->port.mtu_bytes;
-	if (l->options.twin && !host_kernel_has(net)) {
+	bool kernel_has = host_kernel_has(net);
+	net->has_twin = kernel_has && l->port.driver.is_shared;
+	if (l->options.twin && !kernel_has) {
 		int err = twin_open(&l->twin, NULL, net, config->error, config->error_bytes);
 		if (err)
 			return err;

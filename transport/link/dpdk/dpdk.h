@@ -46,6 +46,7 @@ struct dpdk_driver {
 	const char *name;
 	uint8_t reader;
 	bool is_local;    /* frames stay in this host's memory: an IPv4 checksum of UDP protects nothing */
+	bool is_shared;   /* the kernel gets each frame too, and answers where it has our address */
 	bool is_kernel;   /* frames come from the kernel, which leaves checksums unfinished when it believes that hardware follows */
 	bool has_interrupt; /* on receive */
 	bool in_interrupt;     /* served by the interrupt thread without a lock: closed there */
