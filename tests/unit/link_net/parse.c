@@ -52,6 +52,25 @@ static void test_pmtu(void)
 	free(host);
 }
 
+/* A sum that the sending kernel never finished is taken where it may be one, and nothing else that is wrong. */
+static void test_partial(void)
+{
+	struct net_host *host = station(false);
+	struct net_packet p;
+	uint8_t frame[sizeof(captured_udp4)], *udp = frame + 34;
+
+	memcpy(frame, captured_udp4, sizeof(frame));
+	uint16_t length = (uint16_t)(udp[4] << 8 | udp[5]), sum = plain_sum(frame + 26, 8, 17 + length);
+	udp[6] = (uint8_t)(sum >> 8);
+	udp[7] = (uint8_t)sum;
+	CU_ASSERT_TRUE(parse_exact(host, frame, sizeof(frame), NET_L4_PARTIAL, &p) == NET_UDP && p.is_hw_verified);
+	CU_ASSERT_TRUE(parse_exact(host, frame, sizeof(frame), 0, &p) == NET_DROP && p.drop == NET_DROP_UDP_SUM);
+	udp[7] ^= 1;
+	CU_ASSERT_TRUE(parse_exact(host, frame, sizeof(frame), NET_L4_PARTIAL, &p) == NET_DROP && p.drop == NET_DROP_UDP_SUM);
+	CU_ASSERT_TRUE(parse_exact(host, CAPTURED(udp4), NET_L4_PARTIAL, &p) == NET_UDP && !p.is_hw_verified);
+	free(host);
+}
+
 static void test_fragments(void)
 {
 	struct net_host *host = station(true);
@@ -309,6 +328,7 @@ static void test_vlan(void)
 static const struct unit_case cases[] = {
 	{"the kernel's frames", test_captured},
 	{"path MTU", test_pmtu},
+	{"unfinished checksums", test_partial},
 	{"fragments", test_fragments},
 	{"malformed", test_bad},
 	{"malformed neighbour discovery", test_bad_nd},

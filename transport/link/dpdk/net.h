@@ -62,8 +62,9 @@ enum net_drop {
 	NET_DROP_END
 };
 
-/* Of net_parse: what the hardware has verified. */
-enum net_verified { NET_IP_GOOD = 1, NET_L4_GOOD = 2 };
+/* Of net_parse: what the hardware has verified; PARTIAL: the frame may come from this host's kernel, which leaves the pseudo header's bare sum to hardware that
+ * never comes. */
+enum net_verified { NET_IP_GOOD = 1, NET_L4_GOOD = 2, NET_L4_PARTIAL = 4 };
 
 union net_addr {
 	struct sockaddr sa;

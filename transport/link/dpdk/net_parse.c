@@ -68,8 +68,10 @@ static void parse_udp(struct parse *c)
 	bool has_sum = net_raw16(udp + 6) != 0;
 	if (!has_sum && c->p->is_ip6) /* RFC 8200 section 8.1 */
 		return parse_drop(c, NET_DROP_UDP_SUM);
-	c->p->is_hw_verified = has_sum && (c->verified & NET_L4_GOOD);
-	if (has_sum && !c->p->is_hw_verified && net_checksum(udp, length, parse_pseudo(c, length, IP_UDP)))
+	uint64_t pseudo = parse_pseudo(c, length, IP_UDP);
+	bool is_partial = (c->verified & NET_L4_PARTIAL) && net_raw16(udp + 6) == net_fold(pseudo);
+	c->p->is_hw_verified = has_sum && ((c->verified & NET_L4_GOOD) || is_partial);
+	if (has_sum && !c->p->is_hw_verified && net_checksum(udp, length, pseudo))
 		return parse_drop(c, NET_DROP_UDP_SUM);
 	parse_addrs(c, udp, udp + 2);
 	c->p->payload_at = c->p->l4_at + NET_UDP_BYTES;

@@ -68,10 +68,9 @@ static unsigned rx_verified(const struct dpdk_link *l, const struct rte_mbuf *m)
 	unsigned good = 0;
 	if ((m->ol_flags & RTE_MBUF_F_RX_IP_CKSUM_MASK) == RTE_MBUF_F_RX_IP_CKSUM_GOOD)
 		good |= NET_IP_GOOD;
-	/* what the kernel hands over it has verified, or it comes from this host and the checksum was never finished */
-	if ((m->ol_flags & RTE_MBUF_F_RX_L4_CKSUM_MASK) == RTE_MBUF_F_RX_L4_CKSUM_GOOD || l->port.driver.is_kernel)
+	if ((m->ol_flags & RTE_MBUF_F_RX_L4_CKSUM_MASK) == RTE_MBUF_F_RX_L4_CKSUM_GOOD)
 		good |= NET_L4_GOOD;
-	return good;
+	return l->port.driver.is_kernel ? good | NET_L4_PARTIAL : good;
 }
 
 /* Everything that is not a datagram of ours. */
