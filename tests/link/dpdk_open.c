@@ -25,7 +25,8 @@ static uint64_t now_ns(void)
 static int link_try(const char *options, bool listening, char error[512], struct link **out)
 {
 	*error = 0;
-	struct link_config c = {.options = options, .listening = listening, .port = listening ? 7400 : 0, .now_ns = now_ns(), .error = error, .error_bytes = 512};
+	struct link_config c = {
+	    .options = options, .listening = listening, .port = listening ? 7400 : 0, .now_ns = now_ns(), .error = error, .error_bytes = 512};
 	return ops->open(&c, out);
 }
 
@@ -39,7 +40,8 @@ static int refused(const char *eal)
 	fflush(NULL);
 	dup2(out, 1);
 	dup2(out, 2);
-	int one = link_try("dev=net_ring0&ip=10.9.0.1/24&twin=0", true, first, &l), two = link_try("dev=net_ring0&ip=10.9.0.1/24&twin=0", true, second, &l);
+	int one = link_try("dev=net_ring0&ip=10.9.0.1/24&twin=0", true, first, &l);
+	int two = link_try("dev=net_ring0&ip=10.9.0.1/24&twin=0", true, second, &l);
 	fflush(NULL);
 	off_t said = lseek(out, 0, SEEK_END);
 	dup2(keep[0], 1);
@@ -101,8 +103,9 @@ static int again(void)
 
 	setenv("TERN_DPDK_EAL", "--no-huge -m 320 --no-pci", 0);
 	for (int i = 0; i < 2; i++)
-		snprintf(text[i], sizeof(text[i]), "dev=net_memif%d,role=%s,id=0,socket-abstract=no,socket=/tmp/tern-again-%d.sock&twin=0&ip=10.99.0.%d/24", i,
-		         i ? "client" : "server", (int)getpid(), i + 1);
+		snprintf(text[i], sizeof(text[i]),
+		         "dev=net_memif%d,role=%s,id=0,socket-abstract=no,socket=/tmp/tern-again-%d.sock&twin=0&ip=10.99.0.%d/24",
+		         i, i ? "client" : "server", (int)getpid(), i + 1);
 	for (int round = 0; round < ROUNDS; round++) {
 		struct link *end[2] = {0};
 		for (int i = 0; i < 2; i++)

@@ -242,8 +242,8 @@ static int dpdk_path_open(struct link *link, const struct link_path_config *conf
 
 	*out = NULL;
 	if (l->n_paths == DPDK_PATHS_MAX) {
-		snprintf(l->base.trouble, sizeof(l->base.trouble), "dpdk: port %s has %d paths, as many as there can be; close some, or use another port",
-			l->port.name, DPDK_PATHS_MAX);
+		snprintf(l->base.trouble, sizeof(l->base.trouble), "dpdk: port %s has %d paths, as many as there can be; close some, or use "
+		         "another port", l->port.name, DPDK_PATHS_MAX);
 		return -TERN_ELIMIT;
 	}
 	if (!path_remote(config, &fc.remote))
@@ -259,8 +259,8 @@ static int dpdk_path_open(struct link *link, const struct link_path_config *conf
 	if (!err)
 		err = net_flow_hold(&l->host, &p->flow, l->now_ns);
 	if (err == -TERN_ELIMIT)
-		snprintf(l->base.trouble, sizeof(l->base.trouble), "dpdk: port %s has paths to %d neighbours, as many as there can be; close some, or use "
-		         "another port", l->port.name, NET_NEIGHBOURS_MAX);
+		snprintf(l->base.trouble, sizeof(l->base.trouble), "dpdk: port %s has paths to %d neighbours, as many as there can be; close "
+		         "some, or use another port", l->port.name, NET_NEIGHBOURS_MAX);
 	if (err)
 		goto fail_port;
 	p->base.link = link;

@@ -73,7 +73,8 @@ struct dpdk_port {
 struct dpdk_options {
 	char dev[192], eal[256], host_if[16];
 	struct net_config net;
-	uint32_t mtu_bytes; /* 0: the port's */
+	uint32_t mtu_bytes; /* asked for; 0: the interface's, as far as the port takes it, */
+	uint32_t host_mtu_bytes; /* 0: the port's */
 	uint8_t dscp;
 	bool ecn;
 	bool twin;          /* wanted, where the kernel does not have our address */

@@ -142,23 +142,41 @@ __attribute__((destructor)) static void port_keepers_end(void)
 			unlink(port_keepers[i].path);
 }
 
+/* Gives back a device that was probed and is no Ethernet port. */
+static void port_forget(const char *name)
+{
+	static const char *const buses[] = {"vdev", "pci"};
+	for (size_t i = 0; i < sizeof(buses) / sizeof(buses[0]); i++)
+		if (!rte_eal_hotplug_remove(buses[i], name))
+			return;
+}
+
 /* A name, a PCI address, or a virtual device with its arguments, which is made. */
 static int port_named(struct dpdk_port *p, const char *dev, const struct link_config *config)
 {
 	char name[RTE_ETH_NAME_MAX_LEN], words[192];
+	struct rte_eth_dev_info info;
 	uint16_t id;
 
 	snprintf(name, sizeof(name), "%.*s", (int)strcspn(dev, ","), dev);
 	if (rte_eth_dev_get_port_by_name(name, &id)) {
 		dpdk_eal_words(words, sizeof(words));
 		int err = rte_dev_probe(dev);
-		if (err || rte_eth_dev_get_port_by_name(name, &id))
+		bool is_port = !err && !rte_eth_dev_get_port_by_name(name, &id);
+		if (!err && !is_port)
+			port_forget(name);
+		if (!is_port)
 			return PORT_FAIL(config, TERN_EADDR, "dpdk: dev=%s: no such port, or in use by another process (%s%s)", dev,
 			                 err ? rte_strerror(-err) : "it is no Ethernet port", port_words(words, sizeof(words)));
 		p->is_ours = true;
 		port_keep(dev);
 	}
-	if (!port_claim(p, id))
+	bool is_claimed = port_claim(p, id);
+	if (!is_claimed && p->is_ours && !rte_eth_dev_info_get(id, &info)) {
+		rte_eth_dev_close(id);
+		rte_dev_remove(info.device);
+	}
+	if (!is_claimed)
 		return PORT_FAIL(config, TERN_EADDR, "dpdk: port %s is in use in this process; a port belongs to one link: give another one, dev=",
 			name);
 	return 0;
@@ -179,15 +197,19 @@ static void port_driver(struct dpdk_port *p, const struct rte_eth_dev_info *info
 		p->driver.reader = DPDK_READ_COPY;
 }
 
-static int port_mtu(struct dpdk_port *p, const struct rte_eth_dev_info *info, uint32_t want, const struct link_config *config, uint16_t *given)
+static int port_mtu(struct dpdk_port *p, const struct rte_eth_dev_info *info, const struct dpdk_options *o, const struct link_config *config,
+                    uint16_t *given)
 {
+	uint32_t want = o->mtu_bytes;
 	uint16_t now = RTE_ETHER_MTU;
 	uint32_t most = info->max_mtu, frame = NET_ETHER_BYTES + NET_VLAN_BYTES;
 
 	rte_eth_dev_get_mtu(p->id, &now);
 	if (info->max_rx_pktlen > frame && info->max_rx_pktlen - frame < most)
 		most = info->max_rx_pktlen - frame;
-	p->mtu_bytes = want ? want : now;
+	p->mtu_bytes = want ? want : o->host_mtu_bytes ? o->host_mtu_bytes : now;
+	if (!want && p->driver.buffer_bytes >= NET_MTU_MIN + frame && p->mtu_bytes + frame > p->driver.buffer_bytes)
+		p->mtu_bytes = p->driver.buffer_bytes - frame;
 	*given = (uint16_t)(p->mtu_bytes <= most ? p->mtu_bytes : most < RTE_ETHER_MTU ? most : RTE_ETHER_MTU);
 	if (p->driver.buffer_bytes && p->mtu_bytes + frame > p->driver.buffer_bytes)
 		return PORT_FAIL(config, TERN_EADDR,
@@ -362,7 +384,7 @@ static int port_open(struct dpdk_link *l, const struct link_config *config)
 	err = dpdk_options_host(&l->options, config);
 	port_driver(p, &info);
 	if (!err)
-		err = port_mtu(p, &info, l->options.mtu_bytes, config, &mtu);
+		err = port_mtu(p, &info, &l->options, config, &mtu);
 	if (!err)
 		err = port_configure(p, &info, mtu, config);
 	if (!err)
