@@ -78,8 +78,6 @@ static void frame_in(const uint8_t *data, size_t bytes, uint8_t verified, uint64
 	require(kind == p.kind && (kind != NET_FOREIGN || host.config.has_twin));
 	if (kind == NET_UDP || kind == NET_ECHO || kind == NET_ND)
 		require((size_t)p.payload_at + p.payload_bytes <= bytes);
-	if (kind == NET_PMTU)
-		require(p.mtu_bytes >= NET_PMTU_LEAST && p.mtu_bytes < host.config.mtu_bytes);
 	uint16_t neighbours = host.neighbours;
 	net_learn(&host, frame, &p, now);
 	require(host.neighbours == neighbours);

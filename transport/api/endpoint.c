@@ -150,22 +150,46 @@ int tern_ep_close(tern_ep **epp)
 	return 0;
 }
 
-/* One port: TCP and the link with the same number unless ctl= gives TCP another. TCP first, because it decides the port; but where the port is given a link that brings
- * its own address to the kernel comes first. Under the lock, so that nobody is accepted before both are there. *tcp: TCP is bound and must be given back. */
-static int listen_try(tern_ctx *ctx, struct api_listener *l, const char *host, bool *tcp)
+/* The port that the link took; 0: its addresses have none. */
+static uint16_t listen_port(const struct link *link)
+{
+	struct sockaddr_in6 six;
+	struct sockaddr_in four;
+	sa_family_t family = 0;
+	if (link->local.bytes >= sizeof(four))
+		memcpy(&family, link->local.data, sizeof(family));
+	memcpy(&four, link->local.data, sizeof(four));
+	memcpy(&six, link->local.data, sizeof(six));
+	if (family == AF_INET)
+		return ntohs(four.sin_port);
+	return family == AF_INET6 && link->local.bytes >= sizeof(six) ? ntohs(six.sin6_port) : 0;
+}
+
+/* One port: TCP and the link with the same number unless ctl= gives TCP another. With udp TCP comes first; other links may bring the address to the kernel that TCP
+ * binds, so they come first where they have ports. Under the lock, so that nobody is accepted before both are there.
+ * *tcp: TCP is bound and must be given back; *again: only the pair was refused, another port may do. */
+static int listen_try(tern_ctx *ctx, struct api_listener *l, const char *host, bool *tcp, bool *again)
 {
 	struct control_error why;
 	struct api_address at = l->address;
-	uint16_t port = at.ctl_port ? at.ctl_port : at.port;
-	bool link_first = at.port && strcmp(at.scheme, "udp");
+	uint16_t own = at.port;
+	bool link_first = strcmp(at.scheme, "udp") != 0;
 	snprintf(at.host, sizeof(at.host), "%s", host);
-	struct control_listen cl = {.host = *at.ctl ? at.ctl : at.host, .port = port, .is_private = l->address.is_private, .id = l->id};
-	*tcp = false;
+	*tcp = *again = false;
 	int err = link_first ? api_link_open(ctx, &at, API_LINK_LISTEN, at.port, &l->via) : 0;
 	if (err)
 		return err;
+	if (link_first && !at.port) {
+		own = listen_port(l->via->link);
+		link_first = own != 0;
+		if (!link_first)
+			api_link_close(ctx, &l->via);
+	}
+	uint16_t port = at.ctl_port ? at.ctl_port : own;
+	struct control_listen cl = {.host = *at.ctl ? at.ctl : at.host, .port = port, .is_private = l->address.is_private, .id = l->id};
 	err = control_listen(ctx->control, &cl, &port, &why);
 	*tcp = !err;
+	*again = !at.port && (link_first || !err);
 	if (err) {
 		if (link_first)
 			api_link_close(ctx, &l->via);
@@ -173,7 +197,7 @@ static int listen_try(tern_ctx *ctx, struct api_listener *l, const char *host, b
 	}
 	if (at.ctl_port)
 		l->address.ctl_port = port;
-	port = *at.ctl && at.port ? at.port : port;
+	port = (*at.ctl && at.port) || link_first ? own : port;
 	if (!link_first)
 		err = api_link_open(ctx, &at, API_LINK_LISTEN, port, &l->via);
 	if (err)
@@ -184,21 +208,21 @@ static int listen_try(tern_ctx *ctx, struct api_listener *l, const char *host, b
 	return 0;
 }
 
-/* TCP decides the port; with port 0 another one is tried when UDP's is taken. */
+/* With port 0 another one is tried when TCP or the link does not get the one that the other has. */
 static int listen_bind(tern_ctx *ctx, struct api_listener *l, const char *host)
 {
 	int err = 0;
 	for (unsigned i = 0; i < PORT_TRIES; i++) {
-		bool tcp;
+		bool tcp, again;
 		api_lock(ctx);
 		l->id = ctx->next_id++;
-		err = listen_try(ctx, l, host, &tcp);
+		err = listen_try(ctx, l, host, &tcp, &again);
 		api_unlock(ctx);
 		if (!err)
 			return 0;
 		if (tcp) /* without the lock: it waits for the control thread, which may be waiting for the lock in a callback */
 			control_unlisten(ctx->control, l->id);
-		if (!tcp || l->address.port || err != -TERN_EADDR)
+		if (!again || err != -TERN_EADDR)
 			break;
 	}
 	return err;

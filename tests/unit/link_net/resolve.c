@@ -243,28 +243,42 @@ static void test_routes(void)
 	free(host);
 }
 
-/* More neighbours than the table holds: those used last stay, and no more than the table's are there. */
+/* More neighbours than the table holds: those used last stay, one that a flow holds stays unused, and when flows hold all of them a new one is refused. */
 static void test_many(void)
 {
+	enum { MORE = 300 };
 	struct net_config config = station_config();
-	config.prefix4 = 16;
+	config.prefix4 = 8;
 	struct net_host *host = station_new(&config);
+	static struct net_flow flow[NET_NEIGHBOURS_MAX];
+	union net_addr kept = address("10.9.0.1", 1), held = address("10.9.0.9", 1), a = {.v4 = {.sin_family = AF_INET}};
+	struct net_flow_config to = {.remote = held, .port = 7400};
 	uint8_t mac[6];
-	char text[32];
 
 	poll_all(host, 0, NULL);
 	poll_all(host, second, NULL);
-	for (int i = 0; i < 1000; i++) {
+	to.remote.v4.sin_port = htons(9);
+	CU_ASSERT_TRUE(!net_flow_init(host, &to, &flow[0]) && !net_flow_hold(host, &flow[0], 9 * second));
+	for (uint32_t i = 0; i < NET_NEIGHBOURS_MAX + MORE; i++) {
 		uint64_t now = 10 * second + (uint64_t)i * 1000;
-		snprintf(text, sizeof(text), "10.9.%d.%d", 1 + i / 200, 1 + i % 200);
-		union net_addr a = address(text, 1), kept = address("10.9.0.1", 1);
+		a.v4.sin_addr.s_addr = htonl(0x0a0a0001 + i);
 		CU_ASSERT_EQUAL(net_neighbour(host, &a, now, mac), -TERN_EAGAIN);
 		CU_ASSERT_EQUAL(net_neighbour(host, &kept, now, mac), i ? 0 : -TERN_EAGAIN);
-		poll_all(host, now, NULL);
+		if (i < MORE)
+			poll_all(host, now, NULL);
 		if (!i)
 			say_arp(host, now, 2, 1, mac_a, mac_b);
 	}
-	CU_ASSERT_TRUE(host->neighbours == NET_NEIGHBOURS_MAX && host->evictions == 1001 - NET_NEIGHBOURS_MAX && host->requests == 1001);
+	CU_ASSERT_TRUE(host->neighbours == NET_NEIGHBOURS_MAX && host->evictions == MORE + 2);
+	CU_ASSERT_TRUE(!memcmp(host->entry[flow[0].neighbour - 1].addr.s6_addr + 12, &held.v4.sin_addr, 4));
+	for (uint32_t i = 1; i < NET_NEIGHBOURS_MAX; i++) {
+		to.remote.v4.sin_addr.s_addr = htonl(0x0a0a0001 + MORE + i);
+		CU_ASSERT_TRUE(!net_flow_init(host, &to, &flow[i]) && !net_flow_hold(host, &flow[i], 20 * second));
+	}
+	a.v4.sin_addr.s_addr = htonl(0x0a640001);
+	CU_ASSERT_EQUAL(net_neighbour(host, &a, 20 * second, mac), -TERN_ELIMIT);
+	net_flow_release(host, &flow[7]);
+	CU_ASSERT_EQUAL(net_neighbour(host, &a, 20 * second, mac), -TERN_EAGAIN);
 	free(host);
 }
 

@@ -149,7 +149,9 @@ static int dpdk_host(struct dpdk_link *l, const struct link_config *config)
 
 	memcpy(net->mac, &l->port.mac, sizeof(net->mac));
 	net->mtu_bytes = l->port.mtu_bytes;
-	if (l->options.twin && !host_kernel_has(net)) {
+	bool kernel_has = host_kernel_has(net);
+	net->has_twin = kernel_has && l->port.driver.is_shared;
+	if (l->options.twin && !kernel_has) {
 		int err = twin_open(&l->twin, NULL, net, config->error, config->error_bytes);
 		if (err)
 			return err;
@@ -239,8 +241,11 @@ static int dpdk_path_open(struct link *link, const struct link_path_config *conf
 	struct net_flow_config fc = {.dscp = l->options.dscp, .ecn = l->options.ecn ? 2 : 0};
 
 	*out = NULL;
-	if (l->n_paths == DPDK_PATHS_MAX)
+	if (l->n_paths == DPDK_PATHS_MAX) {
+		snprintf(l->base.trouble, sizeof(l->base.trouble), "dpdk: port %s has %d paths, as many as there can be; close some, or use "
+		         "another port", l->port.name, DPDK_PATHS_MAX);
 		return -TERN_ELIMIT;
+	}
 	if (!path_remote(config, &fc.remote))
 		return -TERN_EADDR;
 	struct dpdk_path *p = calloc(1, sizeof(*p));
@@ -251,6 +256,11 @@ static int dpdk_path_open(struct link *link, const struct link_path_config *conf
 		goto fail;
 	fc.port = p->port;
 	err = net_flow_init(&l->host, &fc, &p->flow);
+	if (!err)
+		err = net_flow_hold(&l->host, &p->flow, l->now_ns);
+	if (err == -TERN_ELIMIT)
+		snprintf(l->base.trouble, sizeof(l->base.trouble), "dpdk: port %s has paths to %d neighbours, as many as there can be; close "
+		         "some, or use another port", l->port.name, NET_NEIGHBOURS_MAX);
 	if (err)
 		goto fail_port;
 	p->base.link = link;
@@ -279,6 +289,7 @@ static void dpdk_path_close(struct link *link, struct link_path **path)
 		return;
 	dpdk_tx_drop(l, p);
 	dpdk_paths_remove(l, p);
+	net_flow_release(&l->host, &p->flow);
 	path_port_give(l, p);
 	/* received and not yet handed out: its port's frames find no path any more, those of the listening port go on as anybody's */
 	free(p);
@@ -289,7 +300,7 @@ static void dpdk_path_close(struct link *link, struct link_path **path)
 static void dpdk_tell_drops(const struct dpdk_link *l)
 {
 	static const char *const why[NET_DROP_END] = {"short", "other station", "other VLAN", "IP version", "IP checksum", "source", "fragment",
-		"IPv6 extension", "UDP checksum", "ICMP checksum", "ICMP", "ARP", "ND", "foreign"};
+		"IPv6 extension", "UDP checksum", "ICMP checksum", "ARP", "ND", "foreign"};
 	struct rte_eth_stats stats = {0};
 	for (int i = 0; i < NET_DROP_END; i++)
 		if (l->host.drops[i])

@@ -46,6 +46,7 @@ struct dpdk_driver {
 	const char *name;
 	uint8_t reader;
 	bool is_local;    /* frames stay in this host's memory: an IPv4 checksum of UDP protects nothing */
+	bool is_shared;   /* the kernel gets each frame too, and answers where it has our address */
 	bool is_kernel;   /* frames come from the kernel, which leaves checksums unfinished when it believes that hardware follows */
 	bool has_interrupt; /* on receive */
 	bool in_interrupt;     /* served by the interrupt thread without a lock: closed there */
@@ -73,7 +74,8 @@ struct dpdk_port {
 struct dpdk_options {
 	char dev[192], eal[256], host_if[16];
 	struct net_config net;
-	uint32_t mtu_bytes; /* 0: the port's */
+	uint32_t mtu_bytes; /* asked for; 0: the interface's, as far as the port takes it, */
+	uint32_t host_mtu_bytes; /* 0: the port's */
 	uint8_t dscp;
 	bool ecn;
 	bool twin;          /* wanted, where the kernel does not have our address */
@@ -127,6 +129,8 @@ struct dpdk_link {
 	uint32_t out;        /* taken and not reaped */
 	uint64_t asked_ns;   /* when the port was last asked for finished mbufs */
 	struct dpdk_map maps[DPDK_MAPS_MAX];
+	uint32_t n_maps;     /* in use */
+	uint32_t last_map;   /* where memory was last found */
 	uint16_t ip_id;
 	bool is_up;
 	uint64_t state_ns;   /* when to look again */
@@ -201,6 +205,8 @@ static inline void dpdk_addr_out(const union net_addr *from, struct link_addr *o
 /* mem.c */
 int dpdk_mem_map(struct link *link, void *addr, uint64_t bytes, uint32_t *key);
 void dpdk_mem_unmap(struct link *link, uint32_t key);
+/** May the device read this where it is? */
+bool dpdk_mem_has(struct dpdk_link *l, const uint8_t *addr, uint64_t bytes);
 
 extern const struct link_ops link_dpdk_ops;
 

@@ -22,6 +22,7 @@ enum { EAL_ARGS_MAX = 64, EAL_TEXT_MAX = 2048 };
 
 static pthread_mutex_t eal_lock = PTHREAD_MUTEX_INITIALIZER;
 static bool eal_runs;
+static char eal_failure[512]; /* DPDK does not start a second time: the words are given again */
 
 /* The log's state has a lock of its own: lines come from DPDK's threads too. */
 static pthread_mutex_t log_lock = PTHREAD_MUTEX_INITIALIZER;
@@ -104,6 +105,7 @@ struct eal_start {
 	int argc;
 	char cpu[16];
 	int err; /* errno of DPDK */
+	char said[160]; /* the first thing it wrote to stderr */
 };
 
 static bool eal_has(const struct eal_start *s, const char *name)
@@ -176,6 +178,8 @@ static bool eal_hugepages(void)
 	return pages > 0;
 }
 
+static __thread bool is_eal_thread; /* runs rte_eal_init */
+
 /* rte_eal_init pins and renames the thread that calls it: one of its own, which ends. What it starts inherits its blocked signals. */
 static void *eal_thread(void *arg)
 {
@@ -183,19 +187,58 @@ static void *eal_thread(void *arg)
 	sigset_t all;
 	sigfillset(&all);
 	pthread_sigmask(SIG_SETMASK, &all, NULL);
+	is_eal_thread = true;
 	s->err = rte_eal_init(s->argc, s->argv) < 0 ? (rte_errno ? rte_errno : EINVAL) : 0;
 	return NULL;
 }
 
+/* Refused arguments make rte_eal_init print pages to the program's stdout and stderr. For as long as it runs both are these; other threads' text passes. */
+struct eal_stream {
+	FILE *before, *own; /* own is kept for ever: another thread may be in it */
+	struct eal_start *start; /* where the words go, NULL: nowhere */
+};
+
+static ssize_t eal_stream_write(void *cookie, const char *bytes, size_t n)
+{
+	const struct eal_stream *stream = cookie;
+	struct eal_start *s = stream->start;
+	if (!is_eal_thread)
+		return (ssize_t)fwrite(bytes, 1, n, stream->before);
+	if (s && !*s->said)
+		snprintf(s->said, sizeof(s->said), "%.*s", (int)(n && bytes[n - 1] == '\n' ? n - 1 : n), bytes);
+	return (ssize_t)n;
+}
+
+static void eal_stream_take(struct eal_stream *stream, FILE **standard)
+{
+	cookie_io_functions_t io = {.write = eal_stream_write};
+	stream->before = *standard;
+	stream->own = fopencookie(stream, "w", io);
+	if (!stream->own)
+		return;
+	setvbuf(stream->own, NULL, _IONBF, 0);
+	*standard = stream->own;
+}
+
+static void eal_stream_give(const struct eal_stream *stream, FILE **standard)
+{
+	if (stream->own && *standard == stream->own)
+		*standard = stream->before;
+}
+
 static void eal_init(struct eal_start *s)
 {
+	static struct eal_stream out, err_out;
 	cookie_io_functions_t io = {.write = eal_log_write};
-	FILE *before = rte_log_get_stream(), *stream = fopencookie(NULL, "w", io);
+	FILE *stream = fopencookie(NULL, "w", io);
 	sigset_t all, old;
 	pthread_t thread;
 
 	if (stream)
 		rte_openlog_stream(stream);
+	err_out.start = s;
+	eal_stream_take(&out, &stdout);
+	eal_stream_take(&err_out, &stderr);
 	sigfillset(&all);
 	pthread_sigmask(SIG_SETMASK, &all, &old);
 	int err = pthread_create(&thread, NULL, eal_thread, s);
@@ -204,10 +247,8 @@ static void eal_init(struct eal_start *s)
 		s->err = err;
 	else
 		pthread_join(thread, NULL);
-	if (s->err == EALREADY && stream) { /* the host program's: its log stays its own */
-		rte_openlog_stream(before);
-		fclose(stream);
-	}
+	eal_stream_give(&err_out, &stderr);
+	eal_stream_give(&out, &stdout);
 	if (!s->err)
 		eal_quiet();
 }
@@ -224,7 +265,7 @@ static int eal_start_locked(const struct link_config *config, const char *args)
 			EAL_TEXT_MAX - 1);
 		return -TERN_EINVAL;
 	}
-	if (!eal_has(&s, "--no-huge") && rte_lcore_count() == 0 && !eal_hugepages()) {
+	if (!eal_has(&s, "--no-huge") && !eal_hugepages()) {
 		snprintf(config->error, config->error_bytes, "dpdk: no free hugepages; reserve some (echo 256 > /proc/sys/vm/nr_hugepages), "
 		         "or do without: TERN_DPDK_EAL=\"--no-huge\"");
 		return -TERN_EIO;
@@ -232,9 +273,11 @@ static int eal_start_locked(const struct link_config *config, const char *args)
 	dpdk_eal_words(words, sizeof(words));
 	eal_init(&s);
 	dpdk_eal_words(words, sizeof(words));
-	if (s.err && s.err != EALREADY) {
-		snprintf(config->error, config->error_bytes, "dpdk: EAL does not start (%s%s%s); its arguments come from TERN_DPDK_EAL or eal=",
-		         rte_strerror(s.err), *words ? "; " : "", words);
+	if (s.err) {
+		const char *said = *s.said && !strstr(s.said, "FATAL") ? s.said : words;
+		snprintf(eal_failure, sizeof(eal_failure), "dpdk: EAL does not start (%s%s%s); its arguments come from TERN_DPDK_EAL or eal=; "
+		         "a process can start it once: mend them and run the program again", rte_strerror(s.err), *said ? "; " : "", said);
+		snprintf(config->error, config->error_bytes, "%s", eal_failure);
 		return -TERN_EIO;
 	}
 	eal_runs = true;
@@ -243,8 +286,16 @@ static int eal_start_locked(const struct link_config *config, const char *args)
 
 int dpdk_eal_start(const struct link_config *config, const char *args)
 {
+	int err = 0;
 	pthread_mutex_lock(&eal_lock);
-	int err = eal_runs ? 0 : eal_start_locked(config, args);
+	if (*eal_failure) {
+		snprintf(config->error, config->error_bytes, "%s", eal_failure);
+		err = -TERN_EIO;
+	} else if (!eal_runs && rte_lcore_count()) { /* asked before our own call, which also leaves cores when it fails: the host program has started it */
+		eal_runs = true;
+	} else if (!eal_runs) {
+		err = eal_start_locked(config, args);
+	}
 	pthread_mutex_unlock(&eal_lock);
 	return err;
 }

@@ -10,14 +10,29 @@
 #include "tern/error.h"
 
 /* A key is an entry's number plus one. */
+static bool map_holds(const struct dpdk_map *m, const uint8_t *addr, uint64_t bytes)
+{
+	return m->uses && addr >= m->addr && bytes <= m->bytes && (uint64_t)(addr - m->addr) <= m->bytes - bytes;
+}
+
 static struct dpdk_map *map_of(struct dpdk_link *l, const uint8_t *addr, uint64_t bytes)
 {
-	for (uint32_t i = 0; i < DPDK_MAPS_MAX; i++) {
-		struct dpdk_map *m = &l->maps[i];
-		if (m->uses && addr >= m->addr && bytes <= m->bytes && (uint64_t)(addr - m->addr) <= m->bytes - bytes)
-			return m;
+	uint32_t left = l->n_maps;
+	if (map_holds(&l->maps[l->last_map], addr, bytes))
+		return &l->maps[l->last_map];
+	for (uint32_t i = 0; left && i < DPDK_MAPS_MAX; i++) {
+		if (map_holds(&l->maps[i], addr, bytes)) {
+			l->last_map = i;
+			return &l->maps[i];
+		}
+		left -= l->maps[i].uses > 0;
 	}
 	return NULL;
+}
+
+bool dpdk_mem_has(struct dpdk_link *l, const uint8_t *addr, uint64_t bytes)
+{
+	return map_of(l, addr, bytes) != NULL;
 }
 
 static int map_new(struct dpdk_link *l, uint8_t *addr, uint64_t bytes, struct dpdk_map *m)
@@ -63,7 +78,7 @@ int dpdk_mem_map(struct link *link, void *addr, uint64_t bytes, uint32_t *key)
 			DPDK_MAPS_MAX);
 		return -TERN_ENOMEM;
 	}
-	m->uses++;
+	l->n_maps += !m->uses++;
 	*key = (uint32_t)(m - l->maps) + 1;
 	return 0;
 }
@@ -76,6 +91,7 @@ void dpdk_mem_unmap(struct link *link, uint32_t key)
 	struct dpdk_map *m = &l->maps[key - 1];
 	if (--m->uses)
 		return;
+	l->n_maps--;
 	rte_dev_dma_unmap(l->port.device, m->addr, (rte_iova_t)(uintptr_t)m->addr, m->bytes);
 	rte_extmem_unregister(m->addr, m->bytes);
 }

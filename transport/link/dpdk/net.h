@@ -6,7 +6,6 @@
  *
  * A received frame: net_parse, then by kind
  *   NET_UDP          ours: payload at payload_at
- *   NET_PMTU         a router's word about one of our datagrams: `from` is the far end, mtu_bytes what the IP packet may be
  *   NET_ARP, NET_ND  net_learn; then, without a twin, net_answer; with a twin, the frame goes to it
  *   NET_ECHO         without a twin net_answer; with a twin the frame goes to it
  *   NET_FOREIGN      the frame goes to the twin (without a twin this is a NET_DROP)
@@ -35,16 +34,15 @@ enum {
 	NET_HEADER_MAX = 66, /* Ethernet, VLAN tag, IPv6, UDP */
 	NET_MTU_MIN = 1280,
 	NET_MTU_MAX = 9216,
-	NET_PMTU_LEAST = 576, /* IPv4; IPv6: 1280. News of less are not believed */
 	NET_FRAME_LEAST = 60, /* without the checksum; senders pad */
 	NET_POLL_MAX = 128,   /* the largest frame that net_poll makes */
 	NET_EXTENSIONS_MAX = 8,
-	NET_NEIGHBOURS_MAX = 256,
-	NET_BUCKETS = 256,
+	NET_NEIGHBOURS_MAX = 16384, /* as many as a link may have paths */
+	NET_BUCKETS = 4096,
 	NET_TRIES = 4,        /* unanswered requests before a neighbour counts as unreachable */
 };
 
-enum net_kind { NET_DROP, NET_UDP, NET_ARP, NET_ND, NET_ECHO, NET_PMTU, NET_FOREIGN };
+enum net_kind { NET_DROP, NET_UDP, NET_ARP, NET_ND, NET_ECHO, NET_FOREIGN };
 
 /* Why a frame was dropped. */
 enum net_drop {
@@ -58,15 +56,15 @@ enum net_drop {
 	NET_DROP_EXTENSION,/* more than NET_EXTENSIONS_MAX, out of order, or a jumbogram */
 	NET_DROP_UDP_SUM,  /* also an IPv6 datagram without one */
 	NET_DROP_ICMP_SUM,
-	NET_DROP_ICMP,     /* malformed, or speaks of a datagram that we cannot have sent */
 	NET_DROP_ARP,      /* malformed */
 	NET_DROP_ND,       /* malformed, or its hop limit says that it came through a router */
 	NET_DROP_FOREIGN,  /* for a twin that is not there */
 	NET_DROP_END
 };
 
-/* Of net_parse: what the hardware has verified. */
-enum net_verified { NET_IP_GOOD = 1, NET_L4_GOOD = 2 };
+/* Of net_parse: what the hardware has verified; PARTIAL: the frame may come from this host's kernel, which leaves the pseudo header's bare sum to hardware that
+ * never comes. */
+enum net_verified { NET_IP_GOOD = 1, NET_L4_GOOD = 2, NET_L4_PARTIAL = 4 };
 
 union net_addr {
 	struct sockaddr sa;
@@ -97,8 +95,7 @@ struct net_packet {
 	uint16_t l4_at;        /* UDP, ICMP */
 	uint16_t payload_at;   /* NET_UDP: behind the UDP header; NET_ECHO, NET_ND: the whole ICMP message */
 	uint32_t payload_bytes;
-	uint32_t mtu_bytes;    /* NET_PMTU */
-	union net_addr from, to; /* NET_UDP, NET_ECHO; NET_PMTU: from is the far end of our datagram, to our own end */
+	union net_addr from, to; /* NET_UDP, NET_ECHO */
 };
 
 enum net_state {
@@ -117,13 +114,14 @@ struct net_neighbour_entry {
 	bool is_lost;         /* NET_TRIES requests were not answered */
 	bool is_moved;        /* another station spoke for it: ask everyone, not the old address */
 	uint16_t next;        /* in its bucket, NET_NEIGHBOURS_MAX: none */
+	uint16_t flows;       /* that hold it: with any it is not evicted */
 	uint64_t used_ns;     /* by net_neighbour */
 	uint64_t heard_ns;    /* last answer */
 	uint64_t asked_ns;    /* last request */
 	uint64_t due_ns;      /* next request; UINT64_MAX: none */
 };
 
-/* Caller's memory, about 30 KiB. `config`, `drops`, the counters and `version` may be read. */
+/* Caller's memory, about 1 MiB, most of it touched only when there are as many neighbours. `config`, `drops`, the counters and `version` may be read. */
 struct net_host {
 	struct net_config config;
 	struct in6_addr local6;
@@ -134,10 +132,11 @@ struct net_host {
 	uint8_t announced, announce_step;
 	uint16_t neighbours;     /* used entries */
 	uint16_t bucket[NET_BUCKETS];
-	struct net_neighbour_entry entry[NET_NEIGHBOURS_MAX];
+	uint16_t polled;         /* the entry that net_poll looked at last */
 	uint64_t ports[65536 / 64]; /* open UDP ports, a bit each */
 	uint64_t drops[NET_DROP_END];
 	uint64_t answers, requests, conflicts, evictions; /* conflicts: another station claimed our address */
+	struct net_neighbour_entry entry[NET_NEIGHBOURS_MAX]; /* the last member: net_init leaves it alone */
 };
 
 /* One destination's headers, ready but for lengths, identification and checksums. Caller's memory. */
@@ -150,6 +149,7 @@ struct net_flow {
 	uint32_t ip_sum;       /* of the IPv4 header without length, identification and checksum */
 	uint32_t pseudo_sum;   /* of addresses and protocol */
 	uint32_t version;      /* of the host when the hardware address was taken */
+	uint16_t neighbour;    /* held entry plus one, 0: none */
 	uint64_t check_ns;     /* when the neighbour is to be looked up again, which also keeps it alive */
 	union net_addr remote;
 };
@@ -199,7 +199,7 @@ size_t net_answer(struct net_host *host, const uint8_t *frame, size_t bytes, con
 /**
  * The hardware address of the next hop to a destination (port ignored). Keeps the neighbour in use: it is asked again before it goes stale for good.
  * @return 0; -TERN_EAGAIN: asked for, poll net_poll; -TERN_EADDR: no address of that family, no route, no unicast address, or NET_TRIES requests were not answered
- *         (asking goes on slowly while this is called, so it may become 0 again)
+ *         (asking goes on slowly while this is called, so it may become 0 again); -TERN_ELIMIT: each of NET_NEIGHBOURS_MAX neighbours is held by a flow
  */
 int net_neighbour(struct net_host *host, const union net_addr *remote, uint64_t now_ns, uint8_t mac[NET_MAC_BYTES]);
 
@@ -216,6 +216,10 @@ int net_source(const struct net_host *host, const union net_addr *remote, uint16
 
 /** Builds the headers to a destination but for the hardware address. @return 0, -TERN_EADDR as net_neighbour (route only), -TERN_EINVAL */
 int net_flow_init(const struct net_host *host, const struct net_flow_config *config, struct net_flow *flow);
+
+/** Keeps the flow's neighbour in the table until net_flow_release; once a flow. @return 0, -TERN_EADDR, -TERN_ELIMIT as net_neighbour */
+int net_flow_hold(struct net_host *host, struct net_flow *flow, uint64_t now_ns);
+void net_flow_release(struct net_host *host, struct net_flow *flow);
 
 /** The slow half of net_flow_ready. @return as net_neighbour */
 int net_flow_resolve(struct net_host *host, struct net_flow *flow, uint64_t now_ns);

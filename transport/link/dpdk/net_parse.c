@@ -68,53 +68,15 @@ static void parse_udp(struct parse *c)
 	bool has_sum = net_raw16(udp + 6) != 0;
 	if (!has_sum && c->p->is_ip6) /* RFC 8200 section 8.1 */
 		return parse_drop(c, NET_DROP_UDP_SUM);
-	c->p->is_hw_verified = has_sum && (c->verified & NET_L4_GOOD);
-	if (has_sum && !c->p->is_hw_verified && net_checksum(udp, length, parse_pseudo(c, length, IP_UDP)))
+	uint64_t pseudo = parse_pseudo(c, length, IP_UDP);
+	bool is_partial = (c->verified & NET_L4_PARTIAL) && net_raw16(udp + 6) == net_fold(pseudo);
+	c->p->is_hw_verified = has_sum && ((c->verified & NET_L4_GOOD) || is_partial);
+	if (has_sum && !c->p->is_hw_verified && net_checksum(udp, length, pseudo))
 		return parse_drop(c, NET_DROP_UDP_SUM);
 	parse_addrs(c, udp, udp + 2);
 	c->p->payload_at = c->p->l4_at + NET_UDP_BYTES;
 	c->p->payload_bytes = length - NET_UDP_BYTES;
 	c->p->kind = NET_UDP;
-}
-
-/* News of a smaller path, which quotes what was too big. Believed only where the quote is of a datagram from an open port of ours; the kernel's are its own. */
-static void parse_pmtu4(struct parse *c)
-{
-	const uint8_t *icmp = c->frame + c->p->l4_at, *quote = icmp + ICMP_BYTES;
-	size_t left = c->bytes - c->p->l4_at - ICMP_BYTES;
-	uint32_t mtu = net_get16(icmp + 6);
-
-	if (left < NET_IP4_BYTES + 8 || quote[0] >> 4 != 4 || (quote[0] & 15) < 5 || left < (size_t)(quote[0] & 15) * 4 + 8)
-		return parse_drop(c, NET_DROP_ICMP);
-	const uint8_t *udp = quote + (quote[0] & 15) * 4;
-	if (memcmp(quote + 12, &c->host->config.ip4, 4) || net_get16(quote + 6) & 0x1fff)
-		return parse_drop(c, NET_DROP_ICMP);
-	if (quote[9] != IP_UDP || !net_port_is_open(c->host, net_get16(udp)))
-		return;
-	if (mtu < NET_PMTU_LEAST || mtu >= c->host->config.mtu_bytes)
-		return parse_drop(c, NET_DROP_ICMP);
-	parse_addr4(&c->p->from, quote + 16, udp + 2);
-	parse_addr4(&c->p->to, quote + 12, udp);
-	c->p->mtu_bytes = mtu;
-	c->p->kind = NET_PMTU;
-}
-
-static void parse_pmtu6(struct parse *c)
-{
-	const uint8_t *icmp = c->frame + c->p->l4_at, *quote = icmp + ICMP_BYTES, *udp = quote + NET_IP6_BYTES;
-	size_t left = c->bytes - c->p->l4_at - ICMP_BYTES;
-	uint32_t mtu = net_get32(icmp + 4);
-
-	if (left < NET_IP6_BYTES + 8 || quote[0] >> 4 != 6 || !net_is_ours6(c->host, quote + 8))
-		return parse_drop(c, NET_DROP_ICMP);
-	if (quote[6] != IP_UDP || !net_port_is_open(c->host, net_get16(udp)))
-		return;
-	if (mtu < NET_MTU_MIN || mtu >= c->host->config.mtu_bytes)
-		return parse_drop(c, NET_DROP_ICMP);
-	parse_addr6(&c->p->from, quote + 24, udp + 2);
-	parse_addr6(&c->p->to, quote + 8, udp);
-	c->p->mtu_bytes = mtu;
-	c->p->kind = NET_PMTU;
 }
 
 static void parse_icmp_whole(struct parse *c, enum net_kind kind)
@@ -125,6 +87,7 @@ static void parse_icmp_whole(struct parse *c, enum net_kind kind)
 	c->p->kind = (uint8_t)kind;
 }
 
+/* News of a smaller path is the kernel's, for its own connections: anybody can send it. What our frames may be the engine finds out with probes. */
 static void parse_icmp4(struct parse *c)
 {
 	const uint8_t *icmp = c->frame + c->p->l4_at;
@@ -136,8 +99,6 @@ static void parse_icmp4(struct parse *c)
 		return parse_drop(c, NET_DROP_ICMP_SUM);
 	if (icmp[0] == ICMP_ECHO && icmp[1] == 0)
 		parse_icmp_whole(c, NET_ECHO);
-	else if (icmp[0] == ICMP_UNREACHABLE && icmp[1] == ICMP_FRAG_NEEDED)
-		parse_pmtu4(c);
 }
 
 const uint8_t *net_nd_option(const uint8_t *options, size_t bytes, uint8_t type, bool *is_well)
@@ -197,8 +158,6 @@ static void parse_icmp6(struct parse *c, bool is_ours)
 		parse_drop(c, NET_DROP_SOURCE);
 	else if (icmp[0] == ICMP6_ECHO && icmp[1] == 0 && is_ours && c->to_station)
 		parse_icmp_whole(c, NET_ECHO);
-	else if (icmp[0] == ICMP6_TOO_BIG && is_ours)
-		parse_pmtu6(c);
 }
 
 /* The kernel puts fragments together, but ours were never sent in fragments: a first one to an open port is refused here, so that the kernel never gets it whole. */

@@ -55,7 +55,7 @@ int net_init(struct net_host *host, const struct net_config *config, uint64_t no
 	*why = check_config(config);
 	if (*why)
 		return -TERN_EINVAL;
-	memset(host, 0, sizeof(*host));
+	memset(host, 0, offsetof(struct net_host, entry));
 	host->config = *config;
 	host->ether_bytes = NET_ETHER_BYTES + (config->vlan ? NET_VLAN_BYTES : 0);
 	host->local6 = config->local6;
@@ -166,7 +166,7 @@ static void entry_unlink(struct net_host *host, struct net_neighbour_entry *e)
 	*at = e->next;
 }
 
-/* The least recently used one makes room. */
+/* The least recently used one that no flow holds makes room. @return NULL: all are held */
 static struct net_neighbour_entry *entry_make(struct net_host *host, const struct in6_addr *addr)
 {
 	struct net_neighbour_entry *e = &host->entry[host->neighbours];
@@ -174,10 +174,12 @@ static struct net_neighbour_entry *entry_make(struct net_host *host, const struc
 	if (host->neighbours < NET_NEIGHBOURS_MAX)
 		host->neighbours++;
 	else {
-		e = &host->entry[0];
-		for (int i = 1; i < NET_NEIGHBOURS_MAX; i++)
-			if (host->entry[i].used_ns < e->used_ns)
+		e = NULL;
+		for (int i = 0; i < NET_NEIGHBOURS_MAX; i++)
+			if (!host->entry[i].flows && (!e || host->entry[i].used_ns < e->used_ns))
 				e = &host->entry[i];
+		if (!e)
+			return NULL;
 		entry_unlink(host, e);
 		host->evictions++;
 		host->version++;
@@ -203,16 +205,47 @@ static void entry_lose(struct net_host *host, struct net_neighbour_entry *e)
 	e->is_lost = true;
 }
 
-int net_neighbour(struct net_host *host, const union net_addr *remote, uint64_t now_ns, uint8_t mac[NET_MAC_BYTES])
+/* @return -TERN_EADDR, -TERN_ELIMIT */
+static int entry_get(struct net_host *host, const union net_addr *remote, struct net_neighbour_entry **out)
 {
 	struct in6_addr hop, source;
 	int err = net_route(host, remote, &hop, &source);
 
 	if (err)
 		return err;
-	struct net_neighbour_entry *e = entry_find(host, &hop);
-	if (!e)
-		e = entry_make(host, &hop);
+	*out = entry_find(host, &hop);
+	if (!*out)
+		*out = entry_make(host, &hop);
+	return *out ? 0 : -TERN_ELIMIT;
+}
+
+int net_flow_hold(struct net_host *host, struct net_flow *flow, uint64_t now_ns)
+{
+	struct net_neighbour_entry *e;
+	int err = entry_get(host, &flow->remote, &e);
+
+	if (err)
+		return err;
+	e->flows++;
+	e->used_ns = now_ns;
+	flow->neighbour = (uint16_t)(e - host->entry + 1);
+	return 0;
+}
+
+void net_flow_release(struct net_host *host, struct net_flow *flow)
+{
+	if (flow->neighbour)
+		host->entry[flow->neighbour - 1].flows--;
+	flow->neighbour = 0;
+}
+
+int net_neighbour(struct net_host *host, const union net_addr *remote, uint64_t now_ns, uint8_t mac[NET_MAC_BYTES])
+{
+	struct net_neighbour_entry *e;
+	int err = entry_get(host, remote, &e);
+
+	if (err)
+		return err;
 	e->used_ns = now_ns;
 	if (e->state == NET_REACHABLE && now_ns - e->heard_ns >= fresh_ns) {
 		e->state = NET_STALE;
@@ -469,9 +502,11 @@ size_t net_poll(struct net_host *host, uint64_t now_ns, uint8_t *out, size_t roo
 		return 0;
 	if (now_ns >= host->announce_ns)
 		length = announce_next(host, now_ns, out);
-	for (int i = 0; i < host->neighbours && !length; i++)
-		if (now_ns >= host->entry[i].due_ns)
-			length = entry_ask(host, &host->entry[i], now_ns, out);
+	for (int i = 0; i < host->neighbours && !length; i++) { /* on from the last: a round over all is one look at each */
+		host->polled = host->polled + 1 < host->neighbours ? host->polled + 1 : 0;
+		if (now_ns >= host->entry[host->polled].due_ns)
+			length = entry_ask(host, &host->entry[host->polled], now_ns, out);
+	}
 	if (length)
 		return length;
 	host->due_ns = host->announce_ns;

@@ -141,9 +141,10 @@ static void host_merge(struct dpdk_options *o, const struct net_config *kernel)
 	if (IN6_IS_ADDR_UNSPECIFIED(&net->gateway6))
 		net->gateway6 = kernel->gateway6;
 	net->local6 = kernel->local6;
-	net->vlan = net->vlan ? net->vlan : kernel->vlan;
+	if (!net->vlan && !o->is_own_if) /* a VLAN's interface as the port itself puts the tag on and takes it off */
+		net->vlan = kernel->vlan;
 	if (!o->mtu_bytes && kernel->mtu_bytes >= NET_MTU_MIN && kernel->mtu_bytes <= NET_MTU_MAX)
-		o->mtu_bytes = kernel->mtu_bytes;
+		o->host_mtu_bytes = kernel->mtu_bytes;
 }
 
 int dpdk_options_host(struct dpdk_options *o, const struct link_config *config)

@@ -8,6 +8,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
+#include <unistd.h>
 #include <rte_alarm.h>
 #include <rte_dev.h>
 #include <rte_devargs.h>
@@ -23,10 +25,12 @@ static const struct dpdk_driver drivers[] = {
 	{.name = "net_virtio_user", .reader = DPDK_READ_COPY, .is_local = true, .any_mtu = true}, /* its peer maps DPDK's memory only */
 	{.name = "net_ring", .reader = DPDK_READ_COPY, .is_local = true, .any_mtu = true}, /* the receiver gets the mbuf itself */
 	{.name = "net_null", .reader = DPDK_READ_COPY, .is_local = true, .any_mtu = true},
-	{.name = "net_af_packet", .reader = DPDK_READ_CPU, .is_kernel = true},
+	{.name = "net_af_packet", .reader = DPDK_READ_CPU, .is_kernel = true, .is_shared = true},
 	{.name = "net_af_xdp", .reader = DPDK_READ_COPY, .is_kernel = true}, /* an mbuf of its own pool is sent as it is, another is copied */
 	{.name = "net_tap", .reader = DPDK_READ_CPU, .is_kernel = true},
 };
+
+enum { PORT_KEEPERS_MAX = 8, PORT_CLOSE_S = 2 };
 
 static pthread_mutex_t port_lock = PTHREAD_MUTEX_INITIALIZER; /* finding and attaching; not held while a port runs */
 static bool port_known[RTE_MAX_ETHPORTS]; /* configured by us before: stopped, not in use */
@@ -77,22 +81,102 @@ static int port_first(struct dpdk_port *p, const struct link_config *config)
 	                 "dev=net_af_packet0,iface=eth0");
 }
 
+/* When a memif listener's last device goes, DPDK 22.11 frees the socket but neither closes its descriptor nor takes its callback from the interrupt thread,
+ * which then accepts at whatever has that memory next, and hangs. A device that is never started stays with each socket: the listener lives as long as the
+ * process, and the next server takes it up. */
+struct port_keeper {
+	char args[256];
+	char path[108];
+};
+
+static struct port_keeper port_keepers[PORT_KEEPERS_MAX];
+static unsigned port_n_keepers;
+
+/* @return a value of DPDK's device arguments "name,key=value,...", as long as it is; NULL: not there */
+static const char *port_arg(const char *args, const char *key, size_t *bytes)
+{
+	size_t n = strlen(key);
+	for (const char *at = strchr(args, ','); at; at = strchr(at, ','))
+		if (!strncmp(++at, key, n) && at[n] == '=') {
+			*bytes = strcspn(at + n + 1, ",");
+			return at + n + 1;
+		}
+	return NULL;
+}
+
+static void port_keep(const char *dev)
+{
+	struct port_keeper *k = &port_keepers[port_n_keepers];
+	size_t role = 0, path = 0, kind = 0;
+	const char *args = strchr(dev, ','), *at = port_arg(dev, "role", &role);
+	struct rte_eth_dev_owner owner = {.name = "tern"};
+	char text[320];
+	uint16_t id;
+
+	bool is_server = at && ((role == 6 && !strncmp(at, "server", 6)) || (role == 6 && !strncmp(at, "master", 6)));
+	if (strncmp(dev, "net_memif", 9) || !is_server || port_n_keepers == PORT_KEEPERS_MAX || strlen(args) >= sizeof(k->args))
+		return;
+	for (unsigned i = 0; i < port_n_keepers; i++)
+		if (!strcmp(port_keepers[i].args, args))
+			return;
+	/* the last id counts; where the socket has its keeper already, by other arguments, this one is refused */
+	snprintf(text, sizeof(text), "net_memif_tern%u%s,id=%u", port_n_keepers, args, UINT32_MAX);
+	if (rte_dev_probe(text))
+		return;
+	snprintf(k->args, sizeof(k->args), "%s", args);
+	at = port_arg(dev, "socket-abstract", &kind);
+	bool is_file = at && !strncmp(at, "no", 2);
+	at = port_arg(dev, "socket", &path);
+	if (at && is_file)
+		snprintf(k->path, sizeof(k->path), "%.*s", (int)path, at);
+	port_n_keepers++;
+	text[strcspn(text, ",")] = 0;
+	if (!rte_eth_dev_get_port_by_name(text, &id) && !rte_eth_dev_owner_new(&owner.id))
+		rte_eth_dev_owner_set(id, &owner);
+}
+
+__attribute__((destructor)) static void port_keepers_end(void)
+{
+	for (unsigned i = 0; i < port_n_keepers; i++)
+		if (*port_keepers[i].path)
+			unlink(port_keepers[i].path);
+}
+
+/* Gives back a device that was probed and is no Ethernet port. */
+static void port_forget(const char *name)
+{
+	static const char *const buses[] = {"vdev", "pci"};
+	for (size_t i = 0; i < sizeof(buses) / sizeof(buses[0]); i++)
+		if (!rte_eal_hotplug_remove(buses[i], name))
+			return;
+}
+
 /* A name, a PCI address, or a virtual device with its arguments, which is made. */
 static int port_named(struct dpdk_port *p, const char *dev, const struct link_config *config)
 {
 	char name[RTE_ETH_NAME_MAX_LEN], words[192];
+	struct rte_eth_dev_info info;
 	uint16_t id;
 
 	snprintf(name, sizeof(name), "%.*s", (int)strcspn(dev, ","), dev);
 	if (rte_eth_dev_get_port_by_name(name, &id)) {
 		dpdk_eal_words(words, sizeof(words));
 		int err = rte_dev_probe(dev);
-		if (err || rte_eth_dev_get_port_by_name(name, &id))
+		bool is_port = !err && !rte_eth_dev_get_port_by_name(name, &id);
+		if (!err && !is_port)
+			port_forget(name);
+		if (!is_port)
 			return PORT_FAIL(config, TERN_EADDR, "dpdk: dev=%s: no such port, or in use by another process (%s%s)", dev,
 			                 err ? rte_strerror(-err) : "it is no Ethernet port", port_words(words, sizeof(words)));
 		p->is_ours = true;
+		port_keep(dev);
 	}
-	if (!port_claim(p, id))
+	bool is_claimed = port_claim(p, id);
+	if (!is_claimed && p->is_ours && !rte_eth_dev_info_get(id, &info)) {
+		rte_eth_dev_close(id);
+		rte_dev_remove(info.device);
+	}
+	if (!is_claimed)
 		return PORT_FAIL(config, TERN_EADDR, "dpdk: port %s is in use in this process; a port belongs to one link: give another one, dev=",
 			name);
 	return 0;
@@ -115,8 +199,10 @@ static void port_driver(struct dpdk_port *p, const struct rte_eth_dev_info *info
 		p->driver.reader = DPDK_READ_COPY;
 }
 
-static int port_mtu(struct dpdk_port *p, const struct rte_eth_dev_info *info, uint32_t want, const struct link_config *config, uint16_t *given)
+static int port_mtu(struct dpdk_port *p, const struct rte_eth_dev_info *info, const struct dpdk_options *o, const struct link_config *config,
+                    uint16_t *given)
 {
+	uint32_t want = o->mtu_bytes;
 	uint16_t now = RTE_ETHER_MTU;
 	uint32_t most = info->max_mtu, frame = NET_ETHER_BYTES + NET_VLAN_BYTES;
 
@@ -125,7 +211,9 @@ static int port_mtu(struct dpdk_port *p, const struct rte_eth_dev_info *info, ui
 		most = info->max_rx_pktlen - frame;
 	if (!want && p->driver.buffer_given && p->driver.any_mtu && p->driver.buffer_bytes > RTE_ETHER_MTU + frame)
 		now = (uint16_t)(p->driver.buffer_bytes - frame < NET_MTU_MAX ? p->driver.buffer_bytes - frame : NET_MTU_MAX);
-	p->mtu_bytes = want ? want : now;
+	p->mtu_bytes = want ? want : o->host_mtu_bytes ? o->host_mtu_bytes : now;
+	if (!want && p->driver.buffer_bytes >= NET_MTU_MIN + frame && p->mtu_bytes + frame > p->driver.buffer_bytes)
+		p->mtu_bytes = p->driver.buffer_bytes - frame;
 	*given = (uint16_t)(p->mtu_bytes <= most ? p->mtu_bytes : most < RTE_ETHER_MTU ? most : RTE_ETHER_MTU);
 	if (p->driver.buffer_bytes && p->mtu_bytes + frame > p->driver.buffer_bytes)
 		return PORT_FAIL(config, TERN_EADDR,
@@ -300,7 +388,7 @@ static int port_open(struct dpdk_link *l, const struct link_config *config)
 	err = dpdk_options_host(&l->options, config);
 	port_driver(p, &info);
 	if (!err)
-		err = port_mtu(p, &info, l->options.mtu_bytes, config, &mtu);
+		err = port_mtu(p, &info, &l->options, config, &mtu);
 	if (!err)
 		err = port_configure(p, &info, mtu, config);
 	if (!err)
@@ -344,13 +432,21 @@ void dpdk_port_close(struct dpdk_link *l)
 {
 	struct port_quiet q;
 	struct port_task t = {.port = &l->port};
+	struct timespec end;
+	int err = 0;
+
 	port_quiet_begin(&q);
 	sem_init(&t.done, 0, 0);
-	if (l->port.driver.in_interrupt && !rte_eal_alarm_set(1, port_release_there, &t))
-		while (sem_wait(&t.done) && errno == EINTR)
+	clock_gettime(CLOCK_REALTIME, &end);
+	end.tv_sec += PORT_CLOSE_S;
+	if (l->port.driver.in_interrupt && !rte_eal_alarm_set(1, port_release_there, &t)) {
+		while ((err = sem_timedwait(&t.done, &end)) && errno == EINTR)
 			;
-	else
+		if (err && rte_eal_alarm_cancel(port_release_there, &t) > 0) /* otherwise it has run by now */
+			dpdk_log(l, TERN_LOG_WARN, "dpdk port %s: DPDK's interrupt thread does not answer; the port stays open", l->port.name);
+	} else {
 		port_release(&l->port);
+	}
 	sem_destroy(&t.done);
 	port_quiet_end(&q);
 }

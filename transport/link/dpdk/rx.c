@@ -63,24 +63,14 @@ void dpdk_paths_remove(struct dpdk_link *l, struct dpdk_path *p)
 	l->paths[p->index]->index = p->index;
 }
 
-/* A router's word: the path sends smaller frames from now on. */
-static void rx_pmtu(struct dpdk_link *l, const struct net_packet *k)
-{
-	uint16_t port = ntohs(k->to.sa.sa_family == AF_INET6 ? k->to.v6.sin6_port : k->to.v4.sin_port);
-	struct dpdk_path *p = dpdk_paths_find(l, &k->from, port);
-	if (p && k->mtu_bytes > p->base.overhead_bytes && k->mtu_bytes - p->base.overhead_bytes < p->base.max_frame_bytes)
-		p->base.max_frame_bytes = k->mtu_bytes - p->base.overhead_bytes;
-}
-
 static unsigned rx_verified(const struct dpdk_link *l, const struct rte_mbuf *m)
 {
 	unsigned good = 0;
 	if ((m->ol_flags & RTE_MBUF_F_RX_IP_CKSUM_MASK) == RTE_MBUF_F_RX_IP_CKSUM_GOOD)
 		good |= NET_IP_GOOD;
-	/* what the kernel hands over it has verified, or it comes from this host and the checksum was never finished */
-	if ((m->ol_flags & RTE_MBUF_F_RX_L4_CKSUM_MASK) == RTE_MBUF_F_RX_L4_CKSUM_GOOD || l->port.driver.is_kernel)
+	if ((m->ol_flags & RTE_MBUF_F_RX_L4_CKSUM_MASK) == RTE_MBUF_F_RX_L4_CKSUM_GOOD)
 		good |= NET_L4_GOOD;
-	return good;
+	return l->port.driver.is_kernel ? good | NET_L4_PARTIAL : good;
 }
 
 /* Everything that is not a datagram of ours. */
@@ -91,14 +81,11 @@ static void rx_other(struct dpdk_link *l, const struct rte_mbuf *m, const struct
 
 	if (k->kind == NET_ARP || k->kind == NET_ND)
 		net_learn(&l->host, frame, k, now_ns);
-	if (l->twin.fd >= 0 && k->kind != NET_PMTU && k->kind != NET_DROP) {
+	if (l->twin.fd >= 0 && k->kind != NET_DROP) {
 		twin_tx(&l->twin, frame, m->pkt_len);
 		return;
 	}
 	switch (k->kind) {
-	case NET_PMTU:
-		rx_pmtu(l, k);
-		break;
 	case NET_ARP:
 	case NET_ND:
 	case NET_ECHO: {

@@ -49,14 +49,14 @@ void dpdk_tx_close(struct dpdk_link *l)
 }
 
 /* May the port read these segments where they are? */
-static bool tx_in_place(const struct dpdk_link *l, const struct frame *f)
+static bool tx_in_place(struct dpdk_link *l, const struct frame *f)
 {
 	if (l->port.driver.reader == DPDK_READ_CPU)
 		return true;
 	if (l->port.driver.reader == DPDK_READ_COPY)
 		return false;
 	for (unsigned i = f->segs > 1; i < f->segs; i++)
-		if (!f->seg[i].mem)
+		if (!dpdk_mem_has(l, f->seg[i].addr, f->seg[i].bytes)) /* frame_seg.mem may be another link's key */
 			return false;
 	return true;
 }
@@ -192,7 +192,7 @@ static size_t tx_fill(struct dpdk_link *l, struct frame *const *frames, size_t n
 		if (p != ready && net_flow_ready(&l->host, &p->flow, now_ns))
 			break;
 		ready = p;
-		if (f->wire_bytes > p->base.max_frame_bytes) { /* the path got narrower: lost on the way, as anywhere */
+		if (f->wire_bytes > p->base.max_frame_bytes) { /* no mbuf holds it: lost on the way, as anywhere */
 			l->base.tx_dropped++;
 			tx_done(l, f);
 		} else {
