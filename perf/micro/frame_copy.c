@@ -1,6 +1,6 @@
 /* One memcpy of a frame, as a receiver that places payload has to do at least once: out of packet buffers, into a tensor. As many buffers as a port's
- * ring has and a tensor of 4 MiB, both used in turn, so that neither stays in the first caches. perf/versus/dpdk.sh adds it to what the bare driver costs.
- * Usage: frame-copy FRAME_BYTES SECONDS [CORE]; prints "FRAME_BYTES ns_a_frame", the best tenth of the time. Knows nothing of Tern. */
+ * ring has and a tensor of 4 MiB, both used in turn, so that neither stays in the first caches. perf/versus/dpdk.sh adds it to what the bare driver
+ * costs. Usage: frame-copy FRAME_BYTES SECONDS [CORE]; prints "FRAME_BYTES ns_a_frame", the best tenth of the time. Knows nothing of Tern. */
 #include "udp_common.h"
 
 enum { BUFFERS = 1024, TENSOR_BYTES = 4 << 20, ROOM_BYTES = 128, TENTHS = 10 };

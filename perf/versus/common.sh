@@ -24,7 +24,6 @@ VERSUS_PORT=21000
 # What else runs on the machine should disturb as little as it can; the same for every program.
 VERSUS_NICE=
 nice -n -19 true 2>/dev/null && [ "$(nice -n -19 nice)" = -19 ] && VERSUS_NICE="nice -n -19"
-VERSUS_NICE=${VERSUS_PRIORITY:-$VERSUS_NICE} # such as "chrt -r 1", where a machine cannot be had alone; short runs only
 VERSUS_SERVER=
 versus_dir=$(mktemp -d)
 versus_end() {
