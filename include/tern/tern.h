@@ -108,7 +108,11 @@ int tern_listen(tern_ep *ep, const char *text);
  */
 int tern_ep_address(tern_ep *ep, void *blob, size_t *bytes);
 
-/** Turns a text address into a blob; same rules as tern_ep_address. Names are resolved when connecting. @return 0, -TERN_EADDR, -TERN_ESCHEME, -TERN_EINVAL */
+/**
+ * Turns a text address into a blob; same rules as tern_ep_address. Names are resolved when connecting. Options that name devices of this machine (dev=, eal=, if=,
+ * ip=) are for tern_connect_text only.
+ * @return 0, -TERN_EADDR, -TERN_ESCHEME, -TERN_EINVAL
+ */
 int tern_resolve(tern_ctx *ctx, const char *text, void *blob, size_t *bytes);
 
 typedef struct tern_connopts {
@@ -147,7 +151,10 @@ int tern_mem_alloc(tern_ctx *ctx, uint64_t bytes, void **addr, tern_mem **out);
 /** Registers the caller's memory, which must stay mapped until tern_mem_release. @return 0, -TERN_ENOMEM, -TERN_EINVAL */
 int tern_mem_register(tern_ctx *ctx, void *addr, uint64_t bytes, tern_mem **out);
 
-/** Ends a registration or frees an allocation and revokes its exports. @return 0 and *mem = NULL; -TERN_EBUSY while an operation uses it (nothing was done) */
+/**
+ * Ends a registration or frees an allocation and revokes its exports. Takes up to 100 ms where a link lets peers write there by itself.
+ * @return 0 and *mem = NULL; -TERN_EBUSY while an operation uses it (nothing was done), or if a link did not give it back in time (its exports are revoked: call again)
+ */
 int tern_mem_release(tern_mem **mem);
 
 /**

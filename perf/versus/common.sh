@@ -24,6 +24,7 @@ VERSUS_PORT=21000
 # What else runs on the machine should disturb as little as it can; the same for every program.
 VERSUS_NICE=
 nice -n -19 true 2>/dev/null && [ "$(nice -n -19 nice)" = -19 ] && VERSUS_NICE="nice -n -19"
+VERSUS_NICE=${VERSUS_PRIORITY:-$VERSUS_NICE} # such as "chrt -r 1", where a machine cannot be had alone; short runs only
 VERSUS_SERVER=
 versus_dir=$(mktemp -d)
 versus_end() {
@@ -50,7 +51,7 @@ versus_serve() {
 	local kind=$1
 	shift
 	VERSUS_PORT=$((VERSUS_PORT + 1))
-	timeout -k 1 30 $VERSUS_NICE taskset -c "$CORE_SERVER" "${@//PORT/$VERSUS_PORT}" >"$versus_dir/server" 2>&1 &
+	timeout -k 1 "${VERSUS_LIMIT:-30}" $VERSUS_NICE taskset -c "$CORE_SERVER" "${@//PORT/$VERSUS_PORT}" >"$versus_dir/server" 2>&1 &
 	VERSUS_SERVER=$!
 	versus_listening "$kind" "$VERSUS_PORT"
 }

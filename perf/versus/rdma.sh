@@ -18,7 +18,7 @@ if [ -z "${VERSUS_GUEST:-}" ]; then
 fi
 
 . "$here/common.sh"
-CORE_CLIENT=0 CORE_SERVER=0 VERSUS_NICE=
+CORE_CLIENT=0 CORE_SERVER=0 VERSUS_NICE= VERSUS_LIMIT=300
 net=$here/../../tests/guest/rdmanet
 export TERN_KEY=$versus_dir/key TERN_MODULES=$build/transport/link/rdma
 "$build/apps/tern-key" "$TERN_KEY" >/dev/null || exit 1
@@ -29,7 +29,7 @@ tern() {
 	local mode=$1 program=$build/perf/$2
 	shift 2
 	versus_serve tcp "$program" -1 -e --listen "rdma://10.9.0.2:PORT?private=1&dev=rxe1&mode=$mode$TERN_MORE" &&
-		versus_client 200 "$program" -e "rdma://10.9.0.2:PORT?private=1&dev=rxe0&mode=$mode$TERN_MORE" --json "$@" >"$versus_dir/json"
+		versus_client 290 "$program" -e "rdma://10.9.0.2:PORT?private=1&dev=rxe0&mode=$mode$TERN_MORE" --json "$@" >"$versus_dir/json"
 	versus_stop
 }
 
@@ -68,7 +68,7 @@ cell() {
 	local n=96
 	tc qdisc replace dev v0 root netem limit 250000 delay $(($2 / 2))ms rate $((RATE * 12 / 10))mbit loss "$3%"
 	tc qdisc replace dev v1 root netem limit 250000 delay $(($2 / 2))ms rate $((RATE * 12 / 10))mbit loss "$3%"
-	tern "$1" tern-bw -s 1M -n $n --timeout 60
+	tern "$1" tern-bw -s 1M -n $n --timeout 100
 	versus_keep "$name" "$(versus_json "$bandwidth" <"$versus_dir/json")"
 	tc qdisc del dev v0 root
 	tc qdisc del dev v1 root

@@ -143,8 +143,7 @@ void pass(struct end end[2], int from, uint32_t lane)
 	uint32_t most = lane ? 512 : end[from].path->max_frame_bytes;
 
 	for (int i = 0; i < BURST; i++) {
-		for (uint32_t k = 0; k < most; k++)
-			memory[i][k] = (uint8_t)random64();
+		fill(memory[i], sizeof(memory[i]));
 		uint32_t bytes = i == 0 ? most : i == 1 ? 1 : 1 + (uint32_t)(random64() % most);
 		bytes_frame(&frames[i], end[from].path, memory[i], bytes, 1 + (uint32_t)(random64() % 3));
 		frames[i].lane = (uint8_t)lane;
@@ -213,6 +212,11 @@ void fill(uint8_t *m, size_t bytes)
 		uint64_t r = random64();
 		memcpy(m + i, &r, 8);
 	}
+}
+
+bool is_zero(const uint8_t *m, size_t bytes)
+{
+	return !*m && !memcmp(m, m + 1, bytes - 1);
 }
 
 /* Writes of `bytes` in all, from `source`; asserts that each is told at both ends and lies there. */

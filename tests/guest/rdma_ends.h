@@ -47,14 +47,21 @@ void write_frame(struct frame *f, struct end *from, const struct frame_target *t
 struct link_exposed expose(struct end end[2], int at, uint8_t *m, uint64_t bytes, uint32_t key);
 void hide(struct end end[2], int at, uint32_t id);
 void fill(uint8_t *m, size_t bytes);
+bool is_zero(const uint8_t *m, size_t bytes);
 void write_run(struct end end[2], int from, struct link_exposed x, struct frame_seg source, uint64_t number);
 
+/* Steps both ends until it holds; asleep between two steps only while it does not. */
 #define UNTIL(end, what)                                                                                                                             \
-	for (uint64_t until_ns = now() + PATIENCE_MS * 1000000ull; !(what) && now() < until_ns; doze(end)) {                                         \
+	for (uint64_t until_ns = now() + PATIENCE_MS * 1000000ull; !(what) && now() < until_ns;) {                                                   \
 		step(&(end)[0]);                                                                                                                     \
 		step(&(end)[1]);                                                                                                                     \
+		if (!(what))                                                                                                                         \
+			doze(end);                                                                                                                   \
 	}                                                                                                                                            \
 	CU_ASSERT(!!(what))
+
+/* rdma_rogue.c: the connection manager spoken to by hand */
+void rogue_hellos(void);
 
 /* rdma_faults.c */
 extern const struct unit_case fault_cases[];

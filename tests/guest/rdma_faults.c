@@ -38,9 +38,13 @@ static size_t offer_writes(struct end *from, const struct frame_target *target, 
 static void line_dead(void)
 {
 	struct end end[2];
+	char keep[sizeof(link_options)];
 	uint32_t key[2];
 
+	memcpy(keep, link_options, sizeof(keep));
+	snprintf(link_options, sizeof(link_options), "%.80s&timeout=13", keep); /* 4.096 us * 2^13 * 7 = 0.23 s instead of 1.9 s */
 	open_both(end);
+	memcpy(link_options, keep, sizeof(keep));
 	uint8_t *source = map(&end[1], MEMORY, &key[0]), *to = map(&end[0], MEMORY, &key[1]);
 	struct link_exposed x = expose(end, 0, to, MEMORY, key[1]);
 	if (!line(true)) {
@@ -56,7 +60,7 @@ static void line_dead(void)
 	if (!is_uc) {
 		UNTIL(end, end[1].lost == sent);
 		printf("    given up after %.1f s: %s\n", (double)(now() - begin) / 1e9, end[1].link->trouble);
-		CU_ASSERT(now() - begin < 10000000000);
+		CU_ASSERT(now() - begin < 3000000000);
 		CU_ASSERT_FALSE(end[1].path->is_connected);
 		CU_ASSERT_EQUAL(end[1].arrived, 0);
 	}

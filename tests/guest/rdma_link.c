@@ -62,6 +62,40 @@ static void writes(void)
 	close_both(end);
 }
 
+/* Pieces that nobody has mapped and that are not one range: they arrive, by a copy that is counted. */
+static void scattered_writes(void)
+{
+	enum { PIECES = 4, BYTES = 16384 };
+	static struct frame f;
+	struct end end[2];
+	uint32_t key;
+
+	open_both(end);
+	uint8_t *to = map(&end[0], MEMORY, &key), *source = mmap(NULL, MEMORY, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	CU_ASSERT_FATAL(source != MAP_FAILED);
+	uint32_t bytes = end[1].path->max_write_bytes / PIECES < BYTES ? end[1].path->max_write_bytes / PIECES : BYTES;
+	fill(source, PIECES * 2 * BYTES);
+	for (int i = 0; i < PIECES; i++)
+		CU_ASSERT_EQUAL(munmap(source + (2 * i + 1) * BYTES, BYTES), 0);
+	struct link_exposed x = expose(end, 0, to, MEMORY, key);
+	struct frame_seg seg = {.addr = source, .bytes = bytes};
+	write_frame(&f, &end[1], &x.target, 1, &seg);
+	f.segs = 1 + PIECES;
+	f.payload_bytes = f.wire_bytes = PIECES * bytes;
+	for (int i = 0; i < PIECES; i++)
+		f.seg[1 + i] = (struct frame_seg){.addr = source + 2 * i * BYTES, .bytes = bytes};
+	uint64_t copied = end[1].link->copied_bytes;
+	send_all(end, 1, &f, 1);
+	UNTIL(end, end[0].n_in == 1 && (is_uc || end[1].arrived == 1));
+	CU_ASSERT_EQUAL(end[1].link->copied_bytes - copied, PIECES * bytes);
+	for (int i = 0; i < PIECES; i++)
+		CU_ASSERT_EQUAL(memcmp(to + (uint32_t)i * bytes, source + 2 * i * BYTES, bytes), 0);
+	CU_ASSERT_EQUAL(end[1].path->connection, 1);
+	close_both(end);
+	munmap(to, MEMORY);
+	munmap(source, MEMORY);
+}
+
 /* A peer that keeps writing with an old key: nothing lands. RC loses the connection by it and gets a new one; UC just loses the frame. */
 static void hidden_is_hidden(void)
 {
@@ -95,12 +129,50 @@ static void hidden_is_hidden(void)
 		UNTIL(end, end[1].lost == 2);
 		CU_ASSERT_EQUAL(end[1].path->connection, 2);
 	}
-	for (int i = 0; i < 65536; i++)
-		CU_ASSERT_FATAL(to[i] == 0);
+	CU_ASSERT(is_zero(to, 65536));
 	pass(end, 0, 0);
 	pass(end, 1, 1);
 	struct link_exposed fresh = expose(end, 0, to, 65536, key[1]);
 	write_run(end, 1, fresh, (struct frame_seg){.addr = source, .bytes = 40000, .mem = key[0]}, 3);
+	close_both(end);
+	munmap(source, MEMORY);
+	munmap(to, MEMORY);
+}
+
+/* Writes with keys of another connection: told as lost though only byte frames, which nobody waits for, went before them; in order with other writes. */
+static void stale_writes(void)
+{
+	enum { N = 8 };
+	static struct frame frames[N];
+	static uint8_t memory[100];
+	struct end end[2];
+	uint32_t key[2];
+
+	open_both(end);
+	uint8_t *source = map(&end[1], MEMORY, &key[0]), *to = map(&end[0], MEMORY, &key[1]);
+	fill(source, MEMORY);
+	struct link_exposed x = expose(end, 0, to, MEMORY, key[1]);
+	struct frame_target stale = x.target;
+	struct frame_seg seg = {.addr = source, .bytes = end[1].path->max_write_bytes, .mem = key[0]};
+	stale.connection++;
+	for (int round = 0; round < 3; round++) { /* behind a byte frame of the same batch, of one before, behind a write that arrives */
+		end[1].n_done = end[1].arrived = end[1].lost = 0;
+		for (uint64_t i = 1; i < N; i++)
+			write_frame(&frames[i], &end[1], &stale, 100 + i, &seg);
+		if (round < 2)
+			bytes_frame(&frames[0], end[1].path, memory, sizeof(memory), 1);
+		else
+			write_frame(&frames[0], &end[1], &x.target, 100, &seg);
+		frames[0].lane = x.target.lane;
+		send_all(end, 1, frames, round == 1 ? 1 : N);
+		if (round == 1)
+			send_all(end, 1, frames + 1, N - 1);
+		UNTIL(end, end[0].n_in == 1 && (is_uc || (end[1].lost == N - 1 && end[1].arrived == (size_t)(round == 2))));
+		CU_ASSERT(is_uc || round < 2 || (end[1].done[0].first == 100 && !end[1].done[0].is_lost));
+		free_in(&end[0]);
+	}
+	CU_ASSERT_EQUAL(end[1].path->connection, 1);
+	write_run(end, 1, x, seg, 1000);
 	close_both(end);
 	munmap(source, MEMORY);
 	munmap(to, MEMORY);
@@ -133,8 +205,7 @@ static void peer_comes_back(void)
 	UNTIL(end, end[1].n_exposed == 1);
 	CU_ASSERT_EQUAL(end[1].exposed[0].state, LINK_BROKEN);
 	CU_ASSERT_EQUAL(end[1].exposed[0].id, held.id);
-	for (int i = 0; i < MEMORY; i++)
-		CU_ASSERT_FATAL(to[i] == 0);
+	CU_ASSERT(is_zero(to, MEMORY));
 	free_in(&end[0]);
 	pass(end, 1, 0);
 	x = expose(end, 0, to, MEMORY, key[1]);
@@ -142,6 +213,88 @@ static void peer_comes_back(void)
 	close_both(end);
 	munmap(source, MEMORY);
 	munmap(mine, MEMORY);
+	munmap(to, MEMORY);
+}
+
+/* One end alone for a while, so that the other one finds the end of a connection and the begin of the next in one step. */
+static void step_alone(struct end *e)
+{
+	for (uint64_t until = now() + 100000000; now() < until;)
+		step(e);
+}
+
+/* The peer comes back with other lanes, so with other queues, before what was under way has been told: it is told all the same. */
+static void peer_changes_lanes(void)
+{
+	struct end end[2];
+	static struct frame frames[BURST];
+	struct frame *list[BURST];
+	char keep[sizeof(link_options)];
+	uint32_t key;
+
+	open_both(end);
+	uint8_t *source = map(&end[0], MEMORY, &key), *to = map(&end[1], MEMORY, &key);
+	struct link_exposed x = expose(end, 1, to, MEMORY, key);
+	for (uint64_t i = 0; i < BURST; i++) {
+		struct frame_seg seg = {.addr = source, .bytes = 1000};
+		write_frame(&frames[i], &end[0], &x.target, i, &seg);
+		list[i] = &frames[i];
+	}
+	size_t sent = ops->tx(end[0].link, list, BURST, now());
+	CU_ASSERT(sent > 0);
+	ops->close(&end[1].link);
+	memcpy(keep, link_options, sizeof(keep));
+	snprintf(link_options, sizeof(link_options), "mode=%s&lanes=3", is_uc ? "uc" : "rc");
+	CU_ASSERT_EQUAL_FATAL(open_link(&end[1], 1, false, 0), 0);
+	memcpy(link_options, keep, sizeof(keep));
+	CU_ASSERT_EQUAL(open_path(&end[1], &end[0].link->local, 0, false), 0);
+	step_alone(&end[1]);
+	UNTIL(end, end[0].reaped == sent && (is_uc || end[0].arrived + end[0].lost == sent));
+	UNTIL(end, end[0].path->is_connected && end[1].path->is_connected && end[0].path->lanes == 3);
+	pass(end, 0, 3);
+	pass(end, 1, 3);
+	close_both(end);
+	munmap(source, MEMORY);
+	munmap(to, MEMORY);
+}
+
+/* More writes than one look takes have arrived and count as arrived at the peer, which then connects anew: all of them are handed out. */
+static void all_handed_out(void)
+{
+	enum { N = 4000 };
+	static struct frame frames[N];
+	struct end end[2];
+	uint32_t key[2];
+	size_t sent = 0, got = 0;
+
+	if (is_uc) /* where nothing counts as arrived */
+		return;
+	open_both(end);
+	uint8_t *source = map(&end[1], MEMORY, &key[0]), *to = map(&end[0], MEMORY, &key[1]);
+	struct link_exposed x = expose(end, 0, to, MEMORY, key[1]);
+	struct frame_seg seg = {.addr = source, .bytes = 8, .mem = key[0]};
+	for (uint64_t i = 0; i < N; i++)
+		write_frame(&frames[i], &end[1], &x.target, i, &seg);
+	for (uint64_t until = now() + PATIENCE_MS * 1000000ull; end[1].arrived < N && now() < until; end[1].n_done = 0) {
+		struct frame *f = &frames[sent];
+		sent += sent < N ? ops->tx(end[1].link, &f, 1, now()) : 0;
+		step(&end[1]);
+	}
+	CU_ASSERT_EQUAL(end[1].arrived, N);
+	ops->path_close(end[1].link, &end[1].path);
+	CU_ASSERT_EQUAL(open_path(&end[1], &end[0].link->local, 0, false), 0);
+	step_alone(&end[1]);
+	for (uint64_t until = now() + PATIENCE_MS * 1000000ull; got < N && now() < until; doze(end)) {
+		step(&end[0]);
+		step(&end[1]);
+		for (size_t i = 0; i < end[0].n_in; i++)
+			CU_ASSERT_FATAL(end[0].in[i].is_placed && end[0].in[i].placed_number == got + i);
+		got += end[0].n_in;
+		free_in(&end[0]);
+	}
+	CU_ASSERT_EQUAL(got, N);
+	close_both(end);
+	munmap(source, MEMORY);
 	munmap(to, MEMORY);
 }
 
@@ -174,6 +327,13 @@ static void bad_input(void)
 		snprintf(link_options, sizeof(link_options), "%s", wrong[i]);
 		CU_ASSERT_EQUAL(open_link(&end[0], 0, true, 0), -TERN_EINVAL);
 		CU_ASSERT_PTR_NOT_NULL(strstr(words, wrong[i]));
+	}
+	static const char *const unknown[] = {"colour=red", "colour=red&lanes=1", "lanes=1&colour=red", "odp=0&colour"};
+	for (size_t i = 0; i < sizeof(unknown) / sizeof(unknown[0]); i++) {
+		snprintf(link_options, sizeof(link_options), "%s", unknown[i]);
+		CU_ASSERT_EQUAL(open_link(&end[0], 0, true, 0), -TERN_EINVAL);
+		CU_ASSERT_PTR_NOT_NULL(strstr(words, "option colour: unknown"));
+		CU_ASSERT_PTR_NOT_NULL(strstr(words, "isolation"));
 	}
 	snprintf(link_options, sizeof(link_options), "dev=nonesuch7");
 	const char *host = hosts[0];
@@ -241,6 +401,16 @@ static void memory_regions(void)
 	ops->mem_unmap(end[0].link, key[1]);
 	struct link_expose what = {.addr = m, .bytes = 4096, .is_write = true};
 	CU_ASSERT_EQUAL(ops->expose(end[0].link, end[0].path, &what, &key[1]), -TERN_EINVAL);
+	CU_ASSERT_EQUAL(mprotect(m, MEMORY, PROT_READ), 0);
+	CU_ASSERT_EQUAL(ops->mem_map(end[0].link, m, MEMORY, &what.mem), 0); /* to be sent from only */
+	CU_ASSERT_EQUAL(ops->expose(end[0].link, end[0].path, &what, &key[1]), -TERN_EINVAL);
+	CU_ASSERT_PTR_NOT_NULL(strstr(end[0].link->trouble, "read-only"));
+	uint8_t *to = map(&end[1], MEMORY, &key[1]);
+	x = expose(end, 1, to, MEMORY, key[1]);
+	write_run(end, 0, x, (struct frame_seg){.addr = m, .bytes = end[0].path->max_write_bytes, .mem = what.mem}, 1);
+	CU_ASSERT_EQUAL(end[0].path->connection, 1);
+	ops->mem_unmap(end[0].link, what.mem);
+	munmap(to, MEMORY);
 	munmap(m, MEMORY);
 	CU_ASSERT_EQUAL(ops->mem_map(end[0].link, m, MEMORY, &key[0]), -TERN_ENOMEM);
 	CU_ASSERT_PTR_NOT_NULL(strstr(end[0].link->trouble, "cannot be registered"));
@@ -325,13 +495,18 @@ static const struct unit_case cases[] = {
         {"wrong_token", wrong_token},
         {"writes", writes},
         {"hidden_is_hidden", hidden_is_hidden},
+        {"scattered_writes", scattered_writes},
+        {"stale_writes", stale_writes},
         {"peer_comes_back", peer_comes_back},
+        {"peer_changes_lanes", peer_changes_lanes},
+        {"all_handed_out", all_handed_out},
         {"mode_differs", mode_differs},
         {"bad_input", bad_input},
         {"nobody_there", nobody_there},
         {"memory_regions", memory_regions},
         {"many_exposures", many_exposures},
         {"sleepy_receiver", sleepy_receiver},
+        {"rogue_hellos", rogue_hellos},
 };
 
 int main(int argc, char **argv)

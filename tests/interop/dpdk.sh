@@ -2,6 +2,7 @@
 # dpdk peers in two processes, and dpdk against udp: every byte checked (tern-bw --verify), both ways, sealed and not. What is set up (namespaces, hugepages,
 # sockets, processes) goes when this ends, however it ends.
 # Usage: dpdk.sh memif|vhost|packet|xdp|errors TERN_KEY_PROGRAM TERN_BW TERN_LAT MODULE_FOLDER
+here=$(cd "$(dirname "$(readlink -f "$0")")" && pwd)
 what=$1 key=$2 bw=$3 lat=$4
 export TERN_MODULES=$5
 failed=0
@@ -78,6 +79,23 @@ both_ways() {
 	done
 }
 
+# copies ROW PORT ADDRESS0 ADDRESS1: what large messages are copied, as that row of docs/copies.md has it
+copies() {
+	local row want
+	row=$(awk -F'|' -v r="\`$1\`" 'index($2, r) { print $4, $5, $6, $7 }' "$here/../../docs/copies.md")
+	[ -n "$row" ] || { bad "docs/copies.md has no row $1"; return; }
+	serve - "$2" "$3" -1 --private || { bad "$1: no server: $(cat "$dir/server")"; return; }
+	move "$1" - "$4" --private -s 1M -n 200 --json
+	python3 - "$dir/out" $row <<'END' || bad "$1: docs/copies.md says $row; $(tr -d '\n' <"$dir/out" | head -c 900)"
+import json, sys
+text = open(sys.argv[1]).read()
+r = json.loads(text[text.index("{"):text.rindex("}") + 1])["results"][0]
+bytes = r["bytes"]
+seen = [r["client"]["copied_bytes"], r["client"]["sealed_bytes"], r["server"]["copied_bytes"]]
+sys.exit(any(not int(w) * bytes <= s <= int(w) * bytes + bytes // 8 for w, s in zip(sys.argv[2:5], seen)))
+END
+}
+
 memif() {
 	eal="--no-huge -m 192 --no-pci" eal0=
 	sock=$dir/memif.sock
@@ -87,6 +105,8 @@ memif() {
 	both_ways "memif, MTU 9000" - $port "$l,bsize=9216&mtu=9000" - "$d,bsize=9216&mtu=9000"
 	l6="dpdk://[fd00:9::1]:7411?ctl=127.0.0.1:$port&dev=$base,role=server" d6="dpdk://[fd00:9::1]:7411?ctl=127.0.0.1:$port&ip6=fd00:9::2/64&dev=$base,role=client"
 	both_ways "memif, IPv6" - $port "$l6" - "$d6"
+	copies large_announced_dpdk_memif $port "$l" "$d"
+	both_ways "memif, MTU from its buffers" - $port "$l,bsize=9216" - "$d,bsize=9216"
 	killed "$l" "$d"
 }
 
@@ -114,6 +134,7 @@ vhost() {
 	l="dpdk://10.9.0.1:7411?ctl=127.0.0.1:$port&dev=net_vhost0,iface=$dir/vhost.sock"
 	d="dpdk://10.9.0.1:7411?ctl=127.0.0.1:$port&ip=10.9.0.2/24&dev=net_virtio_user0,path=$dir/vhost.sock"
 	both_ways "vhost" - $port "$l" - "$d"
+	copies large_announced_dpdk_virtio $port "$l" "$d"
 }
 
 # The namespaces: v? the link under test, c? for control, udp's end without segmentation offload, which would put frames of 64 KiB on an Ethernet

@@ -35,7 +35,7 @@ static void harness_node(struct harness *h, const struct harness_config *config,
 	                         .seed = config->seed + (uint64_t)end,
 	                         .now_ns = 1};
 	struct link_addr addr;
-	char options[64], why[256] = "";
+	char options[128], why[256] = "";
 	snprintf(options, sizeof(options), "mtu=%u%s%s%s", config->mtu, config->by_ref ? "&by_ref=1" : "", config->options ? "&" : "",
 	         config->options ? config->options : "");
 	sim_net_addr(h->net, (uint32_t)end, &addr);

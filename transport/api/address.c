@@ -177,6 +177,23 @@ int api_address_write(const struct api_address *a, void *blob, size_t *bytes)
 	return api_address_write_own(&others, blob, bytes);
 }
 
+/* A blob comes from any store: what it may say for the link are tastes. Devices, drivers and addresses of this machine are named on this machine, as text. */
+static int address_travels(const struct api_address *a)
+{
+	static const char *const may[] = {"engine", "mode", "lanes", "sq", "rq", "timeout", "gid", "dscp", "ecn"};
+	char options[API_OPTIONS_MAX], *save = NULL;
+	snprintf(options, sizeof(options), "%s", a->options);
+	for (char *item = strtok_r(options, "&", &save); item; item = strtok_r(NULL, "&", &save)) {
+		bool ok = false;
+		item[strcspn(item, "=")] = 0;
+		for (size_t i = 0; i < sizeof(may) / sizeof(may[0]); i++)
+			ok |= !strcmp(item, may[i]);
+		if (!ok)
+			return ERR(TERN_EINVAL, "option %s= in an address blob: only text may say it; use tern_connect_text", item);
+	}
+	return 0;
+}
+
 int api_address_read(const void *blob, size_t bytes, struct api_address *out)
 {
 	const uint8_t *in = blob;
@@ -187,7 +204,8 @@ int api_address_read(const void *blob, size_t bytes, struct api_address *out)
 		return ERR(TERN_EVERSION, "address of version %u; this library knows version %d", in[1], BLOB_VERSION);
 	memcpy(text, in + BLOB_HEAD, bytes - BLOB_HEAD);
 	text[bytes - BLOB_HEAD] = 0;
-	return api_address_parse(text, out);
+	int err = api_address_parse(text, out);
+	return err ? err : address_travels(out);
 }
 
 int tern_resolve(tern_ctx *ctx, const char *text, void *blob, size_t *bytes)
@@ -203,5 +221,6 @@ int tern_resolve(tern_ctx *ctx, const char *text, void *blob, size_t *bytes)
 	err = link_find(a.scheme, &ops, why, sizeof(why));
 	if (err)
 		return ERR(err, "address %s: %s", text, why);
-	return api_address_write_own(&a, blob, bytes);
+	err = address_travels(&a);
+	return err ? err : api_address_write_own(&a, blob, bytes);
 }

@@ -292,6 +292,8 @@ void api_peer_forget(struct api_peer *peer);
 void api_mem_revoked(tern_ctx *ctx);
 /** A link has come that needs memory mapped: all that is registered. Under the lock. */
 void api_mem_map(tern_ctx *ctx);
+/** The last such link goes. */
+void api_mem_unmap(tern_ctx *ctx);
 /** A peer or an endpoint (the other is 0, NULL) goes: its exports and revocations too. */
 void api_mem_forget(tern_ctx *ctx, tern_peer peer, const tern_ep *ep);
 

@@ -120,6 +120,8 @@ void api_link_close(tern_ctx *ctx, struct api_link **link)
 	if (i == ctx->links_n)
 		return;
 	ctx->links[i] = ctx->links[--ctx->links_n];
+	if (loop_link_last(ctx->loop, (*link)->link))
+		api_mem_unmap(ctx);
 	loop_link_remove(ctx->loop, (*link)->link); /* closes the descriptor: epoll forgets it */
 	free(*link);
 	*link = NULL;

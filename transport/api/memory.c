@@ -37,12 +37,31 @@ static int mem_new(tern_ctx *ctx, void *addr, uint64_t bytes, bool owned, tern_m
 	return err;
 }
 
+void api_mem_unmap(tern_ctx *ctx)
+{
+	for (struct list *at = list_first(&ctx->mems); at; at = list_next(&ctx->mems, at)) {
+		tern_mem *m = list_entry(at, tern_mem, link);
+		loop_unmap(ctx->loop, m->key);
+		m->key = 0;
+	}
+}
+
+/* Exports made before the link came can be written directly from now on, too. */
+static void mem_export_map(const tern_mem *m)
+{
+	struct mem_table *t = m->ctx->loop->exports;
+	for (uint32_t i = 0; t->used && i < MEM_EXPORTS_MAX * 2; i++)
+		if (t->slot[i].key && t->slot[i].addr == m->addr && t->slot[i].bytes == m->bytes)
+			t->slot[i].mem = m->key;
+}
+
 void api_mem_map(tern_ctx *ctx)
 {
 	for (struct list *at = list_first(&ctx->mems); at; at = list_next(&ctx->mems, at)) {
 		tern_mem *m = list_entry(at, tern_mem, link);
 		if (!m->key && loop_map(ctx->loop, m->addr, m->bytes, &m->key))
 			LOG(ctx, TERN_LOG_WARN, "registered memory will be copied: %s", ctx->loop->mem_link->trouble);
+		mem_export_map(m);
 	}
 }
 

@@ -1,4 +1,4 @@
-/* The value of one name in a link's options, "a=b&c=d". Used by links at open; names that a link does not know are none of its business. */
+/* A link's options, "a=b&c=d": the value of one name, and the first name that the link does not know. Used by links at open. */
 #ifndef LINK_OPTION_H
 #define LINK_OPTION_H
 #include <stdbool.h>
@@ -16,6 +16,24 @@ static inline bool link_option(const char *options, const char *name, char *out,
 			return true;
 		}
 	return false;
+}
+
+/** @param names what the link knows, between blanks. @return the first other name, the whole length of it in *bytes; NULL: there is none. What the emu
+ * link adds for itself is known everywhere. */
+static inline const char *link_option_unknown(const char *options, const char *names, size_t *bytes)
+{
+	static const char *const of_emu = "link emu emu_direction";
+	for (const char *at = options; at && *at; at = strchr(at, '&') ? strchr(at, '&') + 1 : NULL) {
+		const char *const lists[] = {names, of_emu};
+		bool known = false;
+		*bytes = strcspn(at, "=&");
+		for (int i = 0; i < 2; i++)
+			for (const char *name = lists[i]; *name && !known; name += strcspn(name, " "), name += strspn(name, " "))
+				known = strcspn(name, " ") == *bytes && !strncmp(name, at, *bytes);
+		if (!known)
+			return at;
+	}
+	return NULL;
 }
 
 #endif

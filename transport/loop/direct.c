@@ -174,6 +174,22 @@ static void direct_map(struct loop *lp, struct msg_op *op)
 		op->layout.mem = 0;
 }
 
+static void direct_forget(void *arg, struct msg_op *op)
+{
+	if (op->layout.kind != LAYOUT_FLAT || !op->layout.mem)
+		return;
+	if (op->type != MSG_OP_REPLY) /* that is the export's */
+		loop_unmap(arg, op->layout.mem);
+	op->layout.mem = 0;
+}
+
+void loop_direct_forget(struct loop *lp)
+{
+	msg_each(lp->msg, direct_forget, lp);
+	for (size_t i = 0; i < sizeof(lp->exports->slot) / sizeof(lp->exports->slot[0]); i++)
+		lp->exports->slot[i].mem = 0;
+}
+
 void loop_post(struct loop *lp, struct msg_op *op)
 {
 	if (lp->mem_link)

@@ -108,6 +108,20 @@ int loop_link_add(struct loop *lp, struct link *link)
 	return 0;
 }
 
+/* A link other than this one that maps memory. */
+static struct link *loop_mapper(const struct loop *lp, const struct link *other)
+{
+	for (size_t i = 0; i < lp->links; i++)
+		if (lp->link[i] != other && (lp->link[i]->caps & LINK_WRITES))
+			return lp->link[i];
+	return NULL;
+}
+
+bool loop_link_last(const struct loop *lp, const struct link *link)
+{
+	return lp->mem_link == link && !loop_mapper(lp, link);
+}
+
 void loop_link_remove(struct loop *lp, struct link *link)
 {
 	size_t i = 0;
@@ -116,13 +130,11 @@ void loop_link_remove(struct loop *lp, struct link *link)
 	if (i == lp->links)
 		return;
 	loop_reap(lp, lp->now_ns);
+	if (loop_link_last(lp, link))
+		loop_direct_forget(lp);
 	lp->link[i] = lp->link[--lp->links];
-	if (lp->mem_link == link) {
-		lp->mem_link = NULL; /* keys hold for all links of a kind: any other does as well */
-		for (i = 0; i < lp->links; i++)
-			if (lp->link[i]->caps & LINK_WRITES)
-				lp->mem_link = lp->link[i];
-	}
+	if (lp->mem_link == link)
+		lp->mem_link = loop_mapper(lp, link); /* keys hold for all links of a kind: any other does as well */
 	link->ops->close(&link);
 }
 

@@ -153,6 +153,8 @@ uint64_t loop_when_ns(struct loop *lp, uint64_t now_ns);
 
 /** Takes a link over. @return 0, -TERN_ELIMIT */
 int loop_link_add(struct loop *lp, struct link *link);
+/** The last link that maps memory? Before it goes, what loop_map mapped must be unmapped; a later one knows nothing of it. */
+bool loop_link_last(const struct loop *lp, const struct link *link);
 /** Closes a link that no path uses any more and lets it go. */
 void loop_link_remove(struct loop *lp, struct link *link);
 
@@ -206,4 +208,5 @@ int loop_path_route(struct loop_path *path, const struct link_addr *remote);
 void loop_direct(struct loop *lp, uint64_t now_ns);
 int loop_direct_open(struct loop_path *path, const struct session *session);
 void loop_direct_close(struct loop_path *path);
+void loop_direct_forget(struct loop *lp);
 #endif

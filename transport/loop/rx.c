@@ -237,7 +237,9 @@ static void loop_rx_frame(struct rx *rx)
 	if (!rx_route(rx))
 		return;
 	struct loop_path *path = rx->path;
-	if (flow_rx_check(&path->pp.flow, rx->h.number)) {
+	/* a lane that keeps order may lag behind what the others said meanwhile (a FLOOR): there, order is the truth */
+	bool in_order = rx->frame->lane && (rx->link->caps & LINK_RELIABLE);
+	if (!in_order && flow_rx_check(&path->pp.flow, rx->h.number)) {
 		loop_activate(path);
 		return;
 	}

@@ -118,21 +118,16 @@ void key_end(struct msg *m, struct msg_key *key)
 	list_push_back(&m->hide, &key->link);
 }
 
+static void rkey_put(struct msg *m, struct msg_rkey *r);
+
 void keys_close(struct msg_pair *pair)
 {
 	struct msg *m = pair->m;
-	struct list *at, *next;
+	struct list *at;
 	while ((at = list_first(&pair->keys)))
 		key_put(m, list_entry(at, struct msg_key, by_pair));
-	for (at = list_first(&m->rkey_age); at; at = next) {
-		struct msg_rkey *r = list_entry(at, struct msg_rkey, age);
-		next = list_next(&m->rkey_age, at);
-		if (r->pair != pair)
-			continue;
-		list_remove(&r->age);
-		list_remove(&r->hash);
-		pool_put(&m->rkeys, r);
-	}
+	while ((at = list_first(&pair->rkey_age)))
+		rkey_put(m, list_entry(at, struct msg_rkey, age));
 }
 
 /* ---- the loop's side ---- */
@@ -140,7 +135,8 @@ void keys_close(struct msg_pair *pair)
 void msg_export(struct msg_pair *pair, uint64_t id)
 {
 	struct mem_export *e = pair->connection ? mem_table_find(pair->m->config.exports, id, pair->peer) : NULL;
-	if (!e || e->keys || !e->mem || !(e->rights & TERN_REMOTE_WRITE))
+	/* only where no frame can land twice or late: an export is in reach longer than any one write */
+	if (!e || e->keys || !e->mem || !(e->rights & TERN_REMOTE_WRITE) || !pair->is_reliable)
 		return;
 	struct msg_key *key = key_new(pair, WIRE_KEY_EXPORT, id);
 	if (!key)
@@ -165,6 +161,9 @@ void msg_pair_direct(struct msg_pair *pair, uint32_t connection, bool is_reliabl
 	const struct mem_table *exports = pair->m->config.exports;
 	pair->connection = pair->m->config.max_keys ? connection : 0;
 	pair->is_reliable = is_reliable;
+	while (!list_empty(&pair->rkey_age)) /* of the last connection */
+		rkey_put(pair->m, list_entry(list_first(&pair->rkey_age), struct msg_rkey, age));
+	announce_again(pair);
 	for (uint32_t i = 0; pair->connection && exports && exports->used && i < sizeof(exports->slot) / sizeof(exports->slot[0]); i++)
 		if (exports->slot[i].key && exports->slot[i].peer == pair->peer)
 			msg_export(pair, exports->slot[i].key);
@@ -278,9 +277,25 @@ static struct msg_rkey *rkey_find(struct msg_pair *pair, uint8_t kind, uint64_t 
 
 static void rkey_put(struct msg *m, struct msg_rkey *r)
 {
+	r->pair->rkeys--;
 	list_remove(&r->age);
 	list_remove(&r->hash);
 	pool_put(&m->rkeys, r);
+}
+
+/* The oldest of this peer's gives way, exports last: those are said once a connection. No peer takes room from another. */
+static struct msg_rkey *rkey_new(struct msg_pair *pair)
+{
+	struct msg *m = pair->m;
+	struct msg_rkey *k = pair->rkeys < MSG_RKEYS_PAIR ? pool_get(&m->rkeys) : NULL;
+	struct list *at = list_first(&pair->rkey_age);
+	if (k || !at)
+		return k;
+	struct msg_rkey *oldest = list_entry(at, struct msg_rkey, age);
+	for (unsigned i = 0; at && i < MSG_SCAN_MAX && oldest->kind == WIRE_KEY_EXPORT; i++, at = list_next(&pair->rkey_age, at))
+		oldest = list_entry(at, struct msg_rkey, age);
+	rkey_put(m, oldest);
+	return pool_get(&m->rkeys);
 }
 
 static void rkey_give(const struct frame_target *target, uint64_t bytes, struct msg_op *op)
@@ -308,13 +323,12 @@ int rkey_rx(struct msg_pair *pair, const struct wire_key *r)
 	struct msg_rkey *k = rkey_find(pair, r->kind, r->id);
 	if (k)
 		rkey_put(m, k);
-	k = pool_get(&m->rkeys);
-	if (!k) {
-		rkey_put(m, list_entry(list_first(&m->rkey_age), struct msg_rkey, age));
-		k = pool_get(&m->rkeys);
-	}
+	k = rkey_new(pair);
+	if (!k)
+		return 0;
+	pair->rkeys++;
 	*k = (struct msg_rkey){.pair = pair, .kind = r->kind, .id = r->id, .bytes = r->bytes, .target = target};
-	list_push_back(&m->rkey_age, &k->age);
+	list_push_back(&pair->rkey_age, &k->age);
 	list_push_back(rkey_bucket(pair, r->kind, r->id), &k->hash);
 	return 0;
 }
@@ -339,6 +353,8 @@ bool key_run(const struct msg_op *op, uint64_t offset, uint64_t *bytes, struct f
 {
 	const struct msg_pair *pair = op->pair;
 	const struct layout *l = &op->layout;
+	if (pair->is_reliable && !(op->state & (OP_HEAD_ACKED | OP_AHEAD)) && pair->ahead >= MSG_AHEAD)
+		return false;
 	if (!op->to.lane || !l->mem || op->to.connection != (uint8_t)pair->connection || !pair->connection || offset >= op->to_bytes)
 		return false;
 	uint64_t most = op->to_bytes - offset;

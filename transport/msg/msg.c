@@ -93,7 +93,6 @@ int msg_init(struct msg **out, const struct msg_config *config, void *memory, vo
 	list_init(&m->wake);
 	list_init(&m->expose);
 	list_init(&m->hide);
-	list_init(&m->rkey_age);
 	for (uint32_t i = 0; config->max_keys && i < MSG_RKEY_BUCKETS; i++)
 		list_init(&m->rkey_hash[i]);
 	for (uint32_t i = 0; i <= m->op_mask; i++) {
@@ -153,7 +152,7 @@ static void pair_lists(struct msg_pair *pair)
 {
 	struct list *all[] = {&pair->wait, &pair->wait_write, &pair->heads, &pair->small, &pair->bulk, &pair->wait_read, &pair->reads,
 		&pair->due, &pair->held, &pair->unmatched, &pair->masked, &pair->announce, &pair->wake, &pair->keys,
-		&pair->keys_due, &pair->reads_wait};
+		&pair->keys_due, &pair->reads_wait, &pair->rkey_age};
 	for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++)
 		list_init(all[i]);
 }
@@ -296,6 +295,7 @@ void msg_op_end(struct msg *m, struct msg_op *op, int status)
 	rangeset_clear(&op->ranges);
 	if (pair) {
 		pair->ops--;
+		send_not_ahead(op);
 		if (op->type == MSG_OP_WRITE && (op->state & OP_HEAD_SENT))
 			pair->writes--;
 		if (op->type == MSG_OP_READ && (op->state & (OP_HEAD_SENT | OP_HEAD_DUE)) == (OP_HEAD_SENT | OP_HEAD_DUE))
@@ -395,6 +395,15 @@ bool msg_has_notice(const struct msg *m)
 bool msg_has_done(const struct msg *m)
 {
 	return !list_empty(&m->done);
+}
+
+void msg_each(struct msg *m, void (*fn)(void *arg, struct msg_op *op), void *arg)
+{
+	for (uint32_t i = 0; i < m->slots; i++)
+		if (m->slot[i].op)
+			fn(arg, m->slot[i].op);
+	for (struct list *at = list_first(&m->done); at; at = list_next(&m->done, at))
+		fn(arg, list_entry(at, struct msg_op, link));
 }
 
 struct msg_op *msg_done(struct msg *m)

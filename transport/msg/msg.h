@@ -67,6 +67,8 @@ void msg_post(struct msg *m, struct msg_op *op);
 void msg_cancel(struct msg *m, struct msg_op *op);
 /** Frames of an operation came back from a link and op->held fell to 0. */
 void msg_reaped(struct msg *m, struct msg_op *op);
+/** Calls fn with every operation that msg holds, ended ones included. */
+void msg_each(struct msg *m, void (*fn)(void *arg, struct msg_op *op), void *arg);
 /** The next ended operation (status, bytes, peer, tag, imm are final), NULL: none. It is the caller's again. */
 struct msg_op *msg_done(struct msg *m);
 /** Does msg_done have something? */

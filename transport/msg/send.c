@@ -135,6 +135,10 @@ bool msg_tx_run(struct msg_pair *pair, unsigned want, uint32_t max_bytes, struct
 	out->item = (struct flow_item){.ref = msg_op_ref(pair->m, op), .offset = offset, .bytes = (uint32_t)bytes, .kind = MSG_ITEM_RUN};
 	if (out->is_direct && pair->is_reliable) {
 		out->item.kind = MSG_ITEM_DIRECT;
+		if (!(op->state & (OP_HEAD_ACKED | OP_AHEAD))) {
+			op->state |= OP_AHEAD;
+			pair->ahead++;
+		}
 		op->held += !op->flying_bytes;
 		op->flying_bytes += bytes;
 	}
@@ -177,10 +181,18 @@ void send_seq_acked(struct msg_pair *pair, uint64_t seq)
 	}
 }
 
+void send_not_ahead(struct msg_op *op)
+{
+	if (op->state & OP_AHEAD)
+		op->pair->ahead--;
+	op->state &= ~(uint32_t)OP_AHEAD;
+}
+
 void send_head_acked(struct msg *m, struct msg_op *op)
 {
 	if (op->state & OP_HEAD_ACKED)
 		return;
+	send_not_ahead(op);
 	op->state |= OP_HEAD_ACKED;
 	op->state &= ~(uint32_t)OP_HEAD_DUE;
 	send_seq_acked(op->pair, msg_seq_near(op->pair->tx_next, op->seq));

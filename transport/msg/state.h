@@ -23,6 +23,8 @@ enum {
 	MSG_CHUNK_BYTES = 4096,       /* unit of unmatched memory */
 	MSG_LATE = 16,                /* late RESULTs remembered, to tell a copy */
 	MSG_SCAN_MAX = 64,            /* steps of a search that may give up */
+	MSG_AHEAD = 64,               /* messages with OP_AHEAD at a time: the receiver keeps what has come before its HEAD, for so many */
+	MSG_RKEYS_PAIR = 512,         /* keys remembered of one peer */
 	MSG_RANGE_SPARE = 128,        /* nodes kept for frames between where and commit */
 };
 #define MSG_RECV_ID_MASK 0x7fffffffu /* recv_id is the order's low 31 bits, so that it never looks like none */
@@ -63,6 +65,7 @@ enum msg_op_state {
 	OP_ANNOUNCED = 4096,  /* receive: recv_id is its announcement */
 	OP_VOID = 8192,       /* receive: its announcement will not be used */
 	OP_CANCEL_SENT = 1 << 15,
+	OP_AHEAD = 1 << 16,   /* bytes went directly before its HEAD was acknowledged: counted in pair->ahead */
 	OP_ENDED = 1 << 14,   /* waits for frames in links, or is in the done list */
 };
 
@@ -123,6 +126,8 @@ struct msg_pair {
 	bool is_up, is_awake, announce_check, credit_due;
 	bool is_reliable;       /* the link reports what goes directly */
 	uint32_t connection;    /* that direct placement goes over; 0: none */
+	uint32_t ahead, rkeys;
+	struct list rkey_age;   /* the peer's keys, oldest first */
 	struct list keys, keys_due, reads_wait; /* exposed to this peer; to be said; reads that wait for their key */
 	struct list link, wake;
 	/* sending */
@@ -182,7 +187,7 @@ enum msg_key_state { KEY_WANTED = 1, KEY_ASKED, KEY_READY, KEY_ENDING };
 
 /* What a peer has exposed to us. */
 struct msg_rkey {
-	struct list hash, age; /* the oldest gives way */
+	struct list hash, age;
 	struct msg_pair *pair;
 	uint64_t id, bytes;
 	struct frame_target target;
@@ -194,7 +199,7 @@ struct msg_slot { struct msg_op *op; uint32_t gen, next; };
 struct msg {
 	struct msg_config config;
 	struct pool pairs, eps, ins, replies, keys, rkeys;
-	struct list all_pairs, done, notices, wake, expose, hide, rkey_age;
+	struct list all_pairs, done, notices, wake, expose, hide;
 	struct list *rkey_hash;
 	struct msg_slot *slot;
 	uint32_t slots, slot_free, op_mask, in_mask;
@@ -277,6 +282,7 @@ bool send_wants_result(const struct msg_op *op);
 void send_try_end(struct msg *m, struct msg_op *op);
 void send_cancel(struct msg *m, struct msg_op *op);
 struct msg_op *send_find(struct msg_pair *pair, uint32_t seq);
+void send_not_ahead(struct msg_op *op);
 void send_head_acked(struct msg *m, struct msg_op *op);
 void send_seq_acked(struct msg_pair *pair, uint64_t seq);
 int send_rx_grant(struct msg_pair *pair, const struct wire_grant *r);
@@ -366,6 +372,7 @@ bool key_run(const struct msg_op *op, uint64_t offset, uint64_t *bytes, struct f
 bool rkey_take(struct msg_pair *pair, uint8_t kind, uint64_t id, struct msg_op *op); /* into op->to */
 /* what waits for a key goes on: announce.c, in.c, onesided.c */
 void announce_key(struct msg_op *op);
+void announce_again(struct msg_pair *pair); /* keys for receives announced over an earlier connection */
 void in_key(struct msg_op *op);
 void read_key(struct msg_op *op);
 

@@ -9,12 +9,8 @@ void peer_direct_start(struct peer_path *path, uint64_t now_ns)
 	struct peer_direct *d = path->direct;
 	if (!d)
 		return;
-	memset(d->tx_lane, 0, sizeof(d->tx_lane));
-	memset(d->rx_lane, 0, sizeof(d->rx_lane));
-	memset(&d->said, 0, sizeof(d->said));
-	memset(d->run, 0, sizeof(d->run));
+	memset(d->tx_lane, 0, sizeof(d->tx_lane)); /* so a RUN comes first on each lane; until then what still comes in is the last connection's */
 	peer_frame_size(path, path->frame_max, now_ns);
-	d->run_at = 0; /* what waits for its HEAD lies in place all the same */
 }
 
 int peer_rx_run(struct peer_path *path, const struct wire_run *r)
@@ -104,7 +100,7 @@ int peer_rx_placed(struct peer_path *path, const struct peer_placed *p, uint64_t
 	if (!d || !p->bytes)
 		return -TERN_EPROTO;
 	uint64_t near = path->flow.rx_newest_end, number = near + (uint64_t)(int64_t)(int32_t)(p->number - (uint32_t)near);
-	if (number > INT64_MAX || flow_rx_check(&path->flow, number) || direct_waits(d, number))
+	if (number > INT64_MAX || (!d->is_reliable && (flow_rx_check(&path->flow, number) || direct_waits(d, number))))
 		return 0;
 	if (!(d->is_reliable ? direct_follow(d, p, number, &run) : direct_find(d, number, p->bytes, &run)))
 		return d->is_reliable ? -TERN_EPROTO : -TERN_EAGAIN;

@@ -280,6 +280,8 @@ int peer_timers(struct peer_path *path, uint64_t now_ns)
 		struct flow_report r[PEER_ITEMS_MAX];
 		peer_reports(path, r, flow_on_timer(&path->flow, now_ns, r, PEER_ITEMS_MAX));
 	}
+	if (path->direct && path->direct->waits)
+		peer_direct_again(path, now_ns);
 	peer_ping_timer(path, now_ns);
 	peer_owe(path->peer, now_ns);
 	if (peer_dead_when_ns(path->peer) > now_ns)
@@ -320,6 +322,8 @@ uint64_t peer_when_ns(struct peer_path *path, uint64_t now_ns)
 		return peer_dead_when_ns(path->peer);
 	if (path->pongs)
 		return 0;
+	if (path->direct && path->direct->waits)
+		when = now_ns + PEER_WAIT_NS < when ? now_ns + PEER_WAIT_NS : when;
 	t = flow_deadline_ns(&path->flow);
 	when = t < when ? t : when;
 	t = flow_ack_when_ns(&path->flow);

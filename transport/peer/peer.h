@@ -23,7 +23,8 @@ enum {
 	PEER_LANES_MAX = 16,
 	PEER_WRITE_UNIT = 32768, /* where writes are direct a burst is two of them at least: each costs a WQE, or a RUN (soft RoCE: 34 MiB/s without, 60 with) */
 	PEER_RUNS = 64,        /* RUNs remembered: a frame that is later than so many bursts goes again */
-	PEER_WAITS = 128,      /* placed runs whose HEAD has not come */
+	PEER_WAITS = 128,      /* placed runs whose HEAD has not come; twice what MSG_AHEAD lets a sender have */
+	PEER_WAIT_NS = 1000000, /* they are looked at again so often, beside whenever records come */
 };
 
 enum peer_path_state {

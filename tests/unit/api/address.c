@@ -94,7 +94,7 @@ static void blobs(void)
 {
 	static const char *const texts[] = {"udp://h:1", "udp://[::1]:7400?private=1", "udp://h:1?private=1&emu=/e&cc=fixed&contract=/c&mtu=1500",
 	        "udp://:0", "udp://h:1?engine=plain", "udp://h:1?mtu=1500&engine=plain", "dpdk://10.0.0.1:7400?ctl=127.0.0.1",
-	        "dpdk://10.0.0.1:7400?ctl=[::1]:7401&dev=net_memif0,role=client", "dpdk://10.0.0.1:7400?ctl=a.b:0"};
+	        "rdma://10.0.0.1:7400?private=1&mode=uc&lanes=2", "dpdk://10.0.0.1:7400?ctl=a.b:0"};
 	struct api_address a, b;
 	uint8_t blob[TERN_ADDR_MAX];
 	for (size_t i = 0; i < sizeof(texts) / sizeof(texts[0]); i++) {
@@ -121,6 +121,15 @@ static void blobs(void)
 		char wrong[64];
 		snprintf(wrong, sizeof(wrong), "dpdk://10.0.0.1:7400?%s", bad[i]);
 		CU_ASSERT_EQUAL(api_address_parse(wrong, &a), -TERN_EINVAL);
+	}
+	/* a stranger's blob must not choose devices or drivers here */
+	static const char *const local[] = {"dpdk://10.0.0.1:7400?dev=net_pcap0,tx_pcap=/tmp/x", "dpdk://10.0.0.1:7400?eal=-d,/tmp/x.so",
+	        "rdma://10.0.0.1:7400?dev=rxe0", "dpdk://10.0.0.1:7400?mode=uc&if=eth0"};
+	for (size_t i = 0; i < sizeof(local) / sizeof(local[0]); i++) {
+		size_t n = sizeof(blob);
+		CU_ASSERT_EQUAL_FATAL(api_address_parse(local[i], &a), 0);
+		CU_ASSERT_EQUAL_FATAL(api_address_write_own(&a, blob, &n), 0);
+		CU_ASSERT_EQUAL(api_address_read(blob, n, &b), -TERN_EINVAL);
 	}
 	/* for others: the engine is a choice of this machine */
 	size_t room = sizeof(blob);

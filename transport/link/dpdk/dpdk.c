@@ -332,7 +332,7 @@ static void dpdk_tell_drops(const struct dpdk_link *l)
 			"dpdk port %s: in %llu frames, out %llu, missed %llu, no buffer %llu, errors %llu in, %llu out; copied %llu bytes",
 		         l->port.name, (unsigned long long)stats.ipackets, (unsigned long long)stats.opackets, (unsigned long long)stats.imissed,
 		         (unsigned long long)stats.rx_nombuf, (unsigned long long)stats.ierrors, (unsigned long long)stats.oerrors,
-		         (unsigned long long)l->copied_bytes);
+		         (unsigned long long)l->base.copied_bytes);
 }
 
 static uint64_t close_now_ns(void)

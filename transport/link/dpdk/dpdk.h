@@ -52,6 +52,7 @@ struct dpdk_driver {
 	bool in_interrupt;     /* served by the interrupt thread without a lock: closed there */
 	const char *buffer;    /* its argument that says how large one buffer is, */
 	uint32_t buffer_bytes; /* without it; a frame must fit one. 0: no such limit */
+	bool buffer_given;     /* then the MTU is what fits, unless another is wanted */
 	bool any_mtu;     /* takes what fits its buffers, whatever MTU it was told */
 };
 
@@ -144,7 +145,6 @@ struct dpdk_link {
 	uint32_t n_paths;
 	bool is_armed;       /* interrupts are on */
 	bool wakes;          /* the last arming gave a descriptor */
-	uint64_t copied_bytes, copied_frames;
 	void (*log)(void *arg, int level, const char *file, int line, const char *text);
 	void *log_arg;
 };

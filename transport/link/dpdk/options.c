@@ -88,10 +88,18 @@ static int option_listen_host(struct dpdk_options *o, const struct link_config *
 
 int dpdk_options_read(struct dpdk_options *o, const struct link_config *config)
 {
+	static const char *const names = "dev ip ip6 gw if vlan mtu dscp ecn ctl twin eal";
 	unsigned long vlan = 0, mtu = 0, dscp = 0, ecn = 1, twin = 1;
+	size_t bytes;
 	char ctl[2];
 
 	memset(o, 0, sizeof(*o));
+	const char *other = link_option_unknown(config->options, names, &bytes);
+	if (other) {
+		snprintf(config->error, config->error_bytes, "dpdk: option %.*s: unknown; there are %s",
+		         (int)(bytes < 64 ? bytes : 64), other, names);
+		return -TERN_EINVAL;
+	}
 	link_option(config->options, "dev", o->dev, sizeof(o->dev));
 	link_option(config->options, "eal", o->eal, sizeof(o->eal));
 	for (char *at = o->eal; *at; at++) /* in an address blanks are commas; what needs commas goes into the environment */

@@ -190,8 +190,10 @@ static void port_driver(struct dpdk_port *p, const struct rte_eth_dev_info *info
 		if (!strcmp(drivers[i].name, info->driver_name))
 			p->driver = drivers[i];
 	const char *at = p->driver.buffer && args && args->args ? strstr(args->args, p->driver.buffer) : NULL;
-	if (at && at[strlen(p->driver.buffer)] == '=')
+	if (at && at[strlen(p->driver.buffer)] == '=') {
 		p->driver.buffer_bytes = (uint32_t)strtoul(at + strlen(p->driver.buffer) + 1, NULL, 10);
+		p->driver.buffer_given = true;
+	}
 	/* memif zero-copy hands out DPDK's own memory; without chains everything must be in one mbuf */
 	if (!(info->tx_offload_capa & RTE_ETH_TX_OFFLOAD_MULTI_SEGS) || (args && args->args && strstr(args->args, "zero-copy=yes")))
 		p->driver.reader = DPDK_READ_COPY;
@@ -207,6 +209,8 @@ static int port_mtu(struct dpdk_port *p, const struct rte_eth_dev_info *info, co
 	rte_eth_dev_get_mtu(p->id, &now);
 	if (info->max_rx_pktlen > frame && info->max_rx_pktlen - frame < most)
 		most = info->max_rx_pktlen - frame;
+	if (!want && p->driver.buffer_given && p->driver.any_mtu && p->driver.buffer_bytes > RTE_ETHER_MTU + frame)
+		now = (uint16_t)(p->driver.buffer_bytes - frame < NET_MTU_MAX ? p->driver.buffer_bytes - frame : NET_MTU_MAX);
 	p->mtu_bytes = want ? want : o->host_mtu_bytes ? o->host_mtu_bytes : now;
 	if (!want && p->driver.buffer_bytes >= NET_MTU_MIN + frame && p->mtu_bytes + frame > p->driver.buffer_bytes)
 		p->mtu_bytes = p->driver.buffer_bytes - frame;

@@ -68,7 +68,7 @@ static void tx_copy(struct dpdk_link *l, const struct frame *f, struct rte_mbuf 
 		m->data_len = (uint16_t)(m->data_len + f->seg[i].bytes);
 	}
 	uint32_t head = f->seg[0].bytes < FRAME_HEAD_MAX ? f->seg[0].bytes : FRAME_HEAD_MAX;
-	l->copied_bytes += f->wire_bytes - head;
+	l->base.copied_bytes += f->wire_bytes - head;
 }
 
 /* Chains an mbuf for each segment from `first` on. @return false: no mbuf or slot left; what was chained is the caller's to free */

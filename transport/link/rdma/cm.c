@@ -170,6 +170,16 @@ static struct rdma_path *cm_path_of(struct rdma_link *l, const uint8_t *token)
 	return NULL;
 }
 
+/* The leg of a connection that is being set up: every word is as in the first leg's hello, and the leg is still missing. */
+static bool cm_joins(const struct rdma_path *p, const struct cm_hello *hello, const struct rdma_cm_id *id)
+{
+	const struct rdma_leg *leg = &p->leg[hello->leg];
+
+	return hello->lanes == p->base.lanes && hello->leg < p->n_legs && !leg->id && !leg->qp && !leg->is_up && !p->is_failing &&
+	        ntohl(hello->connection) == p->base.connection + 1 && hello->mtu == p->mtu_wanted &&
+	        !strcmp(ibv_get_device_name(id->verbs->device), p->port->device->name);
+}
+
 /* @return why not */
 static enum cm_reason cm_check(struct rdma_link *l, const struct cm_event *e, struct cm_hello *hello, struct rdma_path **p)
 {
@@ -183,7 +193,8 @@ static enum cm_reason cm_check(struct rdma_link *l, const struct cm_event *e, st
 		return CM_TOKEN;
 	if (hello->is_uc != l->options.is_uc)
 		return CM_MODE;
-	if (!hello->lanes || hello->lanes > RDMA_LANES_MAX || hello->leg > 2 * hello->lanes)
+	uint32_t mtu = ntohs(hello->mtu);
+	if (!hello->lanes || hello->lanes > RDMA_LANES_MAX || hello->leg > 2 * hello->lanes || !hello->connection || (mtu && mtu < 256))
 		return CM_FAILED;
 	return CM_ACCEPTED;
 }
@@ -198,13 +209,14 @@ static uint32_t cm_mtu(const struct rdma_path *p, const struct cm_hello *hello)
 static int cm_begin(struct rdma_path *p, const struct cm_hello *hello, const struct rdma_cm_id *id, uint64_t now_ns)
 {
 	if (p->state == RDMA_PATH_SETUP && p->attempt == hello->attempt)
-		return 0;
+		return cm_joins(p, hello, id) ? 0 : -TERN_EINVAL;
 	if (p->state != RDMA_PATH_DOWN) {
 		rdma_path_fail(p, "the peer connects anew");
 		rdma_path_down(p, now_ns);
 	}
 	p->state = RDMA_PATH_SETUP;
 	p->attempt = hello->attempt;
+	p->mtu_wanted = hello->mtu;
 	p->mtu_agreed = cm_mtu(p, hello);
 	p->next_ns = now_ns + RDMA_ACCEPT_NS;
 	p->base.connection = ntohl(hello->connection) - 1;
@@ -243,7 +255,7 @@ static void cm_requested(struct rdma_link *l, const struct cm_event *e, uint64_t
 	struct cm_hello hello;
 	enum cm_reason reason = cm_check(l, e, &hello, &p);
 
-	if (reason == CM_ACCEPTED && (cm_begin(p, &hello, id, now_ns) || p->leg[hello.leg].id))
+	if (reason == CM_ACCEPTED && cm_begin(p, &hello, id, now_ns))
 		reason = CM_FAILED;
 	if (reason != CM_ACCEPTED) {
 		cm_refuse(l, id, reason);

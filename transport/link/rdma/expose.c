@@ -158,7 +158,6 @@ void rdma_expose_flush(struct rdma_leg *leg)
 		if (!leg->waiting)
 			leg->waiting_end = &leg->waiting;
 		sq->wr[sq->head++ & (sq->depth - 1)] = (struct rdma_wr){.kind = e->state == RDMA_EX_HIDING ? RDMA_WR_HIDE : RDMA_WR_BIND,
-		        .is_posted = true,
 		        .exposure = e,
 		        .ring_end = sq->ring_head};
 		expose_request(e, &wr);
@@ -216,7 +215,7 @@ int rdma_expose(struct link *link, struct link_path *path, const struct link_exp
 		return err;
 	mr = what->mem ? rdma_region_hold(l->domain, p->port->device, what) : NULL;
 	if (!mr) {
-		rdma_trouble(l, "rdma: %llu bytes to expose are not in registered memory", (unsigned long long)what->bytes);
+		rdma_trouble(l, "rdma: %llu bytes to expose are not in registered memory, or it is read-only", (unsigned long long)what->bytes);
 		return -TERN_EINVAL;
 	}
 	struct rdma_exposure *e = expose_take(l);

@@ -17,6 +17,7 @@ struct rdma_region {
 	uint32_t key; /* generation << REGION_SLOT_BITS | slot + 1 */
 	uint32_t refs;
 	struct ibv_mr *mr[RDMA_PORTS_MAX];
+	bool is_read_only[RDMA_PORTS_MAX]; /* no window can be bound to it: the request would end the connection */
 };
 
 struct rdma_domain {
@@ -114,8 +115,10 @@ static struct ibv_mr *region_register(const struct rdma_domain *d, const struct 
 {
 	int access = IBV_ACCESS_LOCAL_WRITE | (device->has_windows ? IBV_ACCESS_MW_BIND : 0) | (d->odp && device->has_odp ? IBV_ACCESS_ON_DEMAND : 0);
 	struct ibv_mr *mr = ibv_reg_mr(device->pd, r->addr, (size_t)(r->end - r->addr), access);
-	if (!mr && errno == EFAULT && (mr = ibv_reg_mr(device->pd, r->addr, (size_t)(r->end - r->addr), 0)))
-		return mr; /* it can be sent from; exposing it is refused by the device */
+	if (!mr && errno == EFAULT) { /* it can be sent from */
+		mr = ibv_reg_mr(device->pd, r->addr, (size_t)(r->end - r->addr), 0);
+		r->is_read_only[device->index] = mr != NULL;
+	}
 	return mr;
 }
 
@@ -285,6 +288,8 @@ struct ibv_mr *rdma_region_hold(struct rdma_domain *d, struct rdma_device *devic
 	pthread_mutex_lock(&memory_lock);
 	struct rdma_region *r = region_by_key(d, what->mem);
 	struct ibv_mr *mr = region_mr(d, device, r, what->addr, what->bytes);
+	if (mr && r->is_read_only[device->index])
+		mr = NULL;
 	if (mr)
 		r->refs++;
 	pthread_mutex_unlock(&memory_lock);
@@ -387,6 +392,7 @@ void rdma_device_put(struct rdma_domain *d, struct rdma_device *device)
 			if (d->sorted[i]->mr[device->index]) {
 				ibv_dereg_mr(d->sorted[i]->mr[device->index]);
 				d->sorted[i]->mr[device->index] = NULL;
+				d->sorted[i]->is_read_only[device->index] = false;
 			}
 		d->device[device->index] = NULL;
 		device_free(device);

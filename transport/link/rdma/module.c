@@ -11,6 +11,7 @@
 #include <sys/epoll.h>
 #include <time.h>
 #include <unistd.h>
+#include "link/option.h"
 #include "link/rdma/rdma.h"
 #include "tern/error.h"
 #include "tern/tern.h"
@@ -61,23 +62,11 @@ uint64_t rdma_now_ns(void)
 	return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
 }
 
-/* The value of name in "a=b&c=d", copied to out. */
-static bool rdma_option(const char *options, const char *name, char *out, size_t room)
-{
-	size_t length = strlen(name);
-	for (const char *at = options; at && *at; at = strchr(at, '&') ? strchr(at, '&') + 1 : NULL)
-		if (!strncmp(at, name, length) && at[length] == '=') {
-			snprintf(out, room, "%.*s", (int)strcspn(at + length + 1, "&"), at + length + 1);
-			return true;
-		}
-	return false;
-}
-
 static int rdma_option_number(const struct link_config *config, const char *name, uint32_t least, uint32_t most, uint32_t *out)
 {
 	char text[16], *end;
 
-	if (!rdma_option(config->options, name, text, sizeof(text)))
+	if (!link_option(config->options, name, text, sizeof(text)))
 		return 0;
 	unsigned long value = strtoul(text, &end, 10);
 	if (!*text || *text == '-' || *end || value < least || value > most) {
@@ -92,7 +81,7 @@ static int rdma_option_word(const struct link_config *config, const char *name, 
 {
 	char text[16];
 
-	if (!rdma_option(config->options, name, text, sizeof(text)))
+	if (!link_option(config->options, name, text, sizeof(text)))
 		return 0;
 	*out = !strcmp(text, yes);
 	if (*out || !strcmp(text, no))
@@ -108,15 +97,23 @@ static uint32_t rdma_power_of_two(uint32_t n)
 	return n;
 }
 
-/* Options of other rooms are in the same text: unknown names are none of this file's business, wrong values are. */
+/* ctl is of the control connection, which the API tells every link. */
 static int rdma_options(struct rdma_link *l, const struct link_config *config)
 {
+	static const char *const names = "dev gid mode lanes sq rq timeout odp isolation mtu ctl";
 	struct rdma_options *o = &l->options;
 	uint32_t gid = UINT32_MAX;
+	size_t bytes;
 	int err;
 
+	const char *other = link_option_unknown(config->options, names, &bytes);
+	if (other) {
+		snprintf(config->error, config->error_bytes, "rdma: option %.*s: unknown; there are %s",
+		         (int)(bytes < 64 ? bytes : 64), other, names);
+		return -TERN_EINVAL;
+	}
 	*o = (struct rdma_options){.lanes = 1, .sq = RDMA_SQ_DEFAULT, .timeout = RDMA_TIMEOUT_DEFAULT};
-	rdma_option(config->options, "dev", o->dev, sizeof(o->dev));
+	link_option(config->options, "dev", o->dev, sizeof(o->dev));
 	if ((err = rdma_option_number(config, "gid", 0, 65535, &gid)) || (err = rdma_option_number(config, "lanes", 1, RDMA_LANES_MAX, &o->lanes)) ||
 	        (err = rdma_option_number(config, "sq", 16, 32768, &o->sq)) || (err = rdma_option_number(config, "rq", 16, 32768, &o->rq)) ||
 	        (err = rdma_option_number(config, "timeout", 8, 21, &o->timeout)) ||

@@ -44,7 +44,6 @@ static void path_free_buffers(struct rdma_path *p)
 	struct rdma_link *l = (struct rdma_link *)p->base.link;
 
 	for (uint32_t i = 0; i < RDMA_LEGS_MAX; i++) {
-		rdma_tx_forget(&p->leg[i]);
 		rdma_sq_close(&p->leg[i].sq);
 		if (p->leg[i].rq)
 			rdma_rq_close(l, p->leg[i].rq);
@@ -90,14 +89,13 @@ static uint32_t path_lane_rq(const struct rdma_path *p, uint32_t sends)
 	return n;
 }
 
-/* Queues, rings and (UC) receive buffers; kept as long as the route leads to the same device. */
+/* Queues, rings and (UC) receive buffers; kept as long as the route leads to the same device and the lanes are as many. */
 static int path_buffers(struct rdma_path *p)
 {
 	struct rdma_link *l = (struct rdma_link *)p->base.link;
 
-	if (p->kept == p->port->device)
+	if (p->kept)
 		return 0;
-	path_free_buffers(p);
 	p->cq_depth = 0;
 	for (uint32_t i = 0; i < p->n_legs; i++) {
 		bool is_in = i && (i <= p->base.lanes) == p->is_acceptor;
@@ -136,7 +134,13 @@ int rdma_path_attach(struct rdma_path *p, const char *device, uint32_t lanes)
 	}
 	if (p->cq)
 		return p->port == port ? 0 : -TERN_EIO;
-	if (p->kept && lanes != p->base.lanes)
+	bool is_same = p->kept == port->device && lanes == p->base.lanes;
+	for (uint32_t i = 0; !is_same && i < RDMA_LEGS_MAX; i++)
+		if (p->leg[i].sq.writes) {
+			rdma_path_fail(p, "writes of the connection before are not told yet");
+			return -TERN_EAGAIN;
+		}
+	if (!is_same)
 		path_free_buffers(p);
 	p->port = port;
 	p->base.lanes = lanes;
@@ -162,7 +166,7 @@ void rdma_path_leg_up(struct rdma_leg *leg)
 	struct rdma_path *p = leg->path;
 	char text[80];
 
-	if (leg->is_up || p->state != RDMA_PATH_SETUP)
+	if (leg->is_up || p->state != RDMA_PATH_SETUP || p->is_failing)
 		return;
 	leg->is_up = true;
 	if (++p->n_up < p->n_legs)
@@ -194,17 +198,20 @@ static void path_completion(struct rdma_path *p, const struct ibv_wc *wc)
 			rdma_path_leg_up(&p->leg[i]);
 }
 
-void rdma_path_poll(struct rdma_path *p)
+static void path_take(struct rdma_path *p, uint32_t polls)
 {
 	struct ibv_wc wc[RDMA_BATCH];
 
-	for (int polls = 0; p->cq && polls < RDMA_POLLS_MAX; polls++) {
-		int n = ibv_poll_cq(p->cq, RDMA_BATCH, wc);
+	for (int n = RDMA_BATCH; p->cq && n == RDMA_BATCH && polls > 0; polls--) {
+		n = ibv_poll_cq(p->cq, RDMA_BATCH, wc);
 		for (int i = 0; i < n; i++)
 			path_completion(p, &wc[i]);
-		if (n < RDMA_BATCH)
-			break;
 	}
+}
+
+void rdma_path_poll(struct rdma_path *p)
+{
+	path_take(p, RDMA_POLLS_MAX);
 	for (uint32_t i = 0; i < p->n_legs; i++)
 		if (p->leg[i].rq && p->leg[i].qp && p->leg[i].rq->idle)
 			rdma_rq_post(p->leg[i].rq);
@@ -228,12 +235,15 @@ void rdma_path_down(struct rdma_path *p, uint64_t now_ns)
 	struct ibv_qp_attr error = {.qp_state = IBV_QPS_ERR};
 	bool was_up = p->state == RDMA_PATH_UP;
 
-	for (uint32_t i = 0; i < p->n_legs; i++)
+	for (uint32_t i = 0; i < p->n_legs; i++) {
 		if (p->leg[i].qp)
 			ibv_modify_qp(p->leg[i].qp, &error, IBV_QP_STATE);
+		if (p->leg[i].rq)
+			p->leg[i].rq->qp = NULL; /* what is flushed does not go back into it */
+	}
 	p->is_failing = true; /* the flushed requests are no news */
-	if (p->cq)
-		rdma_path_poll(p);
+	if (p->cq) /* all of it: what has arrived the peer counts as arrived */
+		path_take(p, (uint32_t)p->cq->cqe / RDMA_BATCH + 1);
 	rdma_expose_end_windows(p);
 	for (uint32_t i = 0; i < RDMA_LEGS_MAX; i++)
 		rdma_leg_destroy(&p->leg[i]);
@@ -353,6 +363,7 @@ void rdma_path_close(struct link *link, struct link_path **path)
 	rdma_path_fail(p, "closed");
 	rdma_path_down(p, 0);
 	rdma_expose_forget(p);
+	rdma_tx_forget(p);
 	rdma_rx_forget(l, p);
 	path_free_buffers(p);
 	l->paths[p->index] = l->paths[--l->n_paths];

@@ -34,6 +34,7 @@ enum {
 	RDMA_POLLS_MAX = 64,   /* of one path in one step */
 	RDMA_EVENTS_MAX = 256, /* of the connection manager in one step */
 	RDMA_EXPOSED_MAX = 1 << 15,
+	RDMA_STALE_MAX = 256, /* runs of writes that were lost before they were sent, to be told */
 	RDMA_LKEYS = 256,          /* a link's cache of local keys; a power of two */
 	RDMA_RETRIES = 6,          /* 7 would be for ever on some devices */
 	RDMA_RNR_TIMER = 18,       /* 5.12 ms */
@@ -119,9 +120,10 @@ struct rdma_wr {
 	uint64_t number;
 	uint64_t ring_end; /* of the send ring, behind its bytes */
 	uint32_t adhoc;    /* region registered for this request only */
+	uint8_t *bounce;   /* that region, where it is a copy */
+	uint64_t bounce_bytes;
 	struct rdma_exposure *exposure;
 	uint8_t kind;
-	bool is_posted;
 	bool is_lost;
 };
 
@@ -131,6 +133,7 @@ struct rdma_sq {
 	uint32_t depth; /* a power of two; 0: none */
 	uint32_t head, completed, reported;
 	uint32_t since_signal;
+	uint32_t writes; /* RC: not yet told */
 	uint8_t *ring;
 	uint32_t ring_bytes, ring_lkey;
 	uint64_t ring_head, ring_tail;
@@ -162,6 +165,7 @@ struct rdma_path {
 	struct sockaddr_storage to;
 	uint32_t mtu_bytes; /* wanted; 0: the route's */
 	uint32_t mtu_agreed;
+	uint16_t mtu_wanted; /* acceptor: by the peer, as in its hello */
 	uint8_t state;
 	uint32_t attempt;
 	uint64_t backoff_ns, next_ns; /* DOWN: when to try; SETUP: when to give up */
@@ -231,7 +235,9 @@ struct rdma_link {
 	uint32_t n_paths, attempts;
 	struct frame **back; /* ring of RDMA_TAKEN_MAX: to be reaped */
 	uint32_t back_head, back_tail, taken;
-	uint64_t untold; /* completed frames with a target that done has not told */
+	uint64_t untold; /* frames with a target that are over and done has not told */
+	struct link_done stale[RDMA_STALE_MAX]; /* of them those that were never sent: no queue has them */
+	uint32_t n_stale;
 	struct rdma_recv *pending, **pending_end;
 	struct rdma_rq *dead;
 	struct rdma_exposure *exposures; /* by index */
@@ -265,7 +271,7 @@ void rdma_region_put(struct rdma_domain *d, uint32_t key);
 /** The region's registration with a device, made now if it is missing. key 0: by address. @return NULL: no such region, or it does not hold all of
  * the range */
 struct ibv_mr *rdma_region_mr(struct rdma_domain *d, struct rdma_device *device, uint32_t key, const uint8_t *addr, uint64_t bytes);
-/** The same for memory to expose, which must be in one region, and holds it until rdma_region_put. */
+/** The same for memory to expose, which must be in one region and not read-only, and holds it until rdma_region_put. */
 struct ibv_mr *rdma_region_hold(struct rdma_domain *d, struct rdma_device *device, const struct link_expose *what);
 /** Changes when keys begin to repeat: what was remembered by key is void. */
 uint32_t rdma_region_wraps(struct rdma_domain *d);
@@ -319,7 +325,8 @@ size_t rdma_done(struct link *link, struct link_done *out, size_t n, uint64_t no
 void rdma_tx_completed(struct rdma_leg *leg, uint32_t index);
 /** The queue pair is gone: what was under way is lost. */
 void rdma_tx_lost(struct rdma_leg *leg);
-void rdma_tx_forget(struct rdma_leg *leg);
+/** The path is closed: what of it was not told yet never is. */
+void rdma_tx_forget(struct rdma_path *p);
 bool rdma_sq_has_room(const struct rdma_sq *sq);
 
 /* rx.c */

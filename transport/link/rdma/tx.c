@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include "link/rdma/rdma.h"
 
 int rdma_sq_open(struct rdma_sq *sq, uint32_t depth)
@@ -114,12 +115,55 @@ static struct ibv_mr *tx_region(struct rdma_link *l, struct rdma_port *port, uin
 	return mr ? mr : rdma_region_mr(l->domain, port->device, 0, addr, sge->length);
 }
 
+static void tx_adhoc_put(struct rdma_link *l, struct rdma_wr *record)
+{
+	if (record->adhoc)
+		rdma_region_put(l->domain, record->adhoc);
+	if (record->bounce)
+		munmap(record->bounce, record->bounce_bytes);
+	record->adhoc = 0;
+	record->bounce = NULL;
+}
+
+static struct ibv_mr *tx_adhoc_get(struct rdma_leg *leg, struct rdma_wr *record, uint8_t *begin, uint64_t bytes, char *why, size_t room)
+{
+	struct rdma_link *l = (struct rdma_link *)leg->path->base.link;
+
+	if (rdma_region_get(l->domain, begin, bytes, &record->adhoc, why, room))
+		return NULL;
+	return rdma_region_mr(l->domain, leg->path->port->device, record->adhoc, begin, bytes);
+}
+
+/* What the device cannot gather is copied into pages of its own: more pieces than it takes, or pieces that are not one registrable range. */
+static bool tx_bounce(struct rdma_leg *leg, const struct frame *f, struct rdma_wr *record, struct ibv_send_wr *wr)
+{
+	uint32_t bytes = (uint32_t)f->payload_bytes, first = tx_first(f);
+	char why[256] = "no memory";
+
+	record->bounce_bytes = bytes;
+	record->bounce = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (record->bounce == MAP_FAILED)
+		record->bounce = NULL;
+	struct ibv_mr *mr = record->bounce ? tx_adhoc_get(leg, record, record->bounce, bytes, why, sizeof(why)) : NULL;
+	if (!mr) {
+		rdma_path_fail(leg->path, "memory of a send: %s", why);
+		return false;
+	}
+	uint8_t *to = record->bounce;
+	for (uint32_t i = first; i < f->segs; to += f->seg[i++].bytes)
+		if (f->seg[i].bytes)
+			memcpy(to, f->seg[i].addr, f->seg[i].bytes);
+	*wr->sg_list = (struct ibv_sge){.addr = (uintptr_t)record->bounce, .length = bytes, .lkey = mr->lkey};
+	wr->num_sge = 1;
+	leg->path->base.link->copied_bytes += bytes;
+	return true;
+}
+
 /* Registers the pieces that no region holds, for this request alone: longer would outlive the memory. Rows of one tensor make one region. */
 static bool tx_adhoc(struct rdma_leg *leg, struct rdma_wr *record, struct ibv_send_wr *wr)
 {
-	struct rdma_link *l = (struct rdma_link *)leg->path->base.link;
 	uint64_t begin = UINT64_MAX, end = 0;
-	char why[256] = "";
+	char why[256];
 
 	for (int i = 0; i < wr->num_sge; i++) {
 		const struct ibv_sge *sge = &wr->sg_list[i];
@@ -128,18 +172,11 @@ static bool tx_adhoc(struct rdma_leg *leg, struct rdma_wr *record, struct ibv_se
 		begin = sge->addr < begin ? sge->addr : begin;
 		end = sge->addr + sge->length > end ? sge->addr + sge->length : end;
 	}
-	if (rdma_region_get(l->domain, (void *)(uintptr_t)begin, end - begin, &record->adhoc, why, sizeof(why)))
-		goto fail;
-	struct ibv_mr *mr = rdma_region_mr(l->domain, leg->path->port->device, record->adhoc, (uint8_t *)(uintptr_t)begin, end - begin);
-	if (!mr)
-		goto fail;
-	for (int i = 0; i < wr->num_sge; i++)
+	struct ibv_mr *mr = tx_adhoc_get(leg, record, (uint8_t *)(uintptr_t)begin, end - begin, why, sizeof(why));
+	for (int i = 0; mr && i < wr->num_sge; i++)
 		if (!wr->sg_list[i].lkey)
 			wr->sg_list[i].lkey = mr->lkey;
-	return true;
-fail:
-	rdma_path_fail(leg->path, "memory of a send: %s", why);
-	return false;
+	return mr != NULL;
 }
 
 static bool tx_lkeys(struct rdma_leg *leg, const struct frame *f, struct rdma_wr *record, struct ibv_send_wr *wr)
@@ -159,7 +196,10 @@ static bool tx_lkeys(struct rdma_leg *leg, const struct frame *f, struct rdma_wr
 		return true;
 	if (f->payload_bytes <= RDMA_FRAME_BYTES)
 		return tx_copy(leg, f, first, wr);
-	return tx_adhoc(leg, record, wr);
+	if ((uint32_t)n <= leg->max_sge && tx_adhoc(leg, record, wr))
+		return true;
+	tx_adhoc_put(l, record);
+	return tx_bounce(leg, f, record, wr);
 }
 
 /* @return false: no room now */
@@ -170,10 +210,6 @@ static bool tx_write(struct rdma_leg *leg, struct frame *f, struct rdma_wr *reco
 	record->kind = RDMA_WR_WRITE;
 	record->number = f->number;
 	record->frame = l->options.is_uc ? f : NULL;
-	record->is_posted = f->target.connection == (uint8_t)leg->path->base.connection;
-	record->is_lost = !record->is_posted;
-	if (record->is_lost)
-		return true;
 	wr->opcode = IBV_WR_RDMA_WRITE_WITH_IMM;
 	wr->imm_data = htonl((uint32_t)f->number);
 	wr->wr.rdma.remote_addr = f->target.addr;
@@ -198,35 +234,63 @@ static struct rdma_leg *tx_leg(const struct frame *f)
 	return lane ? rdma_path_out(p, lane) : &p->leg[0];
 }
 
-/* Fills the next record and its work request. A frame that this path can never carry is lost on the way. */
-static bool tx_build(struct rdma_leg *leg, struct frame *f, struct ibv_send_wr *wr)
+static bool tx_is_next(const struct link_done *d, const struct frame *f)
+{
+	return d && d->path == f->path && d->first + d->frames == f->number && d->frames < UINT32_MAX;
+}
+
+/* @return true: this path can never carry it, and it is over without a request: given back, and told. No queue has it: there it would
+ * wait for a completion that byte frames before it need not have. *room false: not now; too many wait to be told, or writes of its queue, and those
+ * are told in order */
+static bool tx_stale(struct rdma_leg *leg, struct frame *f, bool *room)
 {
 	struct rdma_path *p = leg->path;
+	struct rdma_link *l = (struct rdma_link *)p->base.link;
+	bool is_sent = f->is_write ? leg->index && f->target.connection == (uint8_t)p->base.connection : f->wire_bytes <= p->base.max_frame_bytes;
+	struct link_done *last = l->n_stale ? &l->stale[l->n_stale - 1] : NULL;
+
+	if (is_sent)
+		return false;
+	if (f->is_write && !l->options.is_uc) {
+		*room = !leg->sq.writes && (l->n_stale < RDMA_STALE_MAX || tx_is_next(last, f));
+		if (!*room)
+			return true;
+		if (tx_is_next(last, f))
+			last->frames++;
+		else
+			l->stale[l->n_stale++] = (struct link_done){.path = &p->base, .first = f->number, .frames = 1, .is_lost = true};
+		l->untold++;
+	}
+	l->base.tx_dropped++;
+	tx_give_back(l, f);
+	return true;
+}
+
+/* Fills the next record and its work request. @return false: no room now */
+static bool tx_build(struct rdma_leg *leg, struct frame *f, struct ibv_send_wr *wr)
+{
+	struct rdma_link *l = (struct rdma_link *)leg->path->base.link;
 	struct rdma_sq *sq = &leg->sq;
 	struct rdma_wr *record = sq_at(sq, sq->head);
 	uint64_t ring_head = sq->ring_head;
 	struct ibv_sge *sge = wr->sg_list;
-	bool ok;
 
-	*record = (struct rdma_wr){.kind = RDMA_WR_BYTES, .is_posted = true};
+	*record = (struct rdma_wr){.kind = RDMA_WR_BYTES};
 	*wr = (struct ibv_send_wr){.wr_id = (uint64_t)1 << 63 | (uint64_t)leg->index << 32 | sq->head, .sg_list = sge, .opcode = IBV_WR_SEND};
-	if (f->is_write && leg->index) {
-		ok = tx_write(leg, f, record, wr);
-	} else if (f->is_write || f->wire_bytes > p->base.max_frame_bytes) {
-		*record = (struct rdma_wr){.kind = f->is_write ? RDMA_WR_WRITE : RDMA_WR_BYTES, .number = f->number, .is_lost = true};
-		record->frame = ((struct rdma_link *)p->base.link)->options.is_uc && f->is_write ? f : NULL;
-		p->base.link->tx_dropped++;
-		ok = true;
-	} else {
-		ok = tx_copy(leg, f, 0, wr);
-	}
+	bool ok = f->is_write ? tx_write(leg, f, record, wr) : tx_copy(leg, f, 0, wr);
 	if (!ok) {
 		sq->ring_head = ring_head;
-		if (record->adhoc)
-			rdma_region_put(((struct rdma_link *)p->base.link)->domain, record->adhoc);
+		tx_adhoc_put(l, record);
+		return false;
 	}
 	record->ring_end = sq->ring_head;
-	return ok;
+	sq->head++;
+	sq->writes += f->is_write && !l->options.is_uc;
+	l->base.tx_frames++;
+	l->base.tx_bytes += f->is_write ? f->payload_bytes : f->wire_bytes;
+	if (!record->frame)
+		tx_give_back(l, f);
+	return true;
 }
 
 static void tx_over(struct rdma_leg *leg, struct rdma_wr *record)
@@ -234,26 +298,39 @@ static void tx_over(struct rdma_leg *leg, struct rdma_wr *record)
 	struct rdma_link *l = (struct rdma_link *)leg->path->base.link;
 
 	leg->sq.ring_tail = record->ring_end;
-	leg->path->awaited -= record->is_posted && record->kind != RDMA_WR_BYTES;
+	leg->path->awaited -= record->kind != RDMA_WR_BYTES;
 	l->untold += record->kind == RDMA_WR_WRITE && !l->options.is_uc;
-	if (record->adhoc)
-		rdma_region_put(l->domain, record->adhoc);
-	record->adhoc = 0;
+	tx_adhoc_put(l, record);
 	if (record->frame)
 		tx_give_back(l, record->frame);
 	record->frame = NULL;
 }
 
-/* What of the records from `completed` on was never posted is over as soon as everything before it is. */
+/* What nobody is to be told of leaves its place at once, unless something before it waits for `done`. */
 static void sq_advance(struct rdma_leg *leg)
 {
 	struct rdma_link *l = (struct rdma_link *)leg->path->base.link;
 	struct rdma_sq *sq = &leg->sq;
 
-	while (sq->completed != sq->head && !sq_at(sq, sq->completed)->is_posted)
-		tx_over(leg, sq_at(sq, sq->completed++));
 	while (sq->reported != sq->completed && (l->options.is_uc || sq_at(sq, sq->reported)->kind != RDMA_WR_WRITE))
 		sq->reported++;
+}
+
+static void tx_post(struct rdma_leg *leg, struct ibv_send_wr *first, struct ibv_send_wr *last, uint32_t awaited)
+{
+	struct ibv_send_wr *bad = NULL;
+
+	last->send_flags |= IBV_SEND_SOLICITED;
+	if (awaited) { /* a frame without a target is given back at once: its room may wait for the next signal */
+		last->send_flags |= IBV_SEND_SIGNALED;
+		leg->sq.since_signal = 0;
+	}
+	last->next = NULL;
+	leg->path->awaited += awaited;
+	int err = ibv_post_send(leg->qp, first, &bad);
+	if (err) /* never below its depth, unless the queue pair has failed: the connection ends, and with it these are lost */
+		rdma_path_fail(leg->path, "queue pair %u takes no more: %s", leg->index, strerror(err));
+	leg->path->base.link->tx_calls++;
 }
 
 /* Consecutive frames of one queue pair: one list of work requests, one post. @return how many were taken */
@@ -261,53 +338,37 @@ static size_t tx_run(struct rdma_link *l, struct frame *const *frames, size_t n)
 {
 	struct rdma_leg *leg = tx_leg(frames[0]);
 	struct rdma_sq *sq = leg ? &leg->sq : NULL;
-	struct ibv_send_wr *bad = NULL, *last = NULL, *first = NULL, **link = &first;
-	uint32_t begin = sq ? sq->head : 0, posted = 0, awaited = 0;
+	struct ibv_send_wr *last = NULL, *first = NULL, **link = &first;
+	uint32_t posted = 0, awaited = 0;
+	bool room = true;
 	size_t taken = 0;
 
 	for (; leg && taken < n && taken < RDMA_BATCH && tx_leg(frames[taken]) == leg && rdma_sq_has_room(sq); taken++) {
 		struct ibv_send_wr *wr = &l->wr[posted];
+		if (tx_stale(leg, frames[taken], &room)) {
+			if (!room)
+				break;
+			continue;
+		}
 		wr->sg_list = l->sge[posted];
 		if (!tx_build(leg, frames[taken], wr))
 			break;
-		if (sq_at(sq, sq->head++)->is_posted) {
-			*link = last = wr;
-			link = &wr->next;
-			posted++;
-			awaited += frames[taken]->is_write;
-			if (!frames[taken]->is_write || l->options.is_uc)
-				wr->send_flags |= IBV_SEND_SOLICITED;
-			if (++sq->since_signal >= RDMA_SIGNAL_EVERY) {
-				wr->send_flags |= IBV_SEND_SIGNALED;
-				sq->since_signal = 0;
-			}
-		}
-	}
-	if (last) {
-		last->send_flags |= IBV_SEND_SOLICITED;
-		if (awaited) { /* a frame without a target is given back at once: its room may wait for the next signal */
-			last->send_flags |= IBV_SEND_SIGNALED;
+		*link = last = wr;
+		link = &wr->next;
+		posted++;
+		awaited += frames[taken]->is_write;
+		if (!frames[taken]->is_write || l->options.is_uc)
+			wr->send_flags |= IBV_SEND_SOLICITED;
+		if (++sq->since_signal >= RDMA_SIGNAL_EVERY) {
+			wr->send_flags |= IBV_SEND_SIGNALED;
 			sq->since_signal = 0;
 		}
-		last->next = NULL;
-		leg->path->awaited += awaited;
-		int err = ibv_post_send(leg->qp, first, &bad);
-		if (err) /* never below its depth, unless the queue pair has failed: the connection ends, and with it these are lost */
-			rdma_path_fail(leg->path, "queue pair %u takes no more: %s", leg->index, strerror(err));
-		l->base.tx_calls++;
 	}
-	for (size_t i = 0; i < taken; i++) {
-		struct rdma_wr *record = sq_at(sq, begin + (uint32_t)i);
-		if (!record->frame)
-			tx_give_back(l, frames[i]);
-		l->base.tx_frames += record->is_posted;
-		l->base.tx_bytes += record->is_posted ? (frames[i]->is_write ? frames[i]->payload_bytes : frames[i]->wire_bytes) : 0;
-	}
+	if (last)
+		tx_post(leg, first, last, awaited);
 	l->taken += (uint32_t)taken;
-	if (leg) {
-		sq_advance(leg);
+	if (leg)
 		leg->path->wants_room = !taken;
-	}
 	return taken;
 }
 
@@ -364,14 +425,21 @@ void rdma_tx_lost(struct rdma_leg *leg)
 	sq_advance(leg);
 }
 
-/* What of a closed path was not told yet never is. */
-void rdma_tx_forget(struct rdma_leg *leg)
+void rdma_tx_forget(struct rdma_path *p)
 {
-	struct rdma_link *l = (struct rdma_link *)leg->path->base.link;
-	struct rdma_sq *sq = &leg->sq;
+	struct rdma_link *l = (struct rdma_link *)p->base.link;
+	uint32_t kept = 0;
 
-	for (; sq->reported != sq->completed; sq->reported++)
-		l->untold -= sq_at(sq, sq->reported)->kind == RDMA_WR_WRITE && !l->options.is_uc;
+	for (uint32_t i = 0; i < RDMA_LEGS_MAX; i++) { /* every queue is over: all of its writes are untold ones */
+		l->untold -= p->leg[i].sq.writes;
+		p->leg[i].sq.writes = 0;
+	}
+	for (uint32_t i = 0; i < l->n_stale; i++)
+		if (l->stale[i].path == &p->base)
+			l->untold -= l->stale[i].frames;
+		else
+			l->stale[kept++] = l->stale[i];
+	l->n_stale = kept;
 }
 
 static size_t done_leg(struct rdma_link *l, struct rdma_leg *leg, struct link_done *out, size_t n)
@@ -391,7 +459,21 @@ static size_t done_leg(struct rdma_link *l, struct rdma_leg *leg, struct link_do
 		else
 			break;
 		l->untold--;
+		sq->writes--;
 	}
+	return got;
+}
+
+static size_t done_stale(struct rdma_link *l, struct link_done *out, size_t n)
+{
+	uint32_t got = n < l->n_stale ? (uint32_t)n : l->n_stale;
+
+	for (uint32_t i = 0; i < got; i++) {
+		out[i] = l->stale[i];
+		l->untold -= out[i].frames;
+	}
+	l->n_stale -= got;
+	memmove(l->stale, l->stale + got, l->n_stale * sizeof(l->stale[0]));
 	return got;
 }
 
@@ -402,6 +484,8 @@ size_t rdma_done(struct link *link, struct link_done *out, size_t n, uint64_t no
 
 	if (!l->untold)
 		rdma_step(l, now_ns);
+	if (l->n_stale) /* first: the writes of its queue came later */
+		got = done_stale(l, out, n);
 	for (uint32_t i = 0; l->untold && i < l->n_paths && got < n; i++)
 		for (uint32_t k = 0; k < l->paths[i]->n_legs && got < n; k++)
 			got += done_leg(l, &l->paths[i]->leg[k], out + got, n - got);

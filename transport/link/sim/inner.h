@@ -27,6 +27,8 @@ struct sim_frame {
 	uint8_t ce, pieces;
 	uint8_t kind;      /* enum sim_kind */
 	bool is_reliable;
+	uint8_t lane;
+	uint64_t stall_ns; /* its lane waits for so long, as a queue pair does that repeats a packet */
 	uint16_t packets;  /* on the wire; each has its overhead */
 	uint32_t epoch;    /* of the connection, or 0: the link makes none */
 	uint32_t alloc_bytes;
@@ -79,6 +81,7 @@ struct sim_exposure {
 struct sim_wire { /* one direction */
 	struct element element;
 	struct line line;
+	uint64_t lane_ns; /* the same for lanes, which do not wait for the others */
 	uint64_t reliable_ns; /* arrival of the last reliable frame: they keep their order when the delay falls */
 	uint64_t next_ns;  /* line's, as the event heap knows it */
 	uint32_t heap_pos; /* SIM_NO_POS: not in the heap */
@@ -139,6 +142,7 @@ struct sim_link {
 	struct sim_path **buckets; /* by own port and remote address; a power of two of them, at least as many as paths */
 	uint32_t buckets_n, paths_n, last_port;
 	bool is_writing, is_reliable; /* options writes=uc, writes=rc */
+	uint64_t stall_ppm, stall_ns, stall_rng; /* of frames with a lane, with writes=rc */
 	uint32_t lanes, write_bytes, writes_n; /* writes_n: sent and not yet told by done */
 	uint64_t expose_ns;
 	struct sim_exposure *exposures;
@@ -178,6 +182,7 @@ bool sim_connect_arrive(struct sim_net *net, struct sim_link *link, struct sim_f
 /** write.c. Options of a link that writes. @return NULL, or what is wrong in words */
 const char *sim_write_open(struct sim_link *link, const char *options);
 void sim_write_fini(struct sim_link *link);
+void sim_write_lane(struct sim_link *link, struct sim_frame *frame, uint8_t lane);
 /** @return whether tx may take the frame now */
 bool sim_write_ready(struct sim_link *link, const struct frame *tx);
 void sim_write_send(struct sim_link *link, const struct frame *tx);

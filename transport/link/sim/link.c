@@ -266,6 +266,8 @@ struct sim_frame *sim_frame_new(struct sim_net *net, size_t data_bytes)
 	frame->ce = frame->pieces = 0;
 	frame->kind = SIM_BYTES;
 	frame->is_reliable = false;
+	frame->lane = 0;
+	frame->stall_ns = 0;
 	frame->packets = 1;
 	frame->epoch = 0;
 	frame->alloc_bytes = (uint32_t)bytes;
@@ -365,6 +367,8 @@ static void send_one(struct sim_link *link, const struct frame *tx)
 	frame->spread = path->spread;
 	frame->epoch = path->epoch;
 	frame->is_reliable = link->is_reliable;
+	if (link->is_writing)
+		sim_write_lane(link, frame, tx->lane);
 	sim_net_send(net, link->node, frame);
 }
 
@@ -434,12 +438,12 @@ static void lend(struct sim_link *link, struct sim_frame *frame, struct sim_path
 	                         .path = path ? &path->base : NULL,
 	                         .lent = frame,
 	                         .from = frame->from,
-	                         .ecn = frame->ce ? 3 : 2};
+	                         .ecn = frame->ce ? 3 : 2,
+	                         .lane = frame->lane};
 	if (frame->kind == SIM_WRITE) {
 		out->is_placed = true;
 		out->placed_number = (uint32_t)((const struct sim_write *)frame->data)->number;
 		out->placed_bytes = frame->head_bytes;
-		out->lane = (uint8_t)((const struct sim_write *)frame->data)->lane;
 		out->head = NULL;
 		out->head_bytes = 0;
 	}

@@ -329,8 +329,10 @@ void sim_net_send(struct sim_net *net, uint32_t at, struct sim_frame *frame)
 	struct sim_wire *wire = net->wires[number];
 	if (frame->is_reliable) {
 		element_push_reliable(&wire->element, net->now_ns, bytes + (frame->packets - 1u) * wire->element.config.overhead_bytes, &v);
-		v.at_ns[0] = v.at_ns[0] > wire->reliable_ns ? v.at_ns[0] : wire->reliable_ns;
-		wire->reliable_ns = v.at_ns[0];
+		uint64_t *order_ns = frame->lane ? &wire->lane_ns : &wire->reliable_ns;
+		v.at_ns[0] = (v.at_ns[0] > *order_ns ? v.at_ns[0] : *order_ns) + frame->stall_ns;
+		v.late |= frame->stall_ns || *order_ns > net->now_ns;
+		*order_ns = v.at_ns[0];
 	} else {
 		element_push(&wire->element, net->now_ns, bytes, &v);
 	}

@@ -1,5 +1,6 @@
 /* Direct placement over the simulated network: memory that is mapped and exposed, frames with a target on their way, what becomes of them. Called by link.c and
  * connect.c; see sim.h for what "writes=" promises. Stricter than a NIC where it costs nothing: every byte read or written must be mapped at that moment. */
+#include "base/rng.h"
 #include "link/sim/inner.h"
 #include <stdio.h>
 #include <stdlib.h>
@@ -29,6 +30,9 @@ const char *sim_write_open(struct sim_link *link, const char *options)
 	uint64_t bytes = sim_option(options, "write_bytes", link->is_reliable ? RC_WRITE_MAX : 4096);
 	uint64_t lanes = sim_option(options, "lanes", 1);
 	link->expose_ns = sim_option(options, "expose_ns", 1000);
+	link->stall_ppm = link->is_reliable ? sim_option(options, "stall_ppm", 0) : 0;
+	link->stall_ns = sim_option(options, "stall_ns", 0);
+	link->stall_rng = sim_option(options, "stall_seed", 1);
 	if (bytes < 64 || bytes > max)
 		return link->is_reliable ? "write_bytes is 64 to 1048576" : "write_bytes is 64 to 65536 with writes=uc";
 	if (!lanes || lanes > SIM_LANES_MAX || link->expose_ns > EXPOSE_MAX_NS)
@@ -38,6 +42,13 @@ const char *sim_write_open(struct sim_link *link, const char *options)
 	link->write_bytes = (uint32_t)bytes;
 	link->base.caps |= LINK_WRITES | LINK_CONNECTS | LINK_PLAIN | (link->is_reliable ? LINK_RELIABLE : 0);
 	return NULL;
+}
+
+void sim_write_lane(struct sim_link *link, struct sim_frame *frame, uint8_t lane)
+{
+	frame->lane = lane;
+	if (lane && link->stall_ppm && rng_mix(&link->stall_rng) % 1000000 < link->stall_ppm)
+		frame->stall_ns = link->stall_ns;
 }
 
 void sim_write_fini(struct sim_link *link)
@@ -233,6 +244,7 @@ void sim_write_send(struct sim_link *link, const struct frame *tx)
 		return;
 	}
 	((struct sim_write *)frame->data)->seq = path->written;
+	sim_write_lane(link, frame, tx->lane);
 	send(path, frame);
 }
 
