@@ -3,6 +3,7 @@
  * (libtern-dpdk.so), so that libtern needs no DPDK. This file keeps the link's lists; knows nothing of what is in a frame. */
 #include <arpa/inet.h>
 #include <errno.h>
+#include <ifaddrs.h>
 #include <linux/filter.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -142,6 +143,27 @@ static bool host_kernel_has(const struct net_config *net)
 	return has;
 }
 
+/* Does this interface have it? */
+static bool host_interface_has(const char *name, const struct net_config *net)
+{
+	struct ifaddrs *all = NULL;
+	bool has = false;
+	union net_addr a;
+	if (!*name || getifaddrs(&all))
+		return false;
+	for (struct ifaddrs *i = all; i && !has; i = i->ifa_next) {
+		if (!i->ifa_addr || strcmp(i->ifa_name, name))
+			continue;
+		memcpy(&a, i->ifa_addr, i->ifa_addr->sa_family == AF_INET6 ? sizeof(a.v6) : sizeof(a.v4));
+		if (net->ip4.s_addr)
+			has = a.sa.sa_family == AF_INET && a.v4.sin_addr.s_addr == net->ip4.s_addr;
+		else
+			has = a.sa.sa_family == AF_INET6 && !memcmp(&a.v6.sin6_addr, &net->ip6, sizeof(net->ip6));
+	}
+	freeifaddrs(all);
+	return has;
+}
+
 static int dpdk_host(struct dpdk_link *l, const struct link_config *config)
 {
 	struct net_config *net = &l->options.net;
@@ -149,9 +171,8 @@ static int dpdk_host(struct dpdk_link *l, const struct link_config *config)
 
 	memcpy(net->mac, &l->port.mac, sizeof(net->mac));
 	net->mtu_bytes = l->port.mtu_bytes;
-	bool kernel_has = host_kernel_has(net);
-	net->has_twin = kernel_has && l->port.driver.is_shared;
-	if (l->options.twin && !kernel_has) {
+	net->has_twin = l->port.driver.is_shared && host_interface_has(l->options.host_if, net);
+	if (l->options.twin && !net->has_twin && !host_kernel_has(net)) {
 		int err = twin_open(&l->twin, NULL, net, config->error, config->error_bytes);
 		if (err)
 			return err;

@@ -214,6 +214,10 @@ static int port_mtu(struct dpdk_port *p, const struct rte_eth_dev_info *info, co
 	p->mtu_bytes = want ? want : o->host_mtu_bytes ? o->host_mtu_bytes : now;
 	if (!want && p->driver.buffer_bytes >= NET_MTU_MIN + frame && p->mtu_bytes + frame > p->driver.buffer_bytes)
 		p->mtu_bytes = p->driver.buffer_bytes - frame;
+	if (!want && p->mtu_bytes > most && !p->driver.any_mtu)
+		p->mtu_bytes = most;
+	if (p->mtu_bytes > NET_MTU_MAX)
+		p->mtu_bytes = NET_MTU_MAX;
 	*given = (uint16_t)(p->mtu_bytes <= most ? p->mtu_bytes : most < RTE_ETHER_MTU ? most : RTE_ETHER_MTU);
 	if (p->driver.buffer_bytes && p->mtu_bytes + frame > p->driver.buffer_bytes)
 		return PORT_FAIL(config, TERN_EADDR,
@@ -222,10 +226,6 @@ static int port_mtu(struct dpdk_port *p, const struct rte_eth_dev_info *info, co
 	if (p->mtu_bytes > most && !p->driver.any_mtu && want)
 		return PORT_FAIL(config, TERN_EADDR, "dpdk: an MTU of %u is larger than what port %s takes, %u; give a smaller mtu=", want, p->name,
 			most);
-	if (p->mtu_bytes > most && !p->driver.any_mtu)
-		p->mtu_bytes = most;
-	if (p->mtu_bytes > NET_MTU_MAX)
-		p->mtu_bytes = NET_MTU_MAX;
 	return 0;
 }
 
