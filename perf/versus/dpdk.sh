@@ -49,10 +49,7 @@ devices() {
 	memif)
 		eal="--no-huge -m 256 --no-pci"
 		server_dev="net_memif0,socket-abstract=no,socket=$sock,bsize=9216,role=server" client_dev="net_memif0,socket-abstract=no,socket=$sock,bsize=9216,role=client" ;;
-	vhost) # the vhost side sends: it reads any memory; the receiver is virtio-user
-		eal="--in-memory --single-file-segments --no-pci -m 256"
-		server_dev="net_virtio_user0,path=$sock,server=1,queue_size=1024" client_dev="net_vhost0,iface=$sock,client=1" ;;
-	virtio) # the other way round: virtio-user sends
+	vhost | virtio) # vhost: the server sends (--read), its driver reads any memory; virtio: the client
 		eal="--in-memory --single-file-segments --no-pci -m 256"
 		server_dev="net_vhost0,iface=$sock" client_dev="net_virtio_user0,path=$sock,queue_size=1024" ;;
 	esac
@@ -64,7 +61,7 @@ tern() {
 	devices "$1"
 	local mtu=$(($2 + 60)) program=$build/perf/$3
 	shift 3
-	rm -f "$versus_dir/json"
+	: >"$versus_dir/json"
 	export TERN_DPDK_EAL=$eal
 	versus_serve tcp "$program" -1 --listen "dpdk://10.9.0.1:7400?ctl=127.0.0.1:PORT&dev=$server_dev&mtu=$mtu" $private &&
 		versus_client 20 "$program" "dpdk://10.9.0.1:7400?ctl=127.0.0.1:PORT&ip=10.9.0.2/24&dev=$client_dev&mtu=$mtu" $private --json "$@" >"$versus_dir/json"
@@ -73,7 +70,9 @@ tern() {
 
 ns_a_frame='8e9 * PAYLOAD / d["results"][0]["bits_per_second"]'
 bulk() { # NAME KIND PAYLOAD
-	tern "$2" "$3" tern-bw -s 1M -D 700ms
+	local way=
+	[ "$2" = vhost ] && way=--read
+	tern "$2" "$3" tern-bw -s 1M -D 700ms $way
 	versus_keep "$1" "$(versus_json "${ns_a_frame/PAYLOAD/$3}" <"$versus_dir/json")"
 }
 
@@ -86,19 +85,21 @@ latency() { # NAME KIND
 testpmd() {
 	command -v dpdk-testpmd >/dev/null || return
 	devices "$1"
-	local common="--total-num-mbufs=8192 --mbuf-size=9472 --stats-period 1 --no-mlockall --txd=1024 --rxd=1024"
+	local common take=rxonly give=txonly reader=server
+	[ "$1" = vhost ] && take=txonly give=rxonly reader=client
+	common="--total-num-mbufs=8192 --mbuf-size=9472 --stats-period 1 --no-mlockall --txd=1024 --rxd=1024"
 	(sleep 5) 2>/dev/null | timeout -k 1 10 $VERSUS_NICE dpdk-testpmd --lcores "0@$CORE_SERVER,1@$CORE_SERVER" $eal --no-telemetry --file-prefix=versus_a --vdev "$server_dev" -- \
-		$common --forward-mode=rxonly >"$versus_dir/server" 2>&1 &
+		$common --txpkts=$(($2 + 74)) --forward-mode=$take >"$versus_dir/server" 2>&1 &
 	tester=$!
 	for try in $(seq 40); do
 		grep -q "forwarding" "$versus_dir/server" && break
 		sleep 0.05
 	done
 	(sleep 4) | timeout -k 1 9 $VERSUS_NICE dpdk-testpmd --lcores "0@$CORE_CLIENT,1@$CORE_CLIENT" $eal --no-telemetry --file-prefix=versus_b --vdev "$client_dev" -- \
-		$common --forward-mode=txonly --txpkts=$(($2 + 74)) >"$versus_dir/client" 2>&1
+		$common --txpkts=$(($2 + 74)) --forward-mode=$give >"$versus_dir/client" 2>&1
 	wait "$tester" 2>/dev/null # memif ends it with a segmentation fault when the other side goes first
 	tester=
-	versus_keep "testpmd_$1_$2" "$(awk '/Rx-pps:/ { bytes = $4 / 8; if ($2 > most && bytes > $2 * ('"$2"' + 60)) most = $2 } END { if (most) print 1e9 / most }' "$versus_dir/server")"
+	versus_keep "testpmd_$1_$2" "$(awk '/Rx-pps:/ { bytes = $4 / 8; if ($2 > most && bytes > $2 * ('"$2"' + 60)) most = $2 } END { if (most) print 1e9 / most }' "$versus_dir/$reader")"
 }
 
 hugepages() {
