@@ -92,12 +92,14 @@ int tern_ep_open(tern_ctx *ctx, tern_ep **out);
 int tern_ep_close(tern_ep **ep);
 
 /**
- * Accepts peers at a text address: "udp://host:port" (port 0: any), "udp://[::]:7400?private=1", "shm://name".
+ * Accepts peers at a text address: "udp://host:port" (port 0: any), "udp://[::]:7400?private=1", "rdma://10.9.0.2:7400?private=1"
+ * (needs private=1: payload leaves unsealed), "dpdk://10.0.0.1:7400".
  * Peers that arrive give TERN_EV_CONNECTED. TCP and UDP use the same port number. Several addresses may be listened on.
  * Query options: private=1 (frames not sealed; must be set at both ends), emu=FILE (frames leave through an emulated link, docs/tuning.md),
  * cc=NAME, contract=FILE, mtu=BYTES, ctl=HOST[:PORT] (the control connection, TCP, goes there instead: for addresses that the kernel does not have; in an
- * address to connect to it needs the host in digits). Others are the link's: engine= of udp, those of dpdk in docs/dpdk.md.
- * @return 0, -TERN_EADDR (malformed, in use), -TERN_ESCHEME, -TERN_EKEY (no site key), -TERN_EINVAL (an unknown option)
+ * address to connect to it needs the host in digits). Others are the link's: engine= of udp, those of docs/rdma.md and docs/dpdk.md.
+ * @return 0, -TERN_EADDR (malformed, in use), -TERN_ESCHEME, -TERN_EKEY (no site key), -TERN_EINVAL (an unknown option), -TERN_EPRIVATE (rdma without
+ *         private=1)
  */
 int tern_listen(tern_ep *ep, const char *text);
 
