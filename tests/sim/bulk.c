@@ -74,7 +74,8 @@ static void cell(double gbit, uint64_t rtt_ms, double loss, uint64_t seed)
 	       (unsigned long long)r.sent_frames, r.cpu_s);
 	double ideal_ns = (double)bytes * 1e9 / limit + (double)rtt;
 	if (loss > 0 && (double)bytes / limit < 50e-9 * (double)rtt)
-		expect((double)r.took_ns <= ideal_ns + 1.1 * (double)rtt, "the repair of a tail costs one RTT");
+		/* of 130 lost frames one is lost again in one run of eight: then it costs two */
+		expect((double)r.took_ns <= ideal_ns + 2.1 * (double)rtt, "the repair of a tail costs one RTT, or two if it is lost itself");
 	else
 		expect(goodput >= least * limit, "goodput reaches 98 % of the pinned limit");
 	expect(goodput <= limit * 1.001, "goodput is not above the limit");
