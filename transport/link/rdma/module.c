@@ -132,6 +132,8 @@ static int rdma_devices(struct rdma_link *l, const struct link_config *config)
 {
 	int n = 0;
 	struct ibv_device **list = ibv_get_device_list(&n);
+	bool is_there = !*l->options.dev;
+	char names[160] = "";
 
 	l->base.max_segments = FRAME_SEGS_MAX;
 	for (int i = 0; list && i < n; i++) {
@@ -141,11 +143,19 @@ static int rdma_devices(struct rdma_link *l, const struct link_config *config)
 			l->base.max_segments = (uint32_t)attr.max_sge + 1;
 		if (verbs)
 			ibv_close_device(verbs);
+		const char *name = ibv_get_device_name(list[i]);
+		size_t used = strlen(names);
+		is_there |= !strcmp(name, l->options.dev);
+		snprintf(names + used, sizeof(names) - used, "%s%s", used ? ", " : "", name);
 	}
 	if (list)
 		ibv_free_device_list(list);
-	if (n)
+	if (n && is_there)
 		return 0;
+	if (n) {
+		snprintf(config->error, config->error_bytes, "rdma: dev=%s: no such device; there are %s", l->options.dev, names);
+		return -TERN_EADDR;
+	}
 	snprintf(config->error, config->error_bytes,
 	        "rdma: this machine has no RDMA device (`ibv_devices` lists none): load the NIC's driver and install "
 	        "ibverbs-providers; without an RDMA NIC: modprobe rdma_rxe; rdma link add rxe0 type rxe netdev <interface>");
