@@ -47,7 +47,7 @@ static void lost_count(struct flow *f, const struct flow_extent *e, uint32_t fra
 		f->count.lost_frames += frames;
 }
 
-void flow_loss_tell(struct flow *f, uint64_t bytes, uint64_t sent_ns, uint64_t now_ns)
+static void lost_tell_cc(struct flow *f, uint64_t bytes, uint64_t sent_ns, uint64_t now_ns)
 {
 	struct tern_cc_loss ev = {.lost_bytes = bytes, .sent_ns = sent_ns, .sent_bytes = f->count.tx_bytes};
 
@@ -86,7 +86,7 @@ void flow_loss_detect(struct flow *f, uint64_t now_ns, struct flow_sink *sink)
 		flow_extent_report(f, i, FLOW_LOST, sink);
 	}
 	if (newest_ns)
-		flow_loss_tell(f, lost, newest_ns, now_ns);
+		lost_tell_cc(f, lost, newest_ns, now_ns);
 }
 
 /* An acknowledgement of what was declared lost: the path reorders by more than the window, by as much as it came late. A frame that went again as a probe says
@@ -184,7 +184,7 @@ static void tail_resend(struct flow *f, uint64_t now_ns, struct flow_sink *sink)
 		flow_extent_report(f, group, FLOW_LOST, sink);
 		group = next;
 	}
-	flow_loss_tell(f, lost, sent_ns, now_ns);
+	lost_tell_cc(f, lost, sent_ns, now_ns);
 }
 
 /* Old probes that nobody waits for must not fill the pool while the path is dark. */

@@ -138,7 +138,6 @@ void flow_news_tell(struct flow *f, const struct wire_ack *ack, const struct flo
 /* done.c */
 void flow_done_close(struct flow *f, struct flow_sink *sink);
 /* loss.c */
-void flow_loss_tell(struct flow *f, uint64_t bytes, uint64_t sent_ns, uint64_t now_ns);
 void flow_loss_detect(struct flow *f, uint64_t now_ns, struct flow_sink *sink);
 void flow_loss_unlearn(struct flow *f, const struct wire_ack *ack, uint64_t now_ns);
 /* rtt.c */
