@@ -6,7 +6,12 @@
 #include "harness.h"
 #include "tern/error.h"
 
-static void harness_session(struct session *s, const struct harness_config *config, bool initiator, const uint32_t flow[2],
+static unsigned harness_paths(const struct harness_config *config)
+{
+	return config->paths ? config->paths : 1;
+}
+
+static void harness_session(struct session *s, const struct harness_config *config, bool initiator, uint32_t flow[HARNESS_PATHS_MAX][2],
                             const struct link_addr *remote)
 {
 	int self = initiator ? HARNESS_A : HARNESS_B;
@@ -14,19 +19,24 @@ static void harness_session(struct session *s, const struct harness_config *conf
 	s->is_initiator = initiator;
 	s->is_private = !config->sealed;
 	s->version = WIRE_VERSION;
-	s->paths = 1;
-	s->path[0].local_flow_id = flow[self];
-	s->path[0].remote_flow_id = flow[!self];
-	s->path[0].remote = *remote;
-	/* one secret a direction; any bytes do, as long as both ends have the same */
-	memset(initiator ? s->path[0].tx_secret : s->path[0].rx_secret, 0x5a, SESSION_SECRET_BYTES);
-	memset(initiator ? s->path[0].rx_secret : s->path[0].tx_secret, 0xa5, SESSION_SECRET_BYTES);
+	s->paths = (uint8_t)harness_paths(config);
+	for (unsigned i = 0; i < s->paths; i++) {
+		struct session_path *p = &s->path[i];
+		p->path_id = (uint8_t)i;
+		p->local_flow_id = flow[i][self];
+		p->remote_flow_id = flow[i][!self];
+		p->remote = *remote;
+		/* one secret a direction and path; any bytes do, as long as both ends have the same */
+		memset(initiator ? p->tx_secret : p->rx_secret, 0x5a + (int)i, SESSION_SECRET_BYTES);
+		memset(initiator ? p->rx_secret : p->tx_secret, 0xa5 + (int)i, SESSION_SECRET_BYTES);
+		memset(p->token, (int)i + 1, sizeof(p->token));
+	}
 }
 
 static void harness_node(struct harness *h, const struct harness_config *config, int end)
 {
 	struct loop_config lc = {.max_peers = 4,
-	                         .max_paths = 4,
+	                         .max_paths = 4 * HARNESS_PATHS_MAX,
 	                         .max_inbound = 1024,
 	                         .unmatched_bytes = config->unmatched_bytes ? config->unmatched_bytes : 1 << 20,
 	                         .extents = 65536,
@@ -87,16 +97,19 @@ void harness_open(struct harness *h, const struct harness_config *config)
 	struct msg_limits grant[2];
 	struct loop_path_params params;
 	struct session session;
-	uint32_t flow[2];
+	uint32_t flow[HARNESS_PATHS_MAX][2];
 	memset(h, 0, sizeof(*h));
 	h->now_ns = 1;
 	int err = sim_net_open(2, config->seed, &h->net);
 	assert(!err);
 	err = sim_net_connect(h->net, 0, 1, &config->forward, &config->reverse);
+	for (unsigned i = 1; i < harness_paths(config) && err >= 0; i++)
+		err = sim_net_connect(h->net, 0, 1, &config->more[i - 1].forward, &config->more[i - 1].reverse);
 	assert(err >= 0);
 	for (int end = 0; end < 2; end++) {
 		harness_node(h, config, end);
-		flow[end] = loop_peer_flow_id(h->peer[end]);
+		for (unsigned i = 0; i < harness_paths(config); i++)
+			flow[i][end] = loop_peer_flow_id(h->peer[end], i);
 		msg_pair_grant(h->loop[end]->msg, h->peer[end]->peer.pair, &grant[end]);
 	}
 	harness_params(config, &params);

@@ -5,7 +5,7 @@
 #include "link/sim/sim.h"
 #include "loop/loop.h"
 
-enum { HARNESS_A = 0, HARNESS_B = 1 };
+enum { HARNESS_A = 0, HARNESS_B = 1, HARNESS_PATHS_MAX = 4 };
 
 struct harness_config {
 	struct element_config forward, reverse; /* A to B, B to A */
@@ -19,6 +19,8 @@ struct harness_config {
 	const char *cc; /* NULL: lightpath */
 	uint64_t unmatched_bytes; /* 0: 1 MiB */
 	const char *options; /* of the sim link, more than those that follow from the above; NULL: none */
+	unsigned paths;      /* 0: 1. Further ones over wires of their own, as configured here: */
+	struct { struct element_config forward, reverse; } more[HARNESS_PATHS_MAX - 1];
 };
 
 struct harness {

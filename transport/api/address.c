@@ -1,4 +1,5 @@
 /* Text addresses and their opaque form. Called by endpoint.c and peer.c. A blob is a mark, a version and the text: it survives any store and is at most 128 bytes. */
+#include <arpa/inet.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -38,6 +39,41 @@ static int address_ctl(struct api_address *a, const char *value)
 	return 0;
 }
 
+bool api_address_host(const struct api_address *a, unsigned path, char *out, size_t bytes)
+{
+	unsigned at = path / (a->paths ? a->paths : 1);
+	const char *host = a->also;
+	if (!at)
+		return false;
+	for (; at > 1 && *host; at--)
+		host += strcspn(host, ",") + (host[strcspn(host, ",")] == ',');
+	snprintf(out, bytes, "%.*s", (int)strcspn(host, ","), host);
+	return true;
+}
+
+unsigned api_address_paths(const struct api_address *a)
+{
+	unsigned hosts = 1 + (*a->also != 0);
+	for (const char *at = a->also; *at; at++)
+		hosts += *at == ',';
+	return hosts * (a->paths ? a->paths : 1);
+}
+
+static int address_also(struct api_address *a, const char *value)
+{
+	uint8_t digits[16];
+	char host[64];
+	int err = option_string("also", value, a->also, sizeof(a->also));
+	for (const char *at = value; !err; at += strcspn(at, ",") + 1) {
+		snprintf(host, sizeof(host), "%.*s", (int)strcspn(at, ","), at);
+		if (inet_pton(AF_INET, host, digits) != 1 && inet_pton(AF_INET6, host, digits) != 1)
+			return ERR(TERN_EINVAL, "option also=%s: \"%s\" is no address in digits", value, host);
+		if (!at[strcspn(at, ",")])
+			break;
+	}
+	return err;
+}
+
 static int address_option(struct api_address *a, const char *name, const char *value)
 {
 	if (!strcmp(name, "private")) {
@@ -54,6 +90,15 @@ static int address_option(struct api_address *a, const char *name, const char *v
 		return option_string(name, value, a->contract, sizeof(a->contract));
 	if (!strcmp(name, "ctl"))
 		return address_ctl(a, value);
+	if (!strcmp(name, "also"))
+		return address_also(a, value);
+	if (!strcmp(name, "paths")) {
+		uint32_t n = address_number(value);
+		if (n < 1 || n > PEER_PATHS_MAX)
+			return ERR(TERN_EINVAL, "option paths=%s: must be 1 to %d", value, PEER_PATHS_MAX);
+		a->paths = (uint8_t)n;
+		return 0;
+	}
 	if (!strcmp(name, "mtu")) {
 		a->mtu_bytes = address_number(value);
 		if (a->mtu_bytes < 1280 || a->mtu_bytes > 65535)
@@ -66,7 +111,7 @@ static int address_option(struct api_address *a, const char *name, const char *v
 		return n < (int)room ? 0
 		                     : ERR(TERN_EINVAL, "option %s=%s: with the others longer than %zu bytes", name, value, sizeof(a->options) - 1);
 	}
-	return ERR(TERN_EINVAL, "option %s: unknown; there are private, emu, cc, contract, mtu, ctl and engine", name);
+	return ERR(TERN_EINVAL, "option %s: unknown; there are private, emu, cc, contract, mtu, ctl, also, paths and engine", name);
 }
 
 static int address_query(struct api_address *a, char *query)
@@ -137,6 +182,9 @@ int api_address_parse(const char *text, struct api_address *out)
 		if (err)
 			return err;
 	}
+	if (api_address_paths(out) > PEER_PATHS_MAX)
+		return ERR(TERN_EINVAL, "address %s: %u paths by paths= and also=; a peer has at most %d", text, api_address_paths(out),
+		           PEER_PATHS_MAX);
 	return address_host(out, rest, text);
 }
 
@@ -156,6 +204,10 @@ int api_address_write_own(const struct api_address *a, void *blob, size_t *bytes
 		              a->ctl);
 	if (*a->ctl && a->ctl_port && n < (int)sizeof(text))
 		n += snprintf(text + n, sizeof(text) - (size_t)n, ":%u", a->ctl_port);
+	if (a->paths && n < (int)sizeof(text))
+		n += snprintf(text + n, sizeof(text) - (size_t)n, "%cpaths=%u", strchr(text, '?') ? '&' : '?', a->paths);
+	if (*a->also && n < (int)sizeof(text))
+		n += snprintf(text + n, sizeof(text) - (size_t)n, "%calso=%s", strchr(text, '?') ? '&' : '?', a->also);
 	if (*a->options && n < (int)sizeof(text)) /* is name=value already */
 		n += snprintf(text + n, sizeof(text) - (size_t)n, "%c%s", strchr(text, '?') ? '&' : '?', a->options);
 	if (n + BLOB_HEAD > TERN_ADDR_MAX)

@@ -179,11 +179,17 @@ static int api_open_control(tern_ctx *ctx, const uint8_t *key)
 	return err ? ERR(err, "%s", why.text) : 0;
 }
 
+/* Each peer may have all its paths, as long as flow ids reach; thousands of peers share what there is. */
+static uint32_t api_paths(const tern_config *c)
+{
+	return c->max_peers <= 65536 / PEER_PATHS_MAX ? c->max_peers * PEER_PATHS_MAX : 65536;
+}
+
 static int api_open_pools(tern_ctx *ctx)
 {
 	const tern_config *c = &ctx->config;
 	struct loop_config lc = {.max_peers = c->max_peers,
-	                         .max_paths = c->max_peers,
+	                         .max_paths = api_paths(c),
 	                         .max_inbound = INBOUND,
 	                         .max_ops = c->max_ops,
 	                         .unmatched_bytes = c->unmatched_bytes,

@@ -53,6 +53,8 @@ struct api_address {
 	char emu[CONTROL_PATH_MAX / 4], contract[CONTROL_PATH_MAX / 4];
 	char options[API_OPTIONS_MAX]; /* what the link reads itself */
 	char ctl[CONTROL_HOST_MAX];    /* host of the control connection, "": the same */
+	char also[API_OPTIONS_MAX];    /* further addresses of the peer, in digits, commas between them */
+	uint8_t paths;                 /* to each address; 0: 1 */
 	uint16_t ctl_port;             /* 0: the same */
 	uint32_t mtu_bytes;
 	uint16_t port;
@@ -264,6 +266,10 @@ int api_address_write_own(const struct api_address *a, void *blob, size_t *bytes
 /** A blob for others: without what the link reads itself (engine=), which is a choice of this machine. */
 int api_address_write(const struct api_address *a, void *blob, size_t *bytes);
 int api_address_read(const void *blob, size_t bytes, struct api_address *out);
+/** Paths to all addresses together. */
+unsigned api_address_paths(const struct api_address *a);
+/** The address that a path leads to: the host itself (which may be a name) for the first ones, then those of also=. @return false: the host */
+bool api_address_host(const struct api_address *a, unsigned path, char *out, size_t bytes);
 
 /* link.c */
 /** DIAL: an open one that fits is shared; each call is one use, given back by api_link_drop. */

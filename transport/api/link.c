@@ -164,9 +164,10 @@ void api_path_params(tern_ctx *ctx, const struct api_peer *peer, struct loop_pat
 	if (!peer->has_contract)
 		return;
 	/* each end's file says "up" of its own direction */
-	init->contract_bytes_per_s = (uint64_t)((double)c->up_bytes_per_s * c->share);
+	unsigned parts = peer->address.paths ? peer->address.paths : 1; /* one contract for all paths to an address */
+	init->contract_bytes_per_s = (uint64_t)((double)c->up_bytes_per_s * c->share) / parts;
 	init->contract_rtt_ns = c->rtt_ns; /* CONTRACT_NONE is TERN_CC_NONE */
-	init->buffer_bytes = c->buffer_bytes;
+	init->buffer_bytes = c->buffer_bytes == CONTRACT_NONE ? CONTRACT_NONE : c->buffer_bytes / parts;
 	init->protection_ns = c->switch_ns;
 	init->loss_ceiling = c->loss_ceiling;
 	init->dedicated = c->dedicated;

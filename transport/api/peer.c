@@ -237,33 +237,48 @@ static int peer_prepare(void *arg, const struct control_ask *ask, struct wire_he
 	msg_pair_grant(ctx->loop->msg, peer->lp->peer.pair, &limits);
 	mine->credit_bytes = limits.credit_bytes;
 	mine->credit_heads = limits.credit_heads;
-	mine->paths = 1;
-	mine->path[0] =
-	    (struct wire_hello_path){.path_id = 0, .flow_id = loop_peer_flow_id(peer->lp), .udp_port = ask->is_initiator ? 0 : peer->address.port};
-	if (!mine->path[0].flow_id)
+	mine->paths = 0;
+	unsigned wanted = ask->is_initiator ? api_address_paths(&peer->address) : ask->theirs->paths;
+	for (unsigned i = 0; i < wanted; i++) {
+		uint8_t id = ask->is_initiator ? (uint8_t)i : ask->theirs->path[i].path_id;
+		uint32_t flow_id = id < PEER_PATHS_MAX ? loop_peer_flow_id(peer->lp, id) : 0;
+		if (flow_id)
+			mine->path[mine->paths++] =
+			    (struct wire_hello_path){.path_id = id, .flow_id = flow_id, .udp_port = ask->is_initiator ? 0 : peer->address.port};
+	}
+	if (!mine->paths)
 		err = -TERN_ELIMIT;
 	api_unlock(ctx);
 	return err;
 }
 
-/* With ctl= the control connection goes elsewhere: the path leads to the address itself. */
-static void peer_remote(const struct api_peer *peer, struct session *session)
+static void peer_sockaddr(const char *host, uint16_t port, struct link_addr *out)
 {
-	const struct api_address *a = &peer->address;
 	union {
 		struct sockaddr_in v4;
 		struct sockaddr_in6 v6;
-	} to = {.v6 = {.sin6_family = AF_INET6, .sin6_port = htons(a->port)}};
-	struct link_addr *out = &session->path[0].remote;
-	if (peer->accepted || !*a->ctl)
-		return;
+	} to = {.v6 = {.sin6_family = AF_INET6, .sin6_port = htons(port)}};
 	out->bytes = sizeof(to.v6);
-	if (inet_pton(AF_INET6, a->host, &to.v6.sin6_addr) != 1) {
-		to.v4 = (struct sockaddr_in){.sin_family = AF_INET, .sin_port = htons(a->port)};
-		inet_pton(AF_INET, a->host, &to.v4.sin_addr);
+	if (inet_pton(AF_INET6, host, &to.v6.sin6_addr) != 1) {
+		to.v4 = (struct sockaddr_in){.sin_family = AF_INET, .sin_port = htons(port)};
+		inet_pton(AF_INET, host, &to.v4.sin_addr);
 		out->bytes = sizeof(to.v4);
 	}
 	memcpy(out->data, &to, out->bytes);
+}
+
+/* A path leads where the control connection does, or, with ctl=, to the address itself, or to one of also=. */
+static void peer_remotes(const struct api_peer *peer, struct session *session)
+{
+	const struct api_address *a = &peer->address;
+	char host[64];
+	for (unsigned i = 0; i < session->paths && !peer->accepted; i++) {
+		struct session_path *path = &session->path[i];
+		if (api_address_host(a, path->path_id, host, sizeof(host)))
+			peer_sockaddr(host, a->port, &path->remote);
+		else if (*a->ctl)
+			peer_sockaddr(a->host, a->port, &path->remote);
+	}
 }
 
 static void peer_established(void *arg, uint64_t id, const struct session *given)
@@ -274,7 +289,7 @@ static void peer_established(void *arg, uint64_t id, const struct session *given
 	api_lock(ctx);
 	struct api_peer *peer = peer_by_control(ctx, id);
 	if (peer) {
-		peer_remote(peer, session);
+		peer_remotes(peer, session);
 		api_path_params(ctx, peer, &params);
 		int err = loop_peer_up(peer->lp, session, peer->via->link, &params);
 		peer->is_known = true;
@@ -307,13 +322,24 @@ static void peer_failed(void *arg, uint64_t id, int err, const char *text)
 	api_unlock(ctx);
 }
 
+/* Of the longest path; UINT64_MAX: of none it is known. */
+static uint64_t peer_rtt_ns(const struct loop_peer *lp)
+{
+	uint64_t most = 0;
+	for (unsigned i = 0; i < lp->peer.paths; i++) {
+		uint64_t rtt = flow_srtt_ns(&lp->path[i]->pp.flow);
+		most = rtt != UINT64_MAX && rtt > most ? rtt : most;
+	}
+	return most ? most : UINT64_MAX;
+}
+
 static void peer_closed(void *arg, uint64_t id, int status)
 {
 	tern_ctx *ctx = arg;
 	api_lock(ctx);
 	struct api_peer *peer = peer_by_control(ctx, id);
 	if (peer) {
-		uint64_t rtt = peer->lp->peer.paths ? flow_srtt_ns(&peer->lp->path[0]->pp.flow) : UINT64_MAX;
+		uint64_t rtt = peer_rtt_ns(peer->lp);
 		uint64_t grace = rtt == UINT64_MAX ? CLOSING_MIN_NS : rtt * CLOSING_RTTS + CLOSING_MIN_NS;
 		peer->control_id = 0;
 		peer->bye_status = status;
@@ -479,15 +505,19 @@ int tern_path_limits(tern_ep *ep, tern_peer id, uint64_t *payload_bytes, uint64_
 	struct api_peer *peer = api_peer_of(ep, id);
 	int err = !peer ? -TERN_ESTALE : peer->lp && peer->lp->peer.paths ? 0 : -TERN_EAGAIN;
 	if (!err) {
-		const struct peer_path *pp = &peer->lp->path[0]->pp;
 		struct loop_path_params params;
-		uint64_t payload = pp->frame_max - WIRE_BULK_HEADER_BYTES - (pp->sealed ? FRAME_TAG_BYTES : 0u);
 		api_path_params(ep->ctx, peer, &params);
 		uint64_t rate = params.cc_init.contract_bytes_per_s;
-		*payload_bytes = payload;
-		/* DESIGN 6: PINNED is 0.985 of the share, less what every frame carries besides payload */
-		double share = 0.985 * (double)payload / (pp->frame_max + pp->overhead_bytes);
-		*limit_bytes_per_s = rate == TERN_CC_NONE ? 0 : (uint64_t)((double)rate * share);
+		double sum = 0;
+		for (unsigned i = 0; i < peer->lp->peer.paths; i++) {
+			const struct peer_path *pp = &peer->lp->path[i]->pp;
+			uint64_t payload = pp->frame_max - WIRE_BULK_HEADER_BYTES - (pp->sealed ? FRAME_TAG_BYTES : 0u);
+			if (!i)
+				*payload_bytes = payload;
+			/* DESIGN 6: PINNED is 0.985 of the share, less what every frame carries besides payload */
+			sum += (double)rate * 0.985 * (double)payload / (pp->frame_max + pp->overhead_bytes);
+		}
+		*limit_bytes_per_s = rate == TERN_CC_NONE ? 0 : (uint64_t)sum;
 	}
 	api_unlock(ep->ctx);
 	return err;

@@ -26,6 +26,7 @@ struct frame_target {
 	uint32_t key;
 	uint8_t lane; /* 1..: the connection that may write there */
 	uint8_t connection; /* low byte of the path's connection that it holds for; see link_path */
+	uint8_t path;       /* engine's: id of that path */
 };
 
 /* A frame to send. The engine's until link tx takes it, the link's until reap gives it back; what its segments point to must not change or go away meanwhile. */

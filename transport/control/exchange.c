@@ -101,6 +101,17 @@ static uint32_t smaller_known(uint32_t a, uint32_t b)
 	return !a || (b && b < a) ? b : a;
 }
 
+/* From the session's keys, under a direction that no data key has: whoever shows it has been through this handshake. */
+static int token_make(const struct conn *c, uint8_t path_id, uint8_t token[LINK_TOKEN_BYTES])
+{
+	uint8_t secret[SESSION_SECRET_BYTES];
+	int err = tls_secret(c->ssl, path_id, UINT8_MAX, 0, secret);
+
+	memcpy(token, secret, LINK_TOKEN_BYTES);
+	explicit_bzero(secret, sizeof(secret));
+	return err;
+}
+
 static int path_make(const struct conn *c, const struct wire_hello_path *mine, const struct wire_hello_path *theirs, struct session_path *out)
 {
 	uint8_t tx = c->is_initiator ? 0 : 1; /* directions are named by role, so that both ends name the same */
@@ -111,22 +122,13 @@ static int path_make(const struct conn *c, const struct wire_hello_path *mine, c
 	out->mtu_bytes = smaller_known(mine->mtu_bytes, theirs->mtu_bytes);
 	out->udp_port = theirs->udp_port;
 	out->remote = path_remote(c, theirs);
+	if (token_make(c, out->path_id, out->token))
+		return -TERN_EIO;
 	if (c->is_private)
 		return 0;
 	if (tls_secret(c->ssl, out->path_id, tx, 0, out->tx_secret) || tls_secret(c->ssl, out->path_id, !tx, 0, out->rx_secret))
 		return -TERN_EIO;
 	return 0;
-}
-
-/* From the session's keys, under a name that no path's keys have: whoever shows it has been through this handshake. */
-static int token_make(const struct conn *c, uint8_t token[LINK_TOKEN_BYTES])
-{
-	uint8_t secret[SESSION_SECRET_BYTES];
-	int err = tls_secret(c->ssl, UINT8_MAX, UINT8_MAX, 0, secret);
-
-	memcpy(token, secret, LINK_TOKEN_BYTES);
-	explicit_bzero(secret, sizeof(secret));
-	return err;
 }
 
 /* @return 0, -TERN_EPROTO (no path in common), -TERN_EIO */
@@ -151,8 +153,6 @@ static int session_make(const struct conn *c, uint8_t version, struct session *s
 	addr_unmap(&local);
 	s->control_local = addr_link(&local);
 	s->control_peer = addr_link(&c->peer);
-	if (token_make(c, s->token))
-		return -TERN_EIO;
 	for (uint32_t i = 0; i < mine->paths; i++)
 		for (uint32_t j = 0; j < theirs->paths; j++) {
 			if (mine->path[i].path_id != theirs->path[j].path_id)

@@ -25,6 +25,7 @@ struct session_path {
 	uint16_t udp_port;       /* the peer's, as in its hello; 0: as `remote` says, or not known (the first authenticated frame tells) */
 	uint8_t tx_secret[SESSION_SECRET_BYTES]; /* phase 0; all zero when private */
 	uint8_t rx_secret[SESSION_SECRET_BYTES];
+	uint8_t token[LINK_TOKEN_BYTES]; /* that links which connect by themselves show each other; nobody else knows it */
 };
 
 struct session {
@@ -39,7 +40,6 @@ struct session {
 	uint32_t credit_heads;
 	uint64_t max_message_bytes;
 	uint64_t capabilities;                        /* in common; enum wire_capabilities */
-	uint8_t token[LINK_TOKEN_BYTES];              /* that links which connect by themselves show each other; nobody else knows it */
 	struct link_addr control_peer, control_local; /* sockaddr of the TCP connection's two ends; an IPv4 address is never wrapped into IPv6 */
 	uint8_t paths;
 	struct session_path path[SESSION_PATHS_MAX]; /* ordered as in this end's hello */

@@ -107,6 +107,24 @@ uint64_t flow_deadline_ns(const struct flow *f);
 uint64_t flow_floor(const struct flow *f, bool *changed);
 void flow_floor_said(struct flow *f);
 
+/* ---- among several paths (docs/design/008) ---- */
+
+/** When something may leave: now_ns, or when the pacer opens, or UINT64_MAX: the window is shut and only an acknowledgement opens it. */
+uint64_t flow_open_ns(const struct flow *f, uint64_t now_ns);
+/** The path's RTT as its validation saw it: holds for probes until acknowledgements tell more, instead of the contract's. */
+void flow_rtt_hint(struct flow *f, uint64_t rtt_ns);
+/** Probe timeouts in a row, now. */
+uint32_t flow_probes(const struct flow *f);
+/** What the path carries: its pace, or its window in each RTT, whichever is less. */
+uint64_t flow_rate_bytes_per_s(const struct flow *f);
+/** When the oldest frame in flight should have been acknowledged at the latest, or when the last acknowledgement of anything came, whichever is later.
+ * UINT64_MAX: nothing is in flight, or it may be a lost tail that is still being probed, or there is no RTT yet. What the link reports has as long again as
+ * the link may take to try again. */
+uint64_t flow_overdue_ns(const struct flow *f);
+/** The path is given up: what is in flight is lost (up to max reports; call until it returns 0). Frames that the link reports stay until it does. The flow can be used
+ * again. */
+size_t flow_give_up(struct flow *f, struct flow_report *out, size_t max);
+
 /* ---- receiving ---- */
 
 /** May this number be taken? @return 0; -TERN_ESTALE: a duplicate or below the floor (counted) */

@@ -20,6 +20,8 @@ enum {
 	FLOW_LATE_MOST_NS = 5000000,
 	FLOW_LATE_MAX_BYTES = 1 << 20, /* ... and this much data */
 	FLOW_REBASE_SAMPLES = 8,
+	FLOW_LINK_TRIES_NS = 100000000, /* a link that repeats by itself: some timeouts of its own before anybody else acts */
+	FLOW_TAIL_FRAMES = 8,    /* fewer in flight than this look like a lost tail before they look like a dead path */
 	FLOW_QUIET_FRAMES = 512, /* acknowledgements sent until the floor is worth saying although nothing was lost for certain */
 };
 

@@ -16,6 +16,11 @@ static void dummy_path_close(struct link *link, struct link_path **path)
 	*path = NULL;
 }
 
+static void dummy_path_reset(struct link *link, struct link_path *path)
+{
+	(void)link, (void)path;
+}
+
 static int dummy_mem_map(struct link *link, void *addr, uint64_t bytes, uint32_t *key)
 {
 	(void)link, (void)addr, (void)bytes;
@@ -105,6 +110,7 @@ void link_fill(const struct link_ops *ops, struct link_ops *out)
 #define FILL(slot) out->slot = out->slot ? out->slot : dummy_##slot
 	FILL(path_open);
 	FILL(path_close);
+	FILL(path_reset);
 	FILL(mem_map);
 	FILL(mem_unmap);
 	FILL(tx);

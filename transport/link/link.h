@@ -145,6 +145,9 @@ struct link_ops {
 	int (*path_open)(struct link *link, const struct link_path_config *config, struct link_path **out);
 	/** Frees the path; see the rules. Sets *path NULL. */
 	void (*path_close)(struct link *link, struct link_path **path);
+	/** The path was given up for others: what it holds and has not sent is dropped and comes back by reap. CONNECTS: its connection is taken down
+	 * and made anew, `done` tells what was under way as lost. dummy: nothing */
+	void (*path_reset)(struct link *link, struct link_path *path);
 	/** Makes memory usable without a copy; *key goes into frame_seg.mem. Memory inside a mapping costs a look-up; each call wants its own
 	 * mem_unmap. Keys hold for all links of one scheme and domain. dummy: key 0. @return 0, -TERN_ENOMEM (memory cannot be pinned; config.error's
 	 * words are in link->trouble) */

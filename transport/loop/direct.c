@@ -18,12 +18,28 @@ static void direct_params(struct loop_path *path)
 	d->packet_overhead = path->pp.overhead_bytes;
 }
 
+/* Another path of the peer whose link has not given up. */
+static bool direct_has_other(const struct loop_path *path)
+{
+	const struct loop_peer *peer = path->peer;
+	for (unsigned i = 0; i < peer->peer.paths; i++)
+		if (peer->path[i] != path && peer->path[i]->via && !peer->path[i]->via->fault)
+			return true;
+	return false;
+}
+
+void loop_direct_void(struct loop_path *path)
+{
+	if (path->direct)
+		msg_pair_direct(path->peer->peer.pair, path->pp.id, 0, path->direct->is_reliable);
+}
+
 /* A connection came, went, or gave way to another since this was last asked. */
 static void direct_connection(struct loop_path *path, uint64_t now_ns)
 {
 	const struct link_path *via = path->via;
 	uint32_t now = via && via->is_connected ? via->connection : 0;
-	if (via && via->fault) {
+	if (via && via->fault && !direct_has_other(path)) {
 		loop_peer_end(path->peer, via->fault);
 		return;
 	}
@@ -32,9 +48,12 @@ static void direct_connection(struct loop_path *path, uint64_t now_ns)
 	if (now == path->connection)
 		return;
 	path->connection = now;
-	path->pp.is_broken = !now;
-	peer_owe(&path->peer->peer, now_ns);
+	peer_path_broken(&path->pp, !now, now_ns);
 	loop_activate(path);
+	if (path->pp.is_given_up) {
+		loop_path_given_up(path);
+		return;
+	}
 	if (!path->direct)
 		return;
 	if (now) {
@@ -44,14 +63,14 @@ static void direct_connection(struct loop_path *path, uint64_t now_ns)
 			peer_path_shrunk(&path->pp, limit, now_ns);
 		peer_direct_start(&path->pp, now_ns);
 	}
-	msg_pair_direct(path->peer->peer.pair, now, path->direct->is_reliable);
+	msg_pair_direct(path->peer->peer.pair, path->pp.id, now, path->direct->is_reliable);
 }
 
-int loop_direct_open(struct loop_path *path, const struct session *session)
+int loop_direct_open(struct loop_path *path, const struct session *session, const struct session_path *sp)
 {
 	struct loop *lp = path->loop;
 	if (path->link->caps & LINK_CONNECTS) {
-		memcpy(path->token, session->token, sizeof(path->token));
+		memcpy(path->token, sp->token, sizeof(path->token));
 		path->is_acceptor = !session->is_initiator;
 		list_push_back(&lp->connects, &path->connects);
 	}
@@ -67,15 +86,23 @@ void loop_direct_close(struct loop_path *path)
 	path->connection = 0;
 }
 
+static struct loop_path *direct_path(const struct loop_peer *peer, unsigned id)
+{
+	for (unsigned i = 0; i < peer->peer.paths; i++)
+		if (peer->path[i]->pp.id == id)
+			return peer->path[i];
+	return NULL;
+}
+
 static void direct_expose(struct loop *lp)
 {
 	struct msg_expose e;
 	for (unsigned i = 0; i < DIRECT_ROUNDS && msg_expose_next(lp->msg, &e); i++) {
 		struct loop_peer *peer = msg_pair_owner(e.pair);
-		struct loop_path *path = peer->path[0];
+		struct loop_path *path = direct_path(peer, e.path);
 		struct link_expose what = {.addr = e.addr, .bytes = e.bytes, .mem = e.mem, .is_write = true, .ref = e.ref};
 		uint32_t id;
-		if (path->via && !path->link->ops->expose(path->link, path->via, &what, &id))
+		if (path && path->via && !path->link->ops->expose(path->link, path->via, &what, &id))
 			msg_expose_asked(lp->msg, e.ref, id);
 		else
 			msg_exposed(lp->msg, e.ref, NULL);
@@ -86,9 +113,9 @@ static void direct_hide(struct loop *lp)
 {
 	struct msg_hide h;
 	for (unsigned i = 0; i < DIRECT_ROUNDS && msg_hide_next(lp->msg, &h); i++) {
-		const struct loop_peer *peer = msg_pair_owner(h.pair);
-		struct link *link = peer->path[0]->link;
-		link->ops->hide(link, h.id);
+		const struct loop_path *path = direct_path(msg_pair_owner(h.pair), h.path);
+		if (path)
+			path->link->ops->hide(path->link, h.id);
 	}
 }
 

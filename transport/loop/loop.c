@@ -196,10 +196,13 @@ static void loop_timers(struct loop *lp, uint64_t now_ns)
 	while (heap_min_key(&lp->timers) <= now_ns) {
 		struct loop_path *path = lp->path[heap_pop(&lp->timers)];
 		int status = peer_timers(&path->pp, now_ns);
-		if (status)
+		if (status) {
 			loop_peer_end(path->peer, status);
-		else
-			loop_activate(path);
+			continue;
+		}
+		loop_activate(path);
+		if (path->pp.is_given_up)
+			loop_path_given_up(path);
 	}
 }
 

@@ -96,7 +96,6 @@ struct loop_peer {
 	struct list event; /* in loop.events while told != state */
 	uint8_t told;
 	bool is_listed;
-	uint32_t reserved_flow_id; /* of path 0, chosen before the session stands */
 	struct loop_path *path[PEER_PATHS_MAX];
 };
 
@@ -160,9 +159,10 @@ void loop_link_remove(struct loop *lp, struct link *link);
 
 /** A peer without paths; operations may be posted to it (peer->peer.pair). @return 0, -TERN_ELIMIT, -TERN_ENOMEM */
 int loop_peer_open(struct loop *lp, struct msg_ep *ep, uint64_t id, void *owner, struct loop_peer **out);
-/** Chooses the flow id of the peer's first path, for the hello; a second call gives the same. @return the id, 0: no slot is free */
-uint32_t loop_peer_flow_id(struct loop_peer *peer);
-/** The session stands: opens its paths over `link`. @return 0, or why not (the peer is as before) */
+/** Chooses the flow id of one of the peer's paths, for the hello; a second call gives the same. @return the id, 0: no slot is free */
+uint32_t loop_peer_flow_id(struct loop_peer *peer, unsigned path_id);
+/** The session stands: opens its paths over `link`; those chosen but not in the session, or that cannot be opened, are forgotten while others can.
+ * @return 0, or why none could be opened */
 int loop_peer_up(struct loop_peer *peer, const struct session *session, struct link *link, const struct loop_path_params *params);
 /** The control connection went. */
 void loop_peer_lost(struct loop_peer *peer);
@@ -205,8 +205,10 @@ void loop_reap(struct loop *lp, uint64_t now_ns);
 void loop_frames_back(struct loop *lp, struct frame *const *frames, size_t n);
 uint32_t loop_frame_limit(const struct loop_path *path);
 int loop_path_route(struct loop_path *path, const struct link_addr *remote);
+void loop_path_given_up(struct loop_path *path);
+void loop_direct_void(struct loop_path *path); /* keys of its connection hold no more */
 void loop_direct(struct loop *lp, uint64_t now_ns);
-int loop_direct_open(struct loop_path *path, const struct session *session);
+int loop_direct_open(struct loop_path *path, const struct session *session, const struct session_path *sp);
 void loop_direct_close(struct loop_path *path);
 void loop_direct_forget(struct loop *lp);
 #endif

@@ -59,14 +59,20 @@ static struct loop_path *loop_path_new(struct loop_peer *peer)
 	return path;
 }
 
-uint32_t loop_peer_flow_id(struct loop_peer *peer)
+uint32_t loop_peer_flow_id(struct loop_peer *peer, unsigned path_id)
 {
-	if (!peer->path[0])
-		peer->path[0] = loop_path_new(peer);
-	if (!peer->path[0])
+	struct loop_path *path = NULL;
+	unsigned i = 0;
+	for (; i < PEER_PATHS_MAX && peer->path[i]; i++)
+		if (peer->path[i]->pp.id == path_id)
+			return peer->path[i]->flow_id;
+	if (i < PEER_PATHS_MAX)
+		path = loop_path_new(peer);
+	if (!path)
 		return 0;
-	struct loop_path *path = peer->path[0];
+	path->pp.id = (uint8_t)path_id;
 	path->pp.state = PEER_PATH_WAITING;
+	peer->path[i] = path;
 	peer->loop->path[path->slot] = path;
 	return path->flow_id;
 }
@@ -110,15 +116,14 @@ static int loop_path_keys(struct loop_path *path, const struct session *session,
 	return err ? err : seal_open(sp->rx_secret, &path->rx_seal);
 }
 
-static int loop_path_up(struct loop_path *path, const struct session *session, const struct loop_path_params *params)
+static int loop_path_up(struct loop_path *path, const struct session *session, const struct session_path *sp, const struct loop_path_params *params)
 {
 	struct loop_peer *peer = path->peer;
-	const struct session_path *sp = &session->path[0];
 	int err = loop_path_keys(path, session, sp);
 	if (err)
 		return err;
 	path->mtu_bytes = params->mtu_bytes;
-	err = loop_direct_open(path, session);
+	err = loop_direct_open(path, session, sp);
 	if (err)
 		return err;
 	if (session->is_private) {
@@ -147,23 +152,60 @@ static int loop_path_up(struct loop_path *path, const struct session *session, c
 	if (!session->is_initiator && !(path->link->caps & LINK_CONNECTS))
 		return 0;
 	path->pp.initiator = session->is_initiator;
-	return loop_path_route(path, &sp->remote);
+	err = loop_path_route(path, &sp->remote);
+	if (err)
+		peer_path_forget(&path->pp);
+	return err;
+}
+
+static const struct session_path *session_path_of(const struct session *session, uint32_t flow_id)
+{
+	for (unsigned i = 0; i < session->paths; i++)
+		if (session->path[i].local_flow_id == flow_id)
+			return &session->path[i];
+	return NULL;
+}
+
+static void loop_path_close(struct loop_path *path);
+
+/* A path that was offered and is not part of the session, or cannot be opened. */
+static void loop_path_drop(struct loop_peer *peer, unsigned at)
+{
+	struct loop_path *path = peer->path[at];
+	loop_path_close(path);
+	free(path->direct);
+	free(path);
+	for (; at + 1 < PEER_PATHS_MAX && peer->path[at]; at++)
+		peer->path[at] = peer->path[at + 1];
+	peer->path[PEER_PATHS_MAX - 1] = NULL;
 }
 
 int loop_peer_up(struct loop_peer *peer, const struct session *session, struct link *link, const struct loop_path_params *params)
 {
 	struct loop *lp = peer->loop;
-	struct loop_path *path = peer->path[0];
-	if (!path || !session->paths || peer->peer.paths)
+	int err = -TERN_EINVAL, why = -TERN_EINVAL;
+	if (!session->paths || peer->peer.paths)
 		return -TERN_EINVAL;
-	path->link = link;
-	int err = loop_path_up(path, session, params);
-	if (err)
-		return err;
+	for (unsigned at = 0; at < PEER_PATHS_MAX && peer->path[at];) {
+		struct loop_path *path = peer->path[at];
+		const struct session_path *sp = session_path_of(session, path->flow_id);
+		path->link = link;
+		err = sp ? loop_path_up(path, session, sp, params) : -TERN_ENOENT;
+		if (!err) {
+			heap_set(&lp->timers, path->slot, lp->now_ns);
+			loop_activate(path);
+			at++;
+			continue;
+		}
+		if (at == 0 && !peer->path[1])
+			return err; /* the only one: the caller ends the peer */
+		why = sp ? err : why;
+		loop_path_drop(peer, at);
+	}
+	if (!peer->peer.paths)
+		return why;
 	struct msg_limits limits = {.credit_bytes = session->credit_bytes, .credit_heads = session->credit_heads};
 	msg_pair_up(peer->peer.pair, &limits);
-	heap_set(&lp->timers, path->slot, lp->now_ns);
-	loop_activate(path);
 	return 0;
 }
 
@@ -171,6 +213,25 @@ void loop_peer_lost(struct loop_peer *peer)
 {
 	peer_control_lost(&peer->peer, peer->loop->now_ns);
 	loop_peer_activate(peer);
+}
+
+/* The peer has given the path up: what its link has not sent holds no operation any more. Numbers that were not sent are burnt (5.4). */
+void loop_path_given_up(struct loop_path *path)
+{
+	struct loop *lp = path->loop;
+	size_t n = path->waiting_n;
+	path->pp.is_given_up = false;
+	path->waiting_n = 0;
+	for (size_t i = 0; i < n; i++) {
+		struct flow_done never = {.first = path->waiting[i]->number, .frames = 1, .is_lost = true};
+		if (path->waiting[i]->is_write && (path->link->caps & LINK_RELIABLE))
+			peer_done(&path->pp, &never, lp->now_ns);
+	}
+	loop_frames_back(lp, path->waiting, n);
+	loop_direct_void(path);
+	if (path->via)
+		path->link->ops->path_reset(path->link, path->via);
+	loop_peer_activate(path->peer);
 }
 
 static void loop_path_close(struct loop_path *path)

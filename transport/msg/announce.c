@@ -130,12 +130,12 @@ void announce_key(struct msg_op *op)
 	set_due(pair, op->recv_id, ANN_DUE);
 }
 
-void announce_again(struct msg_pair *pair)
+void announce_again(struct msg_pair *pair, unsigned path)
 {
 	for (uint32_t k = pair->ann_base; k != pair->ann_next; k++) {
 		struct msg_op *op = *op_of(pair, k);
-		if (op && (op->state & OP_POSTED) && !(*state_of(pair, k) & ANN_KEY) && key_wants(pair, op))
-			key_open(op, WIRE_KEY_RECV, k);
+		if (op && (op->state & OP_POSTED) && !(*state_of(pair, k) & ANN_KEY) && (op->exposed || key_wants(pair, op)))
+			key_add(op, WIRE_KEY_RECV, k, path);
 	}
 }
 

@@ -73,6 +73,7 @@ static void head_put(struct msg_mix *x, struct msg_op *op, const struct wire_rec
 	op->state &= ~(uint32_t)OP_HEAD_DUE;
 	op->head_bytes = 0;
 	op->heads++;
+	op->head_paths |= (uint16_t)(1u << x->pair->tx_path);
 	if (!(op->state & OP_HEAD_SENT)) {
 		op->state |= OP_HEAD_SENT;
 		list_remove(&op->hash);
@@ -94,6 +95,19 @@ static bool head_choose(const struct msg_mix *x, const struct msg_op *op, struct
 		r->head.flags &= (uint8_t)~WIRE_HEAD_INLINE;
 	}
 	return head_fits(x, r);
+}
+
+/* Bytes of it are about to leave on a path that has not carried its HEAD: said there, too, whatever becomes of the first one. */
+size_t head_again(struct msg_op *op, uint8_t *out, size_t room, struct flow_item *item)
+{
+	struct wire_record r = {.type = WIRE_HEAD};
+	head_build(op, &r.head);
+	size_t bytes = wire_record_encode(&r, out, room);
+	if (!bytes)
+		return 0;
+	op->head_paths |= (uint16_t)(1u << op->pair->tx_path);
+	*item = (struct flow_item){.ref = msg_op_ref(op->pair->m, op), .kind = MSG_ITEM_HEAD};
+	return bytes;
 }
 
 /* HEADs and CANCELs of messages whose way is known. */
@@ -160,7 +174,7 @@ static void writes_tx(struct msg_mix *x)
 		head_build(op, &r.head);
 		if (!head_choose(x, op, &r))
 			return;
-		rkey_take(pair, WIRE_KEY_EXPORT, op->key, op);
+		rkeys_take(pair, WIRE_KEY_EXPORT, op->key, op);
 		pair->tx_next++;
 		pair->writes++;
 		head_put(x, op, &r);

@@ -111,8 +111,8 @@ void in_grant(struct msg_in *in)
 {
 	struct msg_op *op = in->op;
 	if (op && op->exposed)
-		key_renamed(op->exposed, WIRE_KEY_CLAIM, (uint32_t)in->seq);
-	if (op && op->exposed ? op->exposed->state == KEY_ASKED || op->exposed->state == KEY_WANTED :
+		key_renamed(op, WIRE_KEY_CLAIM, (uint32_t)in->seq);
+	if (op && op->exposed ? key_pending(op) :
 		op && key_wants(in->pair, op) && key_open(op, WIRE_KEY_CLAIM, (uint32_t)in->seq))
 		return;
 	in_say(in, IN_GRANT, 0);

@@ -21,35 +21,65 @@ static uint64_t key_ref(const struct msg *m, const struct msg_key *key)
 
 bool key_wants(const struct msg_pair *pair, const struct msg_op *op)
 {
-	return pair->connection && !op->exposed && op->layout.kind == LAYOUT_FLAT && op->layout.mem &&
+	return pair->connected && !op->exposed && op->layout.kind == LAYOUT_FLAT && op->layout.mem &&
 	       layout_bytes(&op->layout) >= MSG_ANNOUNCE_BYTES && pool_used(&pair->m->keys) < pair->m->keys.n;
 }
 
-static struct msg_key *key_new(struct msg_pair *pair, uint8_t kind, uint64_t id)
+static struct msg_key *key_new(struct msg_pair *pair, uint8_t kind, uint64_t id, unsigned path)
 {
 	struct msg *m = pair->m;
 	struct msg_key *key = pool_get(&m->keys);
 	if (!key)
 		return NULL;
 	uint32_t gen = key->gen + 1;
-	*key = (struct msg_key){.pair = pair, .kind = kind, .id = id, .gen = gen, .state = KEY_WANTED};
+	*key = (struct msg_key){.pair = pair, .kind = kind, .id = id, .gen = gen, .state = KEY_WANTED, .path = (uint8_t)path};
 	list_push_back(&m->expose, &key->link);
 	list_push_back(&pair->keys, &key->by_pair);
 	return key;
 }
 
-bool key_open(struct msg_op *op, uint8_t kind, uint64_t id)
+/* The operation's whole memory, to be reached over one more path. */
+static bool key_over(struct msg_op *op, uint8_t kind, uint64_t id, unsigned path)
 {
-	struct msg_key *key = key_new(op->pair, kind, id);
+	struct msg_key *key = key_new(op->pair, kind, id, path);
 	if (!key)
 		return false;
 	key->op = op;
 	key->addr = op->layout.addr;
 	key->bytes = layout_bytes(&op->layout);
 	key->mem = op->layout.mem;
+	key->next = op->exposed;
 	op->exposed = key;
 	op->held++;
 	return true;
+}
+
+bool key_open(struct msg_op *op, uint8_t kind, uint64_t id)
+{
+	struct msg_pair *pair = op->pair;
+	unsigned n = 0, at = pair->expose_next++;
+	for (unsigned i = 0; i < MSG_PATHS_MAX && n < MSG_TARGETS; i++, at++)
+		if (pair->connected & 1u << at % MSG_PATHS_MAX)
+			n += key_over(op, kind, id, at % MSG_PATHS_MAX);
+	return n;
+}
+
+void key_add(struct msg_op *op, uint8_t kind, uint64_t id, unsigned path)
+{
+	unsigned n = 0;
+	for (const struct msg_key *key = op->exposed; key; key = key->next, n++)
+		if (key->path == path && key->state != KEY_ENDING)
+			return;
+	if (n < MSG_TARGETS && op->layout.mem)
+		key_over(op, kind, id, path);
+}
+
+bool key_pending(const struct msg_op *op)
+{
+	for (const struct msg_key *key = op->exposed; key; key = key->next)
+		if (key->state == KEY_WANTED || key->state == KEY_ASKED)
+			return true;
+	return false;
 }
 
 static struct mem_export *key_export(const struct msg *m, const struct msg_key *key)
@@ -60,6 +90,7 @@ static struct mem_export *key_export(const struct msg *m, const struct msg_key *
 static void key_put(struct msg *m, struct msg_key *key)
 {
 	struct msg_op *op = key->op;
+	struct msg_key *next = key->next;
 	struct mem_export *e = key_export(m, key);
 	if (e && e->keys)
 		e->keys--;
@@ -71,15 +102,18 @@ static void key_put(struct msg *m, struct msg_key *key)
 	key->gen = gen;
 	if (!op)
 		return;
-	op->exposed = NULL;
+	struct msg_key **at = &op->exposed;
+	while (*at != key)
+		at = &(*at)->next;
+	*at = next;
 	if (--op->held == 0)
 		msg_reaped(m, op);
 }
 
-/* Whoever waits to say that memory is there may do so, with the key or without. */
+/* Whoever waits to say that memory is there may do so, with keys or without, once none is under way any more. */
 static void key_release(struct msg_op *op, uint8_t kind)
 {
-	if (!op || op->state == OP_ENDED)
+	if (!op || op->state == OP_ENDED || key_pending(op))
 		return;
 	if (kind == WIRE_KEY_RECV)
 		announce_key(op);
@@ -96,16 +130,18 @@ static void key_due(struct msg_key *key)
 	msg_wake(key->pair);
 }
 
-void key_renamed(struct msg_key *key, uint8_t kind, uint64_t id)
+void key_renamed(struct msg_op *op, uint8_t kind, uint64_t id)
 {
-	key->kind = kind;
-	key->id = id;
-	if (key->state == KEY_READY)
-		key_due(key);
+	for (struct msg_key *key = op->exposed; key; key = key->next) {
+		key->kind = kind;
+		key->id = id;
+		if (key->state == KEY_READY)
+			key_due(key);
+	}
 }
 
 /* Its memory is to be out of reach. */
-void key_end(struct msg *m, struct msg_key *key)
+static void key_end(struct msg *m, struct msg_key *key)
 {
 	if (key->state == KEY_ENDING)
 		return;
@@ -116,6 +152,14 @@ void key_end(struct msg *m, struct msg_key *key)
 	}
 	key->state = KEY_ENDING;
 	list_push_back(&m->hide, &key->link);
+}
+
+void keys_end(struct msg *m, struct msg_op *op)
+{
+	for (struct msg_key *key = op->exposed, *next; key; key = next) {
+		next = key->next;
+		key_end(m, key);
+	}
 }
 
 static void rkey_put(struct msg *m, struct msg_rkey *r);
@@ -132,19 +176,26 @@ void keys_close(struct msg_pair *pair)
 
 /* ---- the loop's side ---- */
 
-void msg_export(struct msg_pair *pair, uint64_t id)
+static void export_over(struct msg_pair *pair, uint64_t id, unsigned path)
 {
-	struct mem_export *e = pair->connection ? mem_table_find(pair->m->config.exports, id, pair->peer) : NULL;
+	struct mem_export *e = mem_table_find(pair->m->config.exports, id, pair->peer);
 	/* only where no frame can land twice or late: an export is in reach longer than any one write */
-	if (!e || e->keys || !e->mem || !(e->rights & TERN_REMOTE_WRITE) || !pair->is_reliable)
+	if (!e || !e->mem || !(e->rights & TERN_REMOTE_WRITE) || !pair->is_reliable)
 		return;
-	struct msg_key *key = key_new(pair, WIRE_KEY_EXPORT, id);
+	struct msg_key *key = key_new(pair, WIRE_KEY_EXPORT, id, path);
 	if (!key)
 		return; /* writes go the long way */
 	key->addr = e->addr;
 	key->bytes = e->bytes;
 	key->mem = e->mem;
 	e->keys++;
+}
+
+void msg_export(struct msg_pair *pair, uint64_t id)
+{
+	for (unsigned path = 0; path < MSG_PATHS_MAX; path++)
+		if (pair->connected & 1u << path)
+			export_over(pair, id, path);
 }
 
 void msg_unexport(struct msg *m, uint64_t id)
@@ -156,17 +207,31 @@ void msg_unexport(struct msg *m, uint64_t id)
 	}
 }
 
-void msg_pair_direct(struct msg_pair *pair, uint32_t connection, bool is_reliable)
+/* Keys that the peer gave for a path's last connection. */
+static void rkeys_void(struct msg_pair *pair, unsigned path)
+{
+	for (struct list *at = list_first(&pair->rkey_age), *next; at; at = next) {
+		struct msg_rkey *r = list_entry(at, struct msg_rkey, age);
+		next = list_next(&pair->rkey_age, at);
+		if (r->target.path == path)
+			rkey_put(pair->m, r);
+	}
+}
+
+void msg_pair_direct(struct msg_pair *pair, unsigned path, uint32_t connection, bool is_reliable)
 {
 	const struct mem_table *exports = pair->m->config.exports;
-	pair->connection = pair->m->config.max_keys ? connection : 0;
+	pair->connection[path] = pair->m->config.max_keys ? connection : 0;
+	pair->connected = (pair->connected & ~(1u << path)) | (pair->connection[path] ? 1u << path : 0);
 	pair->is_reliable = is_reliable;
-	while (!list_empty(&pair->rkey_age)) /* of the last connection */
-		rkey_put(pair->m, list_entry(list_first(&pair->rkey_age), struct msg_rkey, age));
-	announce_again(pair);
-	for (uint32_t i = 0; pair->connection && exports && exports->used && i < sizeof(exports->slot) / sizeof(exports->slot[0]); i++)
+	rkeys_void(pair, path);
+	msg_wake(pair); /* what was left to this path, or what it may take now */
+	if (!pair->connection[path])
+		return;
+	announce_again(pair, path);
+	for (uint32_t i = 0; exports && exports->used && i < sizeof(exports->slot) / sizeof(exports->slot[0]); i++)
 		if (exports->slot[i].key && exports->slot[i].peer == pair->peer)
-			msg_export(pair, exports->slot[i].key);
+			export_over(pair, exports->slot[i].key, path);
 }
 
 bool msg_expose_next(struct msg *m, struct msg_expose *out)
@@ -177,7 +242,7 @@ bool msg_expose_next(struct msg *m, struct msg_expose *out)
 	struct msg_key *key = list_entry(at, struct msg_key, link);
 	key->state = KEY_ASKED;
 	*out = (struct msg_expose){.ref = key_ref(m, key), .pair = key->pair, .addr = key->addr, .bytes = key->bytes,
-		.mem = key->mem};
+		.mem = key->mem, .path = key->path};
 	return true;
 }
 
@@ -212,7 +277,7 @@ bool msg_hide_next(struct msg *m, struct msg_hide *out)
 	if (!at)
 		return false;
 	const struct msg_key *key = list_entry(at, struct msg_key, link);
-	*out = (struct msg_hide){.pair = key->pair, .id = key->expose_id};
+	*out = (struct msg_hide){.pair = key->pair, .id = key->expose_id, .path = key->path};
 	return true;
 }
 
@@ -235,7 +300,7 @@ bool key_say(struct msg_mix *x, struct msg_key *key)
 {
 	struct msg *m = x->pair->m;
 	struct wire_record r = {.type = WIRE_KEY, .key = {.kind = key->kind, .lane = key->target.lane, .connection = key->target.connection,
-		.key = key->target.key, .id = key->id, .addr = key->target.addr, .bytes = key->bytes}};
+		.path_id = key->path, .key = key->target.key, .id = key->id, .addr = key->target.addr, .bytes = key->bytes}};
 	struct flow_item item = {.ref = key_ref(m, key), .kind = MSG_ITEM_KEY};
 	return msg_mix_put(x, &r, &item);
 }
@@ -264,12 +329,12 @@ static struct list *rkey_bucket(struct msg_pair *pair, uint8_t kind, uint64_t id
 	return &pair->m->rkey_hash[msg_hash_ptr(pair, id * WIRE_KEY_KINDS + kind) % MSG_RKEY_BUCKETS];
 }
 
-static struct msg_rkey *rkey_find(struct msg_pair *pair, uint8_t kind, uint64_t id)
+static struct msg_rkey *rkey_find(struct msg_pair *pair, uint8_t kind, uint64_t id, unsigned path)
 {
 	struct list *head = rkey_bucket(pair, kind, id);
 	for (struct list *at = list_first(head); at; at = list_next(head, at)) {
 		struct msg_rkey *r = list_entry(at, struct msg_rkey, hash);
-		if (r->pair == pair && r->kind == kind && r->id == id)
+		if (r->pair == pair && r->kind == kind && r->id == id && r->target.path == path)
 			return r;
 	}
 	return NULL;
@@ -303,16 +368,22 @@ static void rkey_give(const struct frame_target *target, uint64_t bytes, struct 
 	uint64_t skip = op->type == MSG_OP_WRITE ? op->remote_offset : 0;
 	if (skip > bytes)
 		return;
-	op->to = *target;
-	op->to.addr += skip;
+	unsigned at = 0; /* the path's last one, or a free one */
+	while (at < MSG_TARGETS && op->to[at].lane && op->to[at].path != target->path)
+		at++;
+	if (at == MSG_TARGETS)
+		return;
+	op->to[at] = *target;
+	op->to[at].addr += skip;
 	op->to_bytes = bytes - skip;
 }
 
 int rkey_rx(struct msg_pair *pair, const struct wire_key *r)
 {
 	struct msg *m = pair->m;
-	struct frame_target target = {.addr = r->addr, .key = r->key, .lane = r->lane, .connection = r->connection};
-	if (!m->config.max_keys)
+	struct frame_target target = {.addr = r->addr, .key = r->key, .lane = r->lane, .connection = r->connection,
+		.path = r->path_id};
+	if (!m->config.max_keys || r->path_id >= MSG_PATHS_MAX)
 		return 0;
 	if (r->kind == WIRE_KEY_CLAIM) {
 		struct msg_op *op = r->id <= UINT32_MAX ? send_find(pair, (uint32_t)r->id) : NULL;
@@ -320,7 +391,7 @@ int rkey_rx(struct msg_pair *pair, const struct wire_key *r)
 			rkey_give(&target, r->bytes, op);
 		return 0;
 	}
-	struct msg_rkey *k = rkey_find(pair, r->kind, r->id);
+	struct msg_rkey *k = rkey_find(pair, r->kind, r->id, r->path_id);
 	if (k)
 		rkey_put(m, k);
 	k = rkey_new(pair);
@@ -333,20 +404,38 @@ int rkey_rx(struct msg_pair *pair, const struct wire_key *r)
 	return 0;
 }
 
-bool rkey_take(struct msg_pair *pair, uint8_t kind, uint64_t id, struct msg_op *op)
+void rkeys_take(struct msg_pair *pair, uint8_t kind, uint64_t id, struct msg_op *op)
 {
-	if (!pair->connection)
-		return false;
-	struct msg_rkey *r = rkey_find(pair, kind, id);
-	if (!r)
-		return false;
-	rkey_give(&r->target, r->bytes, op);
-	if (kind != WIRE_KEY_EXPORT) /* the others are for one message */
-		rkey_put(pair->m, r);
-	return true;
+	for (unsigned path = 0; path < MSG_PATHS_MAX && pair->connected >> path; path++) {
+		struct msg_rkey *r = pair->connected & 1u << path ? rkey_find(pair, kind, id, path) : NULL;
+		if (!r)
+			continue;
+		rkey_give(&r->target, r->bytes, op);
+		if (kind != WIRE_KEY_EXPORT) /* the others are for one message */
+			rkey_put(pair->m, r);
+	}
 }
 
 /* ---- runs ---- */
+
+static bool target_holds(const struct msg_pair *pair, const struct frame_target *to)
+{
+	return to->lane && pair->connection[to->path] && to->connection == (uint8_t)pair->connection[to->path];
+}
+
+/* Lost bytes are anybody's. So is what nobody can place, or this path can, too. */
+enum msg_share key_share(const struct msg_op *op, unsigned path)
+{
+	bool mine = false, others = false;
+	if (!rangeset_empty(&op->ranges) || op->sent_bytes >= op->to_bytes)
+		return MSG_SHARE_ANY;
+	for (unsigned i = 0; i < MSG_TARGETS; i++)
+		if (target_holds(op->pair, &op->to[i])) {
+			mine |= op->to[i].path == path;
+			others |= op->to[i].path != path;
+		}
+	return mine == others ? MSG_SHARE_ANY : mine ? MSG_SHARE_OWN : MSG_SHARE_NONE;
+}
 
 /* May the run go to the peer's memory by itself? Then *bytes becomes what may, a multiple of 4 KiB where more follows: the writes of the next ones begin aligned. */
 bool key_run(const struct msg_op *op, uint64_t offset, uint64_t *bytes, struct frame_target *out)
@@ -355,7 +444,10 @@ bool key_run(const struct msg_op *op, uint64_t offset, uint64_t *bytes, struct f
 	const struct layout *l = &op->layout;
 	if (pair->is_reliable && !(op->state & (OP_HEAD_ACKED | OP_AHEAD)) && pair->ahead >= MSG_AHEAD)
 		return false;
-	if (!op->to.lane || !l->mem || op->to.connection != (uint8_t)pair->connection || !pair->connection || offset >= op->to_bytes)
+	unsigned at = 0;
+	while (at < MSG_TARGETS && !(op->to[at].path == pair->tx_path && target_holds(pair, &op->to[at])))
+		at++;
+	if (at == MSG_TARGETS || !l->mem || offset >= op->to_bytes)
 		return false;
 	uint64_t most = op->to_bytes - offset;
 	if (l->kind != LAYOUT_FLAT) {
@@ -368,7 +460,7 @@ bool key_run(const struct msg_op *op, uint64_t offset, uint64_t *bytes, struct f
 		*bytes = most;
 	if (offset + *bytes < op->total_bytes && *bytes > KEY_RUN_UNIT)
 		*bytes -= *bytes % KEY_RUN_UNIT;
-	*out = op->to;
+	*out = op->to[at];
 	out->addr += offset;
 	return true;
 }

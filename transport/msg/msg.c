@@ -308,7 +308,7 @@ void msg_op_end(struct msg *m, struct msg_op *op, int status)
 	op->status = status;
 	op->pair = NULL;
 	if (op->exposed)
-		key_end(m, op->exposed);
+		keys_end(m, op);
 	else if (!op->held)
 		op_out(m, op);
 }
@@ -339,12 +339,14 @@ static void op_start(struct msg *m, struct msg_op *op)
 	op->status = 0;
 	op->held = 0;
 	op->bytes = 0;
-	op->seq = op->recv_id = op->gen = op->state = op->heads = op->hold = 0;
+	op->seq = op->recv_id = op->gen = op->state = op->hold = 0;
+	op->heads = op->head_paths = 0;
 	op->sent_bytes = op->done_bytes = op->head_bytes = 0;
 	op->total_bytes = layout_bytes(&op->layout);
 	op->in = NULL;
 	op->exposed = NULL;
-	op->to.lane = 0;
+	for (unsigned i = 0; i < MSG_TARGETS; i++)
+		op->to[i].lane = 0;
 	op->to_bytes = op->flying_bytes = 0;
 	op->order = m->order++;
 	rangeset_init(&op->ranges, &m->tx_ranges);

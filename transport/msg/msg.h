@@ -102,12 +102,22 @@ struct msg_run {
 	struct frame_target target;
 	struct flow_item item;
 };
-/** Bytes of one bulk message before the next has its turn; 64 KiB to begin with. */
-void msg_pair_quantum(struct msg_pair *pair, uint32_t bytes);
+/** Which of the peer's paths (0..15) the following calls are for, and the bytes of one bulk message before the next has its turn (64 KiB to begin with). */
+void msg_pair_turn(struct msg_pair *pair, unsigned path, uint32_t quantum_bytes);
+/**
+ * The HEAD that has to be said on this path before msg_tx_run gives bytes of its message: it was said on another only, and is not acknowledged yet.
+ * @return bytes written, with one item; 0: none is due
+ */
+size_t msg_tx_head(struct msg_pair *pair, unsigned want, uint8_t *out, size_t room, struct flow_item *item);
+/** Of the bytes that wait, is there anything that this path may take (what another path's key is for is left to that one), and something that only it can place? */
+enum msg_share { MSG_SHARE_NONE = 0, MSG_SHARE_ANY, MSG_SHARE_OWN };
+enum msg_share msg_tx_share(const struct msg_pair *pair, unsigned path);
+/** Bytes that wait in msg_tx_run's queues; counts no further than `enough`, nor past some dozens of messages. */
+uint64_t msg_tx_waiting(const struct msg_pair *pair, uint64_t enough);
 /**
  * Takes the next run of bytes: resends first, then messages in turn, a quantum each (shortest first, each fourth turn in order). It must be committed, or given back by
  * msg_lost(item).
- * @return false: nothing (all waits for credit, grants or a HEAD to be sent first) */
+ * @return false: nothing (all waits for credit, grants, a HEAD to be sent first, or is for other paths) */
 bool msg_tx_run(struct msg_pair *pair, unsigned want, uint32_t max_bytes, struct msg_run *out);
 
 void msg_acked(struct msg *m, const struct flow_item *item);
@@ -115,10 +125,10 @@ void msg_lost(struct msg *m, const struct flow_item *item);
 
 /* ---- direct placement (docs/design/005): links that write into the peer's memory ---- */
 
-/** The pair's path can do it now, over this connection; 0: it cannot. With every change exports are exposed anew, keys of earlier connections are void.
+/** One of the pair's paths can do it now, over this connection; 0: it cannot. With every change exports are exposed anew there, keys of its earlier connections are void.
  * is_reliable: runs that go directly stay `flying` until acked or lost. */
-void msg_pair_direct(struct msg_pair *pair, uint32_t connection, bool is_reliable);
-struct msg_expose { uint64_t ref; struct msg_pair *pair; uint8_t *addr; uint64_t bytes; uint32_t mem; };
+void msg_pair_direct(struct msg_pair *pair, unsigned path, uint32_t connection, bool is_reliable);
+struct msg_expose { uint64_t ref; struct msg_pair *pair; uint8_t *addr; uint64_t bytes; uint32_t mem; uint8_t path; };
 /** The next memory to expose to a pair's peer, for writing. Answer by msg_exposed, now or later. */
 bool msg_expose_next(struct msg *m, struct msg_expose *out);
 /** id: the link's, for hiding. To be said before msg_exposed. */
@@ -126,7 +136,7 @@ void msg_expose_asked(struct msg *m, uint64_t ref, uint32_t id);
 /** target NULL: it cannot be exposed; its bytes come the long way. */
 void msg_exposed(struct msg *m, uint64_t ref, const struct frame_target *target);
 /** The next one to hide; answer by msg_hidden. */
-struct msg_hide { struct msg_pair *pair; uint32_t id; };
+struct msg_hide { struct msg_pair *pair; uint32_t id; uint8_t path; };
 bool msg_hide_next(struct msg *m, struct msg_hide *out);
 /** Nothing can land there any more, hidden or broken. */
 void msg_hidden(struct msg *m, uint64_t ref);

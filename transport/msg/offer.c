@@ -24,7 +24,7 @@ static void assign(struct msg_op *op, struct msg_offer *o)
 	op->recv_id = o->order & MSG_RECV_ID_MASK;
 	if (typed && (op->dtype != o->dtype || op->dims != o->dims || shape_hash(op->shape, op->dims) != o->shape))
 		op->state |= OP_CLAIM;
-	rkey_take(op->pair, WIRE_KEY_RECV, o->order, op);
+	rkeys_take(op->pair, WIRE_KEY_RECV, o->order, op);
 }
 
 bool offer_take(struct msg_op *op)

@@ -76,10 +76,12 @@ static bool read_say(struct msg_mix *x, struct msg_op *op, uint32_t req_id)
 	struct wire_record r = {.type = WIRE_READ, .read = {.req_id = req_id, .key = op->key, .remote_offset = op->remote_offset,
 		.bytes = op->total_bytes}};
 	struct flow_item item = {.ref = msg_op_ref(x->pair->m, op), .kind = MSG_ITEM_READ};
-	if (op->exposed && op->exposed->state == KEY_READY) {
-		op->exposed->id = req_id;
-		list_remove(&op->exposed->link);
-		if (!key_say(x, op->exposed)) /* it goes right before the READ: what comes after it is late */
+	for (struct msg_key *key = op->exposed; key; key = key->next) {
+		if (key->state != KEY_READY)
+			continue;
+		key->id = req_id;
+		list_remove(&key->link);
+		if (!key_say(x, key)) /* it goes right before the READ: what comes after it is late */
 			return false;
 	}
 	return msg_mix_put(x, &r, &item);
@@ -197,7 +199,7 @@ int read_rx(struct msg_pair *pair, const struct wire_read *r)
 		layout_flat(&op->layout, e->addr + r->remote_offset, r->bytes);
 		op->layout.mem = e->mem;
 		op->total_bytes = r->bytes;
-		rkey_take(pair, WIRE_KEY_READ, r->req_id, op);
+		rkeys_take(pair, WIRE_KEY_READ, r->req_id, op);
 	} else {
 		layout_flat(&op->layout, NULL, 0);
 		op->key = 0;

@@ -15,6 +15,8 @@ struct msg_key;
 
 enum msg_op_type { MSG_OP_SEND = 1, MSG_OP_RECV, MSG_OP_WRITE, MSG_OP_READ, MSG_OP_REPLY /* msg's own: answers a peer's READ */ };
 
+enum { MSG_TARGETS = 4 /* paths that one message can be placed over */ };
+
 struct msg_op {
 	struct list link;      /* the queue it is in: msg's while posted, then the done list */
 	/* filled by api before msg_post, constant afterwards */
@@ -45,11 +47,13 @@ struct msg_op {
 	struct msg_in *in;     /* receive, read: the message that fills it */
 	uint64_t order;        /* receive: when it was posted */
 	uint64_t head_bytes;   /* sending: bytes sent since the last HEAD */
-	uint32_t slot, hold, heads;
+	uint32_t slot, hold;
+	uint16_t heads;        /* sending: how often its HEAD was said, */
+	uint16_t head_paths;   /* and on which paths */
 	uint32_t turn_bytes;   /* sending: of the present turn */
 	/* direct placement */
-	struct msg_key *exposed; /* receive, read: its memory is exposed, or about to be */
-	struct frame_target to; /* sending: where byte 0 goes by the link alone; lane 0: nowhere */
+	struct msg_key *exposed; /* receive, read: its memory is exposed, or about to be; the first of several */
+	struct frame_target to[MSG_TARGETS]; /* sending: where byte 0 goes by a link alone, for each path that has a key; lane 0: nowhere */
 	uint64_t to_bytes;     /* so many from there on may */
 	uint64_t flying_bytes; /* the link reads its memory until it reports them */
 };

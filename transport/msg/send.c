@@ -52,9 +52,10 @@ void send_post(struct msg *m, struct msg_op *op)
 	msg_wake(pair);
 }
 
-void msg_pair_quantum(struct msg_pair *pair, uint32_t bytes)
+void msg_pair_turn(struct msg_pair *pair, unsigned path, uint32_t quantum_bytes)
 {
-	pair->quantum_bytes = bytes;
+	pair->tx_path = (uint8_t)path;
+	pair->quantum_bytes = quantum_bytes;
 }
 
 unsigned msg_tx_want(const struct msg_pair *pair)
@@ -106,12 +107,87 @@ static uint64_t run_take(struct msg_op *op, uint64_t max_bytes, uint64_t *offset
 	return bytes;
 }
 
-bool msg_tx_run(struct msg_pair *pair, unsigned want, uint32_t max_bytes, struct msg_run *out)
+/* The queue whose turn it is; NULL: none. */
+static struct list *run_queue(struct msg_pair *pair, unsigned want)
 {
 	struct list *queue = (want & MSG_WANT_SMALL) && !list_empty(&pair->small) ? &pair->small : &pair->bulk;
-	if (list_empty(queue) || (queue == &pair->bulk && !(want & MSG_WANT_BULK)) || !max_bytes || !pair->is_up)
+	return list_empty(queue) || (queue == &pair->bulk && !(want & MSG_WANT_BULK)) || !pair->is_up ? NULL : queue;
+}
+
+/* With one path at most that places anything there is nothing to share out. */
+static bool is_shared(const struct msg_pair *pair)
+{
+	return pair->connected & (pair->connected - 1);
+}
+
+/* Brings the first message to the front that this path may take. @return NULL: all are for others */
+static struct msg_op *run_op(struct msg_pair *pair, struct list *queue)
+{
+	struct list *at = list_first(queue);
+	if (!is_shared(pair))
+		return list_entry(at, struct msg_op, link);
+	for (unsigned steps = 0; at && steps < MSG_SCAN_MAX; at = list_next(queue, at), steps++) {
+		struct msg_op *op = list_entry(at, struct msg_op, link);
+		if (key_share(op, pair->tx_path) == MSG_SHARE_NONE)
+			continue;
+		list_remove(at);
+		list_push_front(queue, at);
+		return op;
+	}
+	return NULL;
+}
+
+static enum msg_share share_in(const struct list *queue, unsigned path)
+{
+	enum msg_share most = MSG_SHARE_NONE;
+	unsigned steps = 0;
+	for (const struct list *at = list_first(queue); at && most != MSG_SHARE_OWN && steps < MSG_SCAN_MAX; at = list_next(queue, at), steps++) {
+		enum msg_share share = key_share(list_entry(at, struct msg_op, link), path);
+		most = share > most ? share : most;
+	}
+	return most;
+}
+
+enum msg_share msg_tx_share(const struct msg_pair *pair, unsigned path)
+{
+	if (!is_shared(pair))
+		return MSG_SHARE_ANY;
+	enum msg_share small = share_in(&pair->small, path), bulk = small == MSG_SHARE_OWN ? small : share_in(&pair->bulk, path);
+	return small > bulk ? small : bulk;
+}
+
+size_t msg_tx_head(struct msg_pair *pair, unsigned want, uint8_t *out, size_t room, struct flow_item *item)
+{
+	struct list *queue = run_queue(pair, want);
+	struct msg_op *op = queue ? run_op(pair, queue) : NULL;
+	if (!op || (op->state & OP_HEAD_ACKED) || (op->head_paths & 1u << pair->tx_path))
+		return 0;
+	return head_again(op, out, room, item);
+}
+
+static uint64_t waiting_in(const struct list *queue, uint64_t enough)
+{
+	uint64_t bytes = 0;
+	unsigned steps = 0;
+	for (const struct list *at = list_first(queue); at && bytes < enough && steps < MSG_SCAN_MAX; at = list_next(queue, at), steps++) {
+		const struct msg_op *op = list_entry(at, struct msg_op, link);
+		bytes += op->total_bytes - op->sent_bytes + (rangeset_empty(&op->ranges) ? 0 : MSG_SMALL_BYTES); /* what was lost is rarely more */
+	}
+	return bytes;
+}
+
+uint64_t msg_tx_waiting(const struct msg_pair *pair, uint64_t enough)
+{
+	uint64_t bytes = waiting_in(&pair->small, enough);
+	return bytes < enough ? bytes + waiting_in(&pair->bulk, enough - bytes) : bytes;
+}
+
+bool msg_tx_run(struct msg_pair *pair, unsigned want, uint32_t max_bytes, struct msg_run *out)
+{
+	struct list *queue = run_queue(pair, want);
+	struct msg_op *op = queue && max_bytes ? run_op(pair, queue) : NULL;
+	if (!op)
 		return false;
-	struct msg_op *op = list_entry(queue->next, struct msg_op, link);
 	uint64_t offset, bytes = run_take(op, max_bytes, &offset, out);
 	op->head_bytes += bytes;
 	op->turn_bytes += (uint32_t)bytes;

@@ -25,6 +25,7 @@ enum {
 	MSG_SCAN_MAX = 64,            /* steps of a search that may give up */
 	MSG_AHEAD = 64,               /* messages with OP_AHEAD at a time: the receiver keeps what has come before its HEAD, for so many */
 	MSG_RKEYS_PAIR = 512,         /* keys remembered of one peer */
+	MSG_PATHS_MAX = 16,           /* PEER_PATHS_MAX; path ids are below it */
 	MSG_RANGE_SPARE = 128,        /* nodes kept for frames between where and commit */
 };
 #define MSG_RECV_ID_MASK 0x7fffffffu /* recv_id is the order's low 31 bits, so that it never looks like none */
@@ -122,10 +123,13 @@ struct msg_pair {
 	uint64_t peer;
 	uint32_t gen, ops;
 	uint32_t quantum_bytes; /* of a bulk message's turn */
+	uint8_t tx_path;        /* whose turn it is */
 	uint32_t turns;
 	bool is_up, is_awake, announce_check, credit_due;
 	bool is_reliable;       /* the link reports what goes directly */
-	uint32_t connection;    /* that direct placement goes over; 0: none */
+	uint32_t connection[MSG_PATHS_MAX]; /* that direct placement goes over, for each path; 0: none */
+	uint32_t connected;     /* a bit for each path that has one */
+	uint32_t expose_next;   /* the path to begin with when memory is exposed next */
 	uint32_t ahead, rkeys;
 	struct list rkey_age;   /* the peer's keys, oldest first */
 	struct list keys, keys_due, reads_wait; /* exposed to this peer; to be said; reads that wait for their key */
@@ -176,12 +180,13 @@ struct msg_key {
 	struct list by_pair;
 	struct msg_pair *pair;
 	struct msg_op *op;    /* whose memory it is, NULL: an export's */
+	struct msg_key *next; /* of the operation's */
 	uint64_t id;          /* of the record, and with an export its key */
 	uint8_t *addr;
 	uint64_t bytes;
 	struct frame_target target;
 	uint32_t gen, expose_id, mem;
-	uint8_t kind, state;
+	uint8_t kind, state, path;
 };
 enum msg_key_state { KEY_WANTED = 1, KEY_ASKED, KEY_READY, KEY_ENDING };
 
@@ -294,6 +299,7 @@ void hold_number(struct msg_pair *pair, struct msg_op *op);
 /* head.c */
 void head_tx(struct msg_mix *x);
 bool head_tx_want(const struct msg_pair *pair);
+size_t head_again(struct msg_op *op, uint8_t *out, size_t room, struct flow_item *item);
 
 /* in.c */
 struct msg_in *in_find(struct msg_pair *pair, uint64_t seq);
@@ -360,19 +366,22 @@ size_t chunks_segs(struct msg_in *in, uint64_t offset, uint64_t bytes, struct fr
 /* key.c */
 enum { MSG_RKEY_BUCKETS = 1024 };
 bool key_wants(const struct msg_pair *pair, const struct msg_op *op); /* worth exposing, and possible? */
-bool key_open(struct msg_op *op, uint8_t kind, uint64_t id);      /* then key_ready comes, in any case */
-void key_renamed(struct msg_key *key, uint8_t kind, uint64_t id); /* said again, under another name */
-void key_end(struct msg *m, struct msg_key *key);
+bool key_open(struct msg_op *op, uint8_t kind, uint64_t id);      /* on several paths; then what waits for them goes on, in any case */
+bool key_pending(const struct msg_op *op);                        /* some are not there yet */
+void key_renamed(struct msg_op *op, uint8_t kind, uint64_t id);   /* said again, under another name */
+void key_add(struct msg_op *op, uint8_t kind, uint64_t id, unsigned path); /* one more path has come */
+void keys_end(struct msg *m, struct msg_op *op);
 void keys_close(struct msg_pair *pair);
 void key_tx(struct msg_mix *x);
 bool key_say(struct msg_mix *x, struct msg_key *key);
 void key_said(struct msg *m, const struct flow_item *item, bool acked);
 int rkey_rx(struct msg_pair *pair, const struct wire_key *r);
+enum msg_share key_share(const struct msg_op *op, unsigned path);
 bool key_run(const struct msg_op *op, uint64_t offset, uint64_t *bytes, struct frame_target *out);
-bool rkey_take(struct msg_pair *pair, uint8_t kind, uint64_t id, struct msg_op *op); /* into op->to */
+void rkeys_take(struct msg_pair *pair, uint8_t kind, uint64_t id, struct msg_op *op); /* into op->to */
 /* what waits for a key goes on: announce.c, in.c, onesided.c */
 void announce_key(struct msg_op *op);
-void announce_again(struct msg_pair *pair); /* keys for receives announced over an earlier connection */
+void announce_again(struct msg_pair *pair, unsigned path); /* keys for receives announced before this path had its connection */
 void in_key(struct msg_op *op);
 void read_key(struct msg_op *op);
 

@@ -10,12 +10,12 @@ static const uint32_t ladder[] = {65507, 32768, 8972, 8952, 4068, 1472, 1452, 13
 
 enum {
 	LADDER_STEPS = sizeof(ladder) / sizeof(ladder[0]),
-	PING_GAP_FIRST_NS = 20000000,      /* until the RTT is known */
 	PING_GAP_MAX_NS = 500000000,
 	SEARCH_AGAIN_S = 60,
 	UNANSWERED_SHRINK = 3,             /* probes without answer before a smaller size is used (a black hole) */
 };
 #define SECOND_NS 1000000000ull
+#define PING_GAP_DEAD_NS 5000000000ull /* of a path that nobody waits for: a failed optic may last for hours */
 
 void peer_init(struct peer *peer, uint64_t id, struct msg *msg, struct msg_pair *pair, uint64_t timeout_ns)
 {
@@ -46,7 +46,7 @@ static void peer_search_start(struct peer_path *path, uint64_t now_ns)
 int peer_path_init(struct peer_path *path, struct peer *peer, const struct peer_path_config *config)
 {
 	uint64_t now = config->flow.now_ns;
-	if (peer->paths >= PEER_PATHS_MAX)
+	if (peer->paths >= PEER_PATHS_MAX || config->path_id >= PEER_PATHS_MAX)
 		return -TERN_ELIMIT;
 	memset(path, 0, sizeof(*path));
 	int err = flow_init(&path->flow, &config->flow);
@@ -62,7 +62,7 @@ int peer_path_init(struct peer_path *path, struct peer *peer, const struct peer_
 	path->frame_limit = config->frame_limit;
 	path->overhead_bytes = config->overhead_bytes;
 	path->opened_ns = path->heard_ns = now;
-	path->ping_gap_ns = PING_GAP_FIRST_NS;
+	path->ping_gap_ns = PEER_PING_GAP_FIRST_NS;
 	path->ping_when_ns = UINT64_MAX;
 	path->search_when_ns = UINT64_MAX;
 	if (config->initiator)
@@ -71,9 +71,16 @@ int peer_path_init(struct peer_path *path, struct peer *peer, const struct peer_
 	return 0;
 }
 
+void peer_path_forget(struct peer_path *path)
+{
+	peer_path_close(path);
+	path->peer->path[--path->peer->paths] = NULL;
+}
+
 void peer_path_found(struct peer_path *path, uint32_t frame_limit, uint64_t now_ns)
 {
 	path->state = PEER_PATH_VALIDATING;
+	path->validate_ns = now_ns;
 	path->frame_limit = frame_limit;
 	path->frame_min = frame_limit < PEER_FRAME_MIN ? frame_limit : PEER_FRAME_MIN;
 	if (path->frame_max > frame_limit)
@@ -142,7 +149,11 @@ static void peer_pong(struct peer_path *path, const struct wire_ping *pong, uint
 	if (pong->size_bytes > path->frame_max)
 		peer_frame_size(path, pong->size_bytes, now_ns);
 	if (path->state == PEER_PATH_VALIDATING || path->state == PEER_PATH_DEAD) {
+		bool returns = path->state == PEER_PATH_DEAD;
 		path->state = PEER_PATH_UP;
+		path->first_rtt_ns = now_ns - path->validate_ns;
+		if (!returns)
+			flow_rtt_hint(&path->flow, path->first_rtt_ns);
 		if (path->peer->state == PEER_OPENING)
 			path->peer->state = PEER_UP;
 		path->ping_when_ns = now_ns + PEER_KEEPALIVE_S * SECOND_NS;
@@ -150,6 +161,8 @@ static void peer_pong(struct peer_path *path, const struct wire_ping *pong, uint
 		path->ping_unanswered = 0;
 		path->searching = false;
 		path->search_when_ns = now_ns + SEARCH_AGAIN_S * SECOND_NS;
+		if (returns)
+			peer_search_start(path, now_ns);
 	}
 }
 
@@ -229,9 +242,12 @@ int peer_rx_mix(struct peer_path *path, const uint8_t *payload, size_t bytes, ui
 
 void peer_owe(struct peer *peer, uint64_t now_ns)
 {
-	bool owed = peer->state == PEER_OPENING;
-	for (unsigned i = 0; i < peer->paths; i++)
-		owed |= flow_in_flight_bytes(&peer->path[i]->flow) > 0 || peer->path[i]->ping_unanswered > 0 || peer->path[i]->is_broken;
+	bool owed = peer->state == PEER_OPENING, has_path = peer_has_path(peer);
+	for (unsigned i = 0; i < peer->paths; i++) {
+		const struct peer_path *p = peer->path[i];
+		bool counts = p->state == PEER_PATH_UP || !has_path; /* a path that is down owes nothing while another is up */
+		owed |= flow_in_flight_bytes(&p->flow) > 0 || (counts && (p->ping_unanswered > 0 || p->is_broken));
+	}
 	if (!owed)
 		peer->owed_ns = UINT64_MAX;
 	else if (peer->owed_ns == UINT64_MAX)
@@ -266,7 +282,7 @@ static void peer_ping_timer(struct peer_path *path, uint64_t now_ns)
 		if (path->frame_max < path->frame_limit)
 			peer_search_start(path, now_ns);
 	}
-	if (path->ping_unanswered >= UNANSWERED_SHRINK && path->frame_max > path->frame_min) {
+	if (path->ping_unanswered >= UNANSWERED_SHRINK && path->frame_max > path->frame_min && path->state != PEER_PATH_DEAD) {
 		peer_frame_size(path, path->frame_min, now_ns);
 		peer_search_start(path, now_ns);
 	}
@@ -283,6 +299,7 @@ int peer_timers(struct peer_path *path, uint64_t now_ns)
 	if (path->direct && path->direct->waits)
 		peer_direct_again(path, now_ns);
 	peer_ping_timer(path, now_ns);
+	peer_path_watch(path, now_ns);
 	peer_owe(path->peer, now_ns);
 	if (peer_dead_when_ns(path->peer) > now_ns)
 		return 0;
@@ -306,9 +323,12 @@ uint32_t peer_ping_next(struct peer_path *path, uint64_t now_ns)
 	path->searching = false;
 	path->ping_unanswered++;
 	path->ping_when_ns = now_ns + path->ping_gap_ns;
-	if (path->state != PEER_PATH_VALIDATING)
+	if (path->state == PEER_PATH_UP)
 		return bare ? PEER_PING_BARE : 0;
-	path->ping_gap_ns = path->ping_gap_ns * 2 < PING_GAP_MAX_NS ? path->ping_gap_ns * 2 : PING_GAP_MAX_NS;
+	uint64_t most = path->peer->state == PEER_UP && peer_has_path(path->peer) ? PING_GAP_DEAD_NS : PING_GAP_MAX_NS;
+	path->ping_gap_ns = path->ping_gap_ns * 2 < most ? path->ping_gap_ns * 2 : most;
+	if (path->state == PEER_PATH_DEAD)
+		return PEER_PING_BARE;
 	peer_search_start(path, path->ping_when_ns);
 	return 0;
 }
@@ -332,10 +352,16 @@ uint64_t peer_when_ns(struct peer_path *path, uint64_t now_ns)
 	when = t < when ? t : when;
 	t = peer_dead_when_ns(path->peer);
 	when = t < when ? t : when;
-	if (path->state == PEER_PATH_UP && msg_tx_want(path->peer->pair)) {
+	t = peer_path_when_ns(path, now_ns);
+	when = t < when ? t : when;
+	unsigned want = path->state == PEER_PATH_UP ? msg_tx_want(path->peer->pair) : 0;
+	if (want) {
 		uint64_t open = UINT64_MAX;
-		if (flow_tx_room(&path->flow, now_ns, &open))
-			return 0;
+		if (flow_tx_room(&path->flow, now_ns, &open)) {
+			if (peer_path_want(path, want, now_ns))
+				return 0;
+			open = now_ns + PEER_YIELD_NS; /* others are nearer at the moment */
+		}
 		when = open < when ? open : when;
 	}
 	return flow_probe_due(&path->flow, now_ns) ? 0 : when;

@@ -24,6 +24,8 @@ enum {
 	PEER_WRITE_UNIT = 32768, /* where writes are direct a burst is two of them at least: each costs a WQE, or a RUN (soft RoCE: 34 MiB/s without, 60 with) */
 	PEER_RUNS = 64,        /* RUNs remembered: a frame that is later than so many bursts goes again */
 	PEER_WAITS = 128,      /* placed runs whose HEAD has not come; twice what MSG_AHEAD lets a sender have */
+	PEER_PING_GAP_FIRST_NS = 20000000, /* until the RTT is known, and for a dead path; doubled each time */
+	PEER_YIELD_NS = 1000000, /* a path that leaves what waits to others looks again then */
 	PEER_WAIT_NS = 1000000, /* they are looked at again so often, beside whenever records come */
 };
 
@@ -31,7 +33,7 @@ enum peer_path_state {
 	PEER_PATH_WAITING = 0, /* acceptor: the remote address is not known yet */
 	PEER_PATH_VALIDATING,  /* pings go out; no data yet */
 	PEER_PATH_UP,
-	PEER_PATH_DEAD,
+	PEER_PATH_DEAD,       /* silent while others were heard, and pinged; or closed */
 };
 
 enum peer_state { PEER_OPENING = 0, PEER_UP, PEER_GONE };
@@ -77,6 +79,7 @@ struct peer_path {
 	bool sealed;
 	bool initiator;
 	bool is_broken;         /* its link's connection broke and does not stand again yet */
+	bool is_given_up;       /* it has died since the loop last looked: for links with connections */
 	uint32_t remote_flow_id;
 	uint32_t frame_max;     /* datagram size in use */
 	uint32_t frame_limit;
@@ -85,11 +88,13 @@ struct peer_path {
 	struct peer_direct *direct; /* the loop's memory; NULL: the link cannot */
 	uint32_t small_debt_bytes; /* 5.9: what small messages took ahead of waiting bulk, times 3 */
 	uint64_t opened_ns, heard_ns; /* heard: last authentic arrival */
+	uint64_t first_rtt_ns;  /* of its validation: what is known until acknowledgements come */
 	/* pings */
 	uint64_t ping_when_ns, ping_gap_ns;
 	uint64_t ping_token;
 	uint32_t ping_unanswered;
 	uint32_t search_step;   /* next rung of the size ladder in this round */
+	uint64_t validate_ns;   /* when the first ping left */
 	uint64_t search_when_ns; /* next round while the size is below the link's */
 	bool searching;
 	uint8_t pongs;
@@ -107,6 +112,7 @@ struct peer {
 	uint64_t timeout_ns;    /* silence while something is owed */
 	uint64_t owed_ns;       /* since when something has been owed; UINT64_MAX: nothing is. Silence before that was nobody's fault */
 	uint64_t copied_bytes;  /* through base/copy.h */
+	uint64_t failovers;     /* paths given up, so far */
 	struct peer_path *path[PEER_PATHS_MAX];
 };
 
@@ -142,6 +148,9 @@ int peer_rx_placed(struct peer_path *path, const struct peer_placed *placed, uin
 /** The link reports frames that it carries reliably. */
 void peer_done(struct peer_path *path, const struct flow_done *done, uint64_t now_ns);
 
+/** May the path take a burst of the so many bytes that wait, or would the peer's other paths bring the last of them sooner? */
+bool peer_path_turn(const struct peer_path *path, uint64_t waiting_bytes, uint64_t now_ns);
+
 /** Gives what the flow still holds back to msg as lost. The peer goes on with its other paths. */
 void peer_path_close(struct peer_path *path);
 
@@ -175,7 +184,17 @@ int peer_rx_mix(struct peer_path *path, const uint8_t *payload, size_t bytes, ui
 /** An authentic frame arrived on the path. */
 void peer_heard(struct peer_path *path, uint64_t now_ns);
 
+/** The link says that the path's connection broke, or stands again: with other paths up nobody waits for it. */
+void peer_path_broken(struct peer_path *path, bool is_broken, uint64_t now_ns);
+/** The opening of the path that was added last has failed. */
+void peer_path_forget(struct peer_path *path);
+/** Any path that data can go over? */
+bool peer_has_path(const struct peer *peer);
+
 /* Between the files of peer/. */
+unsigned peer_path_want(const struct peer_path *path, unsigned want, uint64_t now_ns); /* what of enum msg_want this path should take now */
+void peer_path_watch(struct peer_path *path, uint64_t now_ns); /* has it gone silent while others are heard? */
+uint64_t peer_path_when_ns(const struct peer_path *path, uint64_t now_ns); /* when that is to be asked again */
 void peer_frame_size(struct peer_path *path, uint32_t frame_max, uint64_t now_ns);
 void peer_reports(struct peer_path *path, struct flow_report *r, long n);
 int peer_rx_run(struct peer_path *path, const struct wire_run *r);

@@ -127,7 +127,7 @@ static void peer_tx_ping(struct peer_path *path, struct peer_tray *t, uint32_t s
 	                        .ping = {.path_id = path->id, .size_bytes = size > PEER_PING_BARE ? size : 0, .token = ++path->ping_token}};
 	mix_control(&m, now_ns);
 	/* a size that the network drops must not look like congestion: padded pings are not in flight */
-	mix_record(&m, &r, size <= PEER_PING_BARE);
+	mix_record(&m, &r, size <= PEER_PING_BARE && path->state == PEER_PATH_UP); /* nor does a path that is down owe anything */
 	if (size > PEER_PING_BARE) {
 		memset(m.out + m.used, WIRE_PAD, m.room - m.used);
 		m.used = m.room;
@@ -267,12 +267,26 @@ static uint64_t peer_tx_direct(struct peer_path *path, struct peer_tray *t, cons
 	return fr.wire_bytes;
 }
 
+/* The HEAD of the message whose bytes come next, if it was said on other paths only. */
+static void peer_tx_head(struct peer_path *path, struct peer_tray *t, unsigned want, uint64_t now_ns)
+{
+	struct mix m;
+	if (!mix_open(&m, path, t))
+		return;
+	m.used = msg_tx_head(path->peer->pair, want, m.out, m.room, m.item);
+	m.items = m.used > 0;
+	m.eliciting = true;
+	mix_close(&m, t, now_ns);
+}
+
 /* One run of bulk bytes. @return wire bytes, 0: nothing to send or no room in the tray */
 static uint64_t peer_tx_run(struct peer_path *path, struct peer_tray *t, unsigned want, uint64_t room, uint64_t now_ns)
 {
 	uint32_t head = WIRE_BULK_HEADER_BYTES + peer_tag_bytes(path);
 	uint32_t payload = path->frame_max - head;
 	uint64_t frames = room / (path->frame_max + path->overhead_bytes);
+	if (path->peer->paths > 1)
+		peer_tx_head(path, t, want, now_ns);
 	size_t by_buf = (t->buf_bytes - t->buf_used) / path->frame_max; /* sealed or packed bytes need the buffer */
 	struct msg_run run;
 	frames = frames ? frames : 1;
@@ -308,14 +322,14 @@ static uint64_t peer_tx_run(struct peer_path *path, struct peer_tray *t, unsigne
 	return fr.wire_bytes;
 }
 
-/* A turn of bulk is half a millisecond of the path, at most 1 MiB: messages share fairly on the scale anyone notices, and what follows each other on
- * the wire follows each other in memory, so that the receiver's guess where it belongs holds. */
-static void peer_quantum(struct peer_path *path)
+/* From here on msg/ answers for this path. A turn of bulk is half a millisecond of the path, at most 1 MiB: messages share fairly on the scale
+ * anyone notices, and what follows each other on the wire follows each other in memory, so that the receiver's guess where it belongs holds. */
+static void peer_turn_begin(struct peer_path *path)
 {
 	uint64_t pace = flow_cc(&path->flow)->pace_bytes_per_s;
 	uint64_t bytes = pace / 2000;
 	bytes = bytes < PEER_QUANTUM_MIN ? PEER_QUANTUM_MIN : bytes > PEER_QUANTUM_MAX ? PEER_QUANTUM_MAX : bytes;
-	msg_pair_quantum(path->peer->pair, (uint32_t)bytes);
+	msg_pair_turn(path->peer->pair, path->id, (uint32_t)bytes);
 }
 
 /* Small messages go first, but when bulk waits they may take a quarter: each byte costs 3 of debt that bulk pays back. */
@@ -341,7 +355,7 @@ static void peer_tx_control(struct peer_path *path, struct peer_tray *t, uint64_
 		peer_tx_ping(path, t, size, now_ns);
 	bool probe = flow_probe_due(&path->flow, now_ns);
 	if (probe || path->pongs || flow_ack_when_ns(&path->flow) <= now_ns)
-		peer_tx_mix(path, t, path->state == PEER_PATH_UP, probe, now_ns);
+		peer_tx_mix(path, t, path->state == PEER_PATH_UP && peer_path_want(path, MSG_WANT_RECORDS, now_ns), probe, now_ns);
 }
 
 size_t peer_tx_last(struct peer_path *path, struct peer_tray *t, uint64_t now_ns)
@@ -361,13 +375,13 @@ size_t peer_tx(struct peer_path *path, struct peer_tray *t, uint64_t now_ns)
 	uint64_t when, room;
 	if (path->peer->state == PEER_GONE || path->state == PEER_PATH_WAITING)
 		return 0;
+	peer_turn_begin(path);
 	peer_tx_control(path, t, now_ns);
 	peer_owe(path->peer, now_ns);
 	if (path->state != PEER_PATH_UP)
 		return t->n;
-	peer_quantum(path);
 	while (t->n < t->room && (room = flow_tx_room(&path->flow, now_ns, &when))) {
-		unsigned want = msg_tx_want(pair);
+		unsigned want = peer_path_want(path, msg_tx_want(pair), now_ns);
 		uint64_t sent = 0;
 		if (want & MSG_WANT_RECORDS)
 			sent = peer_tx_mix(path, t, true, false, now_ns);

@@ -203,7 +203,7 @@ static void key_encode(const struct wire_key *k, uint8_t *out)
 	wire_put16(out + 4, k->channel);
 	out[6] = k->kind;
 	out[7] = k->lane;
-	wire_put32(out + 8, k->connection); /* and 3 reserved bytes */
+	wire_put32(out + 8, k->connection | (uint32_t)k->path_id << 8); /* and 2 reserved bytes */
 	wire_put32(out + 12, k->key);
 	wire_put64(out + 16, k->id);
 	wire_put64(out + 24, k->addr);
@@ -460,11 +460,12 @@ static bool key_decode(const uint8_t *in, struct wire_key *k)
 	k->kind = in[6];
 	k->lane = in[7];
 	k->connection = in[8];
+	k->path_id = in[9];
 	k->key = wire_get32(in + 12);
 	k->id = wire_get64(in + 16);
 	k->addr = wire_get64(in + 24);
 	k->bytes = wire_get64(in + 32);
-	return k->kind < WIRE_KEY_KINDS && k->lane && wire_get32(in + 8) == k->connection && range_ends(k->addr, k->bytes);
+	return k->kind < WIRE_KEY_KINDS && k->lane && !wire_get16(in + 10) && range_ends(k->addr, k->bytes);
 }
 
 static bool run_decode(const uint8_t *in, struct wire_run *r)

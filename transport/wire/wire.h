@@ -148,6 +148,7 @@ struct wire_key {
 	uint16_t channel;
 	uint8_t kind;       /* enum wire_key_kind */
 	uint8_t lane, connection;
+	uint8_t path_id;    /* of the path that it holds for */
 	uint32_t key;       /* the link's */
 	uint64_t id, addr, bytes;
 };

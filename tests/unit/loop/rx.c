@@ -210,9 +210,9 @@ static void nodes_open(bool sealed)
 	memset(s, 0, sizeof(s));
 	for (int i = 0; i < 2; i++) {
 		node_open(i);
-		flow[i] = loop_peer_flow_id(node[i].peer);
+		flow[i] = loop_peer_flow_id(node[i].peer, 0);
 		CU_ASSERT_NOT_EQUAL_FATAL(flow[i], 0);
-		CU_ASSERT_EQUAL(loop_peer_flow_id(node[i].peer), flow[i]);
+		CU_ASSERT_EQUAL(loop_peer_flow_id(node[i].peer, 0), flow[i]);
 	}
 	for (int i = 0; i < 2; i++) {
 		struct msg_limits grant;

@@ -155,7 +155,7 @@ static void reserved_is_refused(void)
 {
 	static const struct { uint8_t type, at, n; } reserved[] = {
 		{WIRE_ACK, 6, 2}, {WIRE_FLOOR, 5, 3}, {WIRE_PING, 5, 3}, {WIRE_PONG, 5, 3}, {WIRE_CREDIT, 6, 2}, {WIRE_GRANT, 6, 2},
-		{WIRE_RESULT, 7, 1}, {WIRE_READ, 6, 2}, {WIRE_CANCEL, 6, 2}, {WIRE_BYE, 5, 3}, {WIRE_KEY, 9, 3}};
+		{WIRE_RESULT, 7, 1}, {WIRE_READ, 6, 2}, {WIRE_CANCEL, 6, 2}, {WIRE_BYE, 5, 3}, {WIRE_KEY, 10, 2}};
 	uint8_t out[WIRE_RECORD_MAX];
 	for (uint8_t type = 1; type < WIRE_RECORD_END; type++) {
 		struct wire_record r = make_record(&seed, type, data);

@@ -171,7 +171,8 @@ static inline bool same_record(const struct wire_record *x, const struct wire_re
 	case WIRE_BYE: return x->bye.status == y->bye.status;
 	case WIRE_KEY:
 		return x->key.channel == y->key.channel && x->key.kind == y->key.kind && x->key.lane == y->key.lane && x->key.id == y->key.id &&
-		       x->key.connection == y->key.connection && x->key.key == y->key.key && x->key.addr == y->key.addr &&
+		       x->key.connection == y->key.connection && x->key.path_id == y->key.path_id &&
+		       x->key.key == y->key.key && x->key.addr == y->key.addr &&
 		       x->key.bytes == y->key.bytes;
 	case WIRE_RUN:
 		return x->run.channel == y->run.channel && x->run.lane == y->run.lane && x->run.seq == y->run.seq && x->run.frames == y->run.frames &&

@@ -62,7 +62,7 @@ int rdma_cm_dial(struct rdma_leg *leg)
 {
 	struct rdma_path *p = leg->path;
 	struct rdma_link *l = (struct rdma_link *)p->base.link;
-	struct sockaddr_storage from = l->host;
+	struct sockaddr_storage from = p->from;
 	struct sockaddr *source = from.ss_family ? (struct sockaddr *)&from : NULL;
 
 	if (from.ss_family == AF_INET)
@@ -193,6 +193,8 @@ static enum cm_reason cm_check(struct rdma_link *l, const struct cm_event *e, st
 		return CM_TOKEN;
 	if (hello->is_uc != l->options.is_uc)
 		return CM_MODE;
+	if (!rdma_uses_device(l, ibv_get_device_name(e->of.id->verbs->device)))
+		return CM_FAILED;
 	uint32_t mtu = ntohs(hello->mtu);
 	if (!hello->lanes || hello->lanes > RDMA_LANES_MAX || hello->leg > 2 * hello->lanes || !hello->connection || (mtu && mtu < 256))
 		return CM_FAILED;

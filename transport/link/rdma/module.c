@@ -127,13 +127,36 @@ static int rdma_options(struct rdma_link *l, const struct link_config *config)
 	return 0;
 }
 
+/* The next name of a list with commas. @return where the one behind it begins, NULL: there was none */
+static const char *rdma_device_next(const char *at, char *name, size_t room)
+{
+	size_t bytes = strcspn(at, ",");
+	if (!*at)
+		return NULL;
+	snprintf(name, room, "%.*s", (int)bytes, at);
+	return at + bytes + (at[bytes] == ',');
+}
+
+static bool rdma_names(const char *list, const char *wanted)
+{
+	char name[160];
+	while ((list = rdma_device_next(list, name, sizeof(name))))
+		if (!strcmp(name, wanted))
+			return true;
+	return false;
+}
+
+bool rdma_uses_device(const struct rdma_link *l, const char *name)
+{
+	return !*l->options.dev || rdma_names(l->options.dev, name);
+}
+
 /* Asked before librdmacm is touched: it would write to stderr. */
 static int rdma_devices(struct rdma_link *l, const struct link_config *config)
 {
 	int n = 0;
 	struct ibv_device **list = ibv_get_device_list(&n);
-	bool is_there = !*l->options.dev;
-	char names[160] = "";
+	char names[160] = "", name[sizeof(l->options.dev)];
 
 	l->base.max_segments = FRAME_SEGS_MAX;
 	for (int i = 0; list && i < n; i++) {
@@ -143,19 +166,18 @@ static int rdma_devices(struct rdma_link *l, const struct link_config *config)
 			l->base.max_segments = (uint32_t)attr.max_sge + 1;
 		if (verbs)
 			ibv_close_device(verbs);
-		const char *name = ibv_get_device_name(list[i]);
 		size_t used = strlen(names);
-		is_there |= !strcmp(name, l->options.dev);
-		snprintf(names + used, sizeof(names) - used, "%s%s", used ? ", " : "", name);
+		snprintf(names + used, sizeof(names) - used, "%s%s", used ? "," : "", ibv_get_device_name(list[i]));
 	}
 	if (list)
 		ibv_free_device_list(list);
-	if (n && is_there)
+	for (const char *at = l->options.dev; n && (at = rdma_device_next(at, name, sizeof(name)));)
+		if (!rdma_names(names, name)) {
+			snprintf(config->error, config->error_bytes, "rdma: dev=%s: no such device; there are %s", name, names);
+			return -TERN_EADDR;
+		}
+	if (n)
 		return 0;
-	if (n) {
-		snprintf(config->error, config->error_bytes, "rdma: dev=%s: no such device; there are %s", l->options.dev, names);
-		return -TERN_EADDR;
-	}
 	snprintf(config->error, config->error_bytes,
 	        "rdma: this machine has no RDMA device (`ibv_devices` lists none): load the NIC's driver and install "
 	        "ibverbs-providers; without an RDMA NIC: modprobe rdma_rxe; rdma link add rxe0 type rxe netdev <interface>");
@@ -176,8 +198,18 @@ static int rdma_host(struct rdma_link *l, const struct link_config *config)
 		freeaddrinfo(found);
 		return 0;
 	}
-	if (*l->options.dev && !rdma_cm_device_address(l->options.dev, l->options.gid, &l->host, config->error, config->error_bytes))
-		return -TERN_EADDR;
+	char name[sizeof(l->options.dev)];
+	for (const char *at = l->options.dev; (at = rdma_device_next(at, name, sizeof(name))); l->n_device_hosts++) {
+		struct sockaddr_storage *to = &l->device_host[l->n_device_hosts];
+		if (l->n_device_hosts == RDMA_PORTS_MAX) {
+			snprintf(config->error, config->error_bytes, "rdma: dev=%s: a link uses at most %d devices", l->options.dev, RDMA_PORTS_MAX);
+			return -TERN_EADDR;
+		}
+		if (!rdma_cm_device_address(name, l->options.gid, to, config->error, config->error_bytes))
+			return -TERN_EADDR;
+	}
+	if (l->n_device_hosts == 1) /* a listener of several listens on all and looks where a request comes in */
+		l->host = l->device_host[0];
 	return 0;
 }
 
@@ -466,6 +498,7 @@ const struct link_ops link_rdma_ops = {
         .close = rdma_close,
         .path_open = rdma_path_open,
         .path_close = rdma_path_close,
+        .path_reset = rdma_path_reset,
         .mem_map = rdma_mem_map,
         .mem_unmap = rdma_mem_unmap,
         .tx = rdma_tx,

@@ -334,6 +334,7 @@ int rdma_path_open(struct link *link, const struct link_path_config *config, str
 		free(p);
 		return err;
 	}
+	p->from = l->n_device_hosts ? l->device_host[config->spread % l->n_device_hosts] : l->host;
 	memcpy(p->token, config->token, sizeof(p->token));
 	p->base.lanes = l->options.lanes;
 	p->base.max_frame_bytes = path_is_uc(p) ? 1024 : RDMA_FRAME_BYTES;
@@ -351,6 +352,17 @@ int rdma_path_open(struct link *link, const struct link_path_config *config, str
 	*out = &p->base;
 	rdma_path_step(p, rdma_now_ns());
 	return 0;
+}
+
+void rdma_path_reset(struct link *link, struct link_path *path)
+{
+	struct rdma_path *p = (struct rdma_path *)path;
+
+	(void)link;
+	if (p->state == RDMA_PATH_DOWN)
+		return;
+	rdma_path_fail(p, "given up for the peer's other paths");
+	rdma_path_down(p, rdma_now_ns());
 }
 
 void rdma_path_close(struct link *link, struct link_path **path)

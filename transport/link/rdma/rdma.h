@@ -162,7 +162,7 @@ struct rdma_path {
 	uint32_t index; /* in the link's paths */
 	uint8_t token[LINK_TOKEN_BYTES];
 	bool is_acceptor;
-	struct sockaddr_storage to;
+	struct sockaddr_storage to, from; /* from: family 0: as routed */
 	uint32_t mtu_bytes; /* wanted; 0: the route's */
 	uint32_t mtu_agreed;
 	uint16_t mtu_wanted; /* acceptor: by the peer, as in its hello */
@@ -209,7 +209,7 @@ struct rdma_exposure {
 };
 
 struct rdma_options {
-	char dev[64];
+	char dev[128]; /* one name, or several with commas between them: a path takes the one of its number */
 	int gid; /* -1: any */
 	bool is_uc, odp, isolation_mr;
 	uint32_t lanes, sq, rq, timeout;
@@ -221,6 +221,8 @@ struct rdma_link {
 	struct rdma_domain *domain;
 	bool listening;
 	struct sockaddr_storage host; /* to bind; family 0: any */
+	struct sockaddr_storage device_host[RDMA_PORTS_MAX]; /* of the devices named by dev=, if there are several */
+	uint32_t n_device_hosts;
 	struct rdma_event_channel *events;
 	struct rdma_cm_id *listener;
 	int epoll;
@@ -281,6 +283,8 @@ void rdma_words_locked(char *out, size_t room, uint64_t bytes);
 /* module.c */
 /** @return the port of a device, opened when it is new; NULL with words in link->trouble */
 struct rdma_port *rdma_port_get(struct rdma_link *l, const char *name);
+/** Is it among those of dev=? Without dev= every one is. */
+bool rdma_uses_device(const struct rdma_link *l, const char *name);
 void rdma_step(struct rdma_link *l, uint64_t now_ns);
 
 /* cm.c */
@@ -301,6 +305,7 @@ void rdma_leg_destroy(struct rdma_leg *leg);
 /* path.c */
 int rdma_path_open(struct link *link, const struct link_path_config *config, struct link_path **out);
 void rdma_path_close(struct link *link, struct link_path **path);
+void rdma_path_reset(struct link *link, struct link_path *path);
 /** Everything a connection needs besides its queue pairs, with the device that the route leads to. @return 0 or an error with words in path->why */
 int rdma_path_attach(struct rdma_path *p, const char *device, uint32_t lanes);
 void rdma_path_leg_up(struct rdma_leg *leg);

@@ -254,6 +254,12 @@ static void sim_path_close(struct link *base, struct link_path **out)
 	free(path);
 }
 
+static void sim_path_reset(struct link *base, struct link_path *path)
+{
+	if (((struct sim_link *)base)->is_writing)
+		sim_connect_break((struct sim_path *)path);
+}
+
 struct sim_frame *sim_frame_new(struct sim_net *net, size_t data_bytes)
 {
 	size_t bytes = sizeof(struct sim_frame) + data_bytes;
@@ -514,6 +520,7 @@ const struct link_ops link_sim_ops = {
 	.close = sim_close,
 	.path_open = sim_path_open,
 	.path_close = sim_path_close,
+	.path_reset = sim_path_reset,
 	.tx = sim_tx,
 	.reap = sim_reap,
 	.rx = sim_rx,
