@@ -210,10 +210,8 @@ void inter_address(char *text, size_t bytes, const char *host, uint16_t port, co
 	        port ? "dev=rxe0&" : "dev=rxe1&", rdma);
 }
 
-void inter_listen(struct inter_node *n, const char *host, const char *query)
+void inter_listen_text(struct inter_node *n, const char *text)
 {
-	char text[512];
-	inter_address(text, sizeof(text), host, 0, query);
 	int err = tern_listen(n->ep, text);
 	if (err)
 		inter_fail(__FILE__, __LINE__, "tern_listen %s: %d %s", text, err, inter_detail(n, 0));
@@ -221,15 +219,27 @@ void inter_listen(struct inter_node *n, const char *host, const char *query)
 	CHECK(n->port);
 }
 
-tern_peer inter_connect(struct inter_node *n, const char *host, uint16_t port, const char *query)
+void inter_listen(struct inter_node *n, const char *host, const char *query)
 {
 	char text[512];
+	inter_address(text, sizeof(text), host, 0, query);
+	inter_listen_text(n, text);
+}
+
+tern_peer inter_connect_text(struct inter_node *n, const char *text)
+{
 	tern_peer peer = 0;
-	inter_address(text, sizeof(text), host, port, query);
 	int err = tern_connect_text(n->ep, text, NULL, &peer);
 	if (err)
 		inter_fail(__FILE__, __LINE__, "tern_connect_text %s: %d %s", text, err, inter_detail(n, 0));
 	return peer;
+}
+
+tern_peer inter_connect(struct inter_node *n, const char *host, uint16_t port, const char *query)
+{
+	char text[512];
+	inter_address(text, sizeof(text), host, port, query);
+	return inter_connect_text(n, text);
 }
 
 void inter_pair_with(struct inter_pair *p, const char *host, const char *query, const tern_config *config)

@@ -55,6 +55,7 @@ void inter_open(struct inter_node *n, const tern_config *config);
 void inter_close(struct inter_node *n);
 /** Listens on `host` ("127.0.0.1", which TERN_TEST_RDMA changes into an RDMA device; "[::1]") at any port; `query` is "" or "?private=1". */
 void inter_listen(struct inter_node *n, const char *host, const char *query);
+void inter_listen_text(struct inter_node *n, const char *text);
 /** Opens both, connects a to b, waits for both CONNECTED. `flags` of tern_config. */
 void inter_pair(struct inter_pair *p, const char *query, uint32_t flags);
 void inter_pair_with(struct inter_pair *p, const char *host, const char *query, const tern_config *config);
@@ -63,6 +64,7 @@ void inter_pair_close(struct inter_pair *p);
 void inter_address(char *text, size_t bytes, const char *host, uint16_t port, const char *query);
 /** Connects to a port of this host. */
 tern_peer inter_connect(struct inter_node *n, const char *host, uint16_t port, const char *query);
+tern_peer inter_connect_text(struct inter_node *n, const char *text);
 
 /* ---- events ---- */
 

@@ -37,7 +37,8 @@ static bool never(const struct harness *h)
 
 static struct element_config wire(uint64_t rtt_ns, double loss)
 {
-	return (struct element_config){.delay_ns = rtt_ns / 2, .rate_bits_per_s = GBIT * 8, .overhead_bytes = 28, .queue_bytes = 1 << 20, .loss = loss};
+	return (struct element_config){
+	    .delay_ns = rtt_ns / 2, .rate_bits_per_s = GBIT * 8, .overhead_bytes = 28, .queue_bytes = 1 << 20, .loss = loss};
 }
 
 /* Paths of 1 Gb/s each, a contract for each. */

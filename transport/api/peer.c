@@ -274,6 +274,7 @@ static void peer_remotes(const struct api_peer *peer, struct session *session)
 	char host[64];
 	for (unsigned i = 0; i < session->paths && !peer->accepted; i++) {
 		struct session_path *path = &session->path[i];
+		path->address = path->path_id / (a->paths ? a->paths : 1);
 		if (api_address_host(a, path->path_id, host, sizeof(host)))
 			peer_sockaddr(host, a->port, &path->remote);
 		else if (*a->ctl)

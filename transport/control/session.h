@@ -22,6 +22,7 @@ struct session_path {
 	uint32_t mtu_bytes;      /* largest datagram both take; 0: found by probing */
 	struct link_addr remote; /* the link's own form where the peer gave one, otherwise the sockaddr of the control connection's peer with the
 	                            path's UDP port */
+	uint8_t address;         /* which of the peer's addresses that is: 0, or as counted in also= */
 	uint16_t udp_port;       /* the peer's, as in its hello; 0: as `remote` says, or not known (the first authenticated frame tells) */
 	uint8_t tx_secret[SESSION_SECRET_BYTES]; /* phase 0; all zero when private */
 	uint8_t rx_secret[SESSION_SECRET_BYTES];

@@ -29,14 +29,14 @@ uint32_t flow_probes(const struct flow *f)
 	return f->probes;
 }
 
-uint64_t flow_rate_bytes_per_s(const struct flow *f)
+uint64_t flow_rate_bytes_per_s(const struct flow *f, bool at_best)
 {
-	uint64_t pace = f->pace_bytes_per_s, rtt_ns = f->srtt_ns;
+	uint64_t pace = f->pace_bytes_per_s, rtt_ns = f->srtt_ns == UINT64_MAX ? f->contract_rtt_ns : f->srtt_ns;
 
 	if (rtt_ns == UINT64_MAX || !rtt_ns)
 		return pace;
 	unsigned __int128 by_window = (unsigned __int128)f->out.window_bytes * NANO / rtt_ns;
-	return by_window < pace ? (uint64_t)by_window : pace;
+	return (by_window < pace) != at_best ? (uint64_t)by_window : pace;
 }
 
 static uint64_t extent_due_ns(const struct flow *f, const struct flow_extent *e)

@@ -115,8 +115,8 @@ uint64_t flow_open_ns(const struct flow *f, uint64_t now_ns);
 void flow_rtt_hint(struct flow *f, uint64_t rtt_ns);
 /** Probe timeouts in a row, now. */
 uint32_t flow_probes(const struct flow *f);
-/** What the path carries: its pace, or its window in each RTT, whichever is less. */
-uint64_t flow_rate_bytes_per_s(const struct flow *f);
+/** What the path carries: its pace, or its window in each RTT; whichever is less, or at_best more. */
+uint64_t flow_rate_bytes_per_s(const struct flow *f, bool at_best);
 /** When the oldest frame in flight should have been acknowledged at the latest, or when the last acknowledgement of anything came, whichever is later.
  * UINT64_MAX: nothing is in flight, or it may be a lost tail that is still being probed, or there is no RTT yet. What the link reports has as long again as
  * the link may take to try again. */

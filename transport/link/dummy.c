@@ -63,6 +63,13 @@ static int dummy_from(struct link *link, const struct rx_frame *frame, struct li
 	return -TERN_ENOENT;
 }
 
+static int dummy_to(struct link *link, const struct rx_frame *frame, struct link_addr *out)
+{
+	(void)link, (void)frame;
+	memset(out, 0, sizeof(*out));
+	return -TERN_ENOENT;
+}
+
 static int dummy_rx_post(struct link *link, struct link_path *path, const struct link_post *post)
 {
 	(void)link, (void)path, (void)post;
@@ -118,6 +125,7 @@ void link_fill(const struct link_ops *ops, struct link_ops *out)
 	FILL(rx);
 	FILL(rx_free);
 	FILL(from);
+	FILL(to);
 	FILL(rx_post);
 	FILL(rx_revoke);
 	FILL(expose);

@@ -51,7 +51,9 @@ struct link_config {
 
 struct link_path_config {
 	struct link_addr remote;
-	uint32_t spread; /* which of the several paths to one remote: picks another source port */
+	struct link_addr local; /* which of our addresses it leaves from, as `to` said; bytes 0: as routed */
+	uint32_t spread; /* which of the peer's paths: picks another source port, or wire */
+	uint32_t address; /* which of the peer's addresses it leads to: picks one of the devices that the link was told to use */
 	uint32_t mtu_bytes; /* 0: what the interface says */
 	const uint8_t *token; /* CONNECTS: LINK_TOKEN_BYTES that only the two ends know */
 	bool is_acceptor;     /* CONNECTS: the peer connects; `remote` says at most from where */
@@ -160,6 +162,8 @@ struct link_ops {
 	void (*rx_free)(struct link *link, struct rx_frame *frames, size_t n);
 	/** The sender's address of a lent frame. @return 0, -TERN_ENOENT */
 	int (*from)(struct link *link, const struct rx_frame *frame, struct link_addr *out);
+	/** Which of our addresses a lent frame was sent to, where there may be several. dummy: -TERN_ENOENT. @return 0, -TERN_ENOENT */
+	int (*to)(struct link *link, const struct rx_frame *frame, struct link_addr *out);
 	/** Posts the path's one guess, replacing the last. dummy: -TERN_EINVAL */
 	int (*rx_post)(struct link *link, struct link_path *path, const struct link_post *post);
 	/** Takes it back: afterwards nothing is written there. */

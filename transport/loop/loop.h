@@ -83,7 +83,7 @@ struct loop_path {
 	struct list connects;  /* in loop.connects: its link connects it */
 	uint32_t connection;   /* of `via`, as peer and msg know it; 0: none */
 	bool is_acceptor;
-	struct link_addr remote;
+	uint8_t address;       /* which of the peer's */
 	uint8_t token[LINK_TOKEN_BYTES];
 	struct peer_direct *direct;
 };
@@ -204,7 +204,7 @@ void loop_tx(struct loop *lp, uint64_t now_ns);
 void loop_reap(struct loop *lp, uint64_t now_ns);
 void loop_frames_back(struct loop *lp, struct frame *const *frames, size_t n);
 uint32_t loop_frame_limit(const struct loop_path *path);
-int loop_path_route(struct loop_path *path, const struct link_addr *remote);
+int loop_path_route(struct loop_path *path, const struct link_addr *remote, const struct link_addr *local);
 void loop_path_given_up(struct loop_path *path);
 void loop_direct_void(struct loop_path *path); /* keys of its connection hold no more */
 void loop_direct(struct loop *lp, uint64_t now_ns);

@@ -84,11 +84,11 @@ uint32_t loop_frame_limit(const struct loop_path *path)
 	return cap && cap < limit ? cap : limit;
 }
 
-/* Points the path to an address, the first or a new one. */
-int loop_path_route(struct loop_path *path, const struct link_addr *remote)
+/* Points the path to an address, the first or a new one; local: ours, NULL: as routed. */
+int loop_path_route(struct loop_path *path, const struct link_addr *remote, const struct link_addr *local)
 {
 	struct link_path_config config = {
-	    .remote = *remote, .spread = path->pp.id, .mtu_bytes = path->mtu_bytes, .token = path->token, .is_acceptor = path->is_acceptor};
+	    .remote = *remote, .local = local ? *local : (struct link_addr){.bytes = 0}, .spread = path->pp.id, .address = path->address, .mtu_bytes = path->mtu_bytes, .token = path->token, .is_acceptor = path->is_acceptor};
 	struct link_path *via;
 	int err = path->link->ops->path_open(path->link, &config, &via);
 	if (err)
@@ -123,6 +123,7 @@ static int loop_path_up(struct loop_path *path, const struct session *session, c
 	if (err)
 		return err;
 	path->mtu_bytes = params->mtu_bytes;
+	path->address = sp->address;
 	err = loop_direct_open(path, session, sp);
 	if (err)
 		return err;
@@ -152,7 +153,7 @@ static int loop_path_up(struct loop_path *path, const struct session *session, c
 	if (!session->is_initiator && !(path->link->caps & LINK_CONNECTS))
 		return 0;
 	path->pp.initiator = session->is_initiator;
-	err = loop_path_route(path, &sp->remote);
+	err = loop_path_route(path, &sp->remote, NULL);
 	if (err)
 		peer_path_forget(&path->pp);
 	return err;

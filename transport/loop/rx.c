@@ -187,12 +187,13 @@ static int rx_bulk(struct rx *rx)
 static void rx_follow(struct rx *rx)
 {
 	struct loop_path *path = rx->path;
-	struct link_addr from;
+	struct link_addr from, to;
 	if (path->via && (rx->frame->path == path->via || path->pp.initiator || rx->h.number < path->pp.flow.rx_newest_end))
 		return; /* an older frame, held back and sent on from elsewhere, moves nothing */
 	if ((path->via && rx_from_remote(rx)) || rx->link->ops->from(rx->link, rx->frame, &from))
 		return;
-	loop_path_route(path, &from);
+	bool known = !rx->link->ops->to(rx->link, rx->frame, &to);
+	loop_path_route(path, &from, known ? &to : NULL);
 }
 
 /* A frame of the batch may have ended its peer: then the link's path is gone, too. */

@@ -38,12 +38,13 @@ bool peer_path_turn(const struct peer_path *path, uint64_t waiting_bytes, uint64
 		uint64_t owd = path_owd_ns(p, now_ns), open = flow_open_ns(&p->flow, now_ns);
 		uint64_t arrives = (open == UINT64_MAX ? now_ns + owd : open) + owd; /* a shut window opens within a round trip, half of one on average */
 		first = arrives < first ? arrives : first;
-		rates += flow_rate_bytes_per_s(&p->flow);
+		rates += flow_rate_bytes_per_s(&p->flow, false);
 	}
 	if (first == UINT64_MAX)
 		return true;
 	uint64_t burst = flow_burst_bytes(&path->flow), part = waiting_bytes < burst ? waiting_bytes : burst;
-	uint64_t own = now_ns + path_owd_ns(path, now_ns) + transfer_ns(part, flow_rate_bytes_per_s(&path->flow));
+	/* at its best: a path whose rate is not known yet would never be found out otherwise */
+	uint64_t own = now_ns + path_owd_ns(path, now_ns) + transfer_ns(part, flow_rate_bytes_per_s(&path->flow, true));
 	return own <= first + transfer_ns(waiting_bytes, rates);
 }
 
@@ -111,6 +112,7 @@ static void path_give_up(struct peer_path *path, uint64_t now_ns)
 	path->ping_gap_ns = PEER_PING_GAP_FIRST_NS;
 	path->ping_when_ns = now_ns;
 	path->is_given_up = true;
+	path->suspect_ns = 0;
 }
 
 void peer_path_broken(struct peer_path *path, bool is_broken, uint64_t now_ns)
@@ -132,9 +134,14 @@ void peer_path_watch(struct peer_path *path, uint64_t now_ns)
 	if (path->peer->paths < 2 || !path_works(path))
 		return;
 	uint64_t since = flow_overdue_ns(&path->flow);
-	if (since == UINT64_MAX || now_ns < since + PEER_SUSPECT_NS)
+	if (since == UINT64_MAX || now_ns < since + PEER_SUSPECT_NS) {
+		path->suspect_ns = 0;
 		return;
-	if (others_heard(path, since, now_ns) && now_ns >= since + PEER_FAILOVER_NS)
+	}
+	/* who has slept through all of it himself asks first, and looks again */
+	if (!path->suspect_ns)
+		path->suspect_ns = now_ns;
+	if (others_heard(path, since, now_ns) && now_ns >= since + PEER_FAILOVER_NS && now_ns >= path->suspect_ns + PEER_SUSPECT_NS)
 		path_give_up(path, now_ns);
 }
 

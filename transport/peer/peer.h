@@ -88,6 +88,7 @@ struct peer_path {
 	struct peer_direct *direct; /* the loop's memory; NULL: the link cannot */
 	uint32_t small_debt_bytes; /* 5.9: what small messages took ahead of waiting bulk, times 3 */
 	uint64_t opened_ns, heard_ns; /* heard: last authentic arrival */
+	uint64_t suspect_ns;    /* when it was first seen overdue; 0: it is not */
 	uint64_t first_rtt_ns;  /* of its validation: what is known until acknowledgements come */
 	/* pings */
 	uint64_t ping_when_ns, ping_gap_ns;

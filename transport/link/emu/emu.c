@@ -390,6 +390,13 @@ static int emu_from(struct link *base, const struct rx_frame *frame, struct link
 	return emu->ops.from(emu->inner, frame, out);
 }
 
+static int emu_to(struct link *base, const struct rx_frame *frame, struct link_addr *out)
+{
+	struct emu_link *emu = (struct emu_link *)base;
+
+	return emu->ops.to(emu->inner, frame, out);
+}
+
 static void emu_wait(struct link *base, bool armed, struct link_wait *out)
 {
 	struct emu_link *emu = (struct emu_link *)base;
@@ -422,5 +429,6 @@ const struct link_ops link_emu_ops = {
 	.rx = emu_rx,
 	.rx_free = emu_rx_free,
 	.from = emu_from,
+	.to = emu_to,
 	.wait = emu_wait,
 };

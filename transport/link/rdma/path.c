@@ -334,7 +334,7 @@ int rdma_path_open(struct link *link, const struct link_path_config *config, str
 		free(p);
 		return err;
 	}
-	p->from = l->n_device_hosts ? l->device_host[config->spread % l->n_device_hosts] : l->host;
+	p->from = l->n_device_hosts ? l->device_host[config->address % l->n_device_hosts] : l->host;
 	memcpy(p->token, config->token, sizeof(p->token));
 	p->base.lanes = l->options.lanes;
 	p->base.max_frame_bytes = path_is_uc(p) ? 1024 : RDMA_FRAME_BYTES;

@@ -209,7 +209,7 @@ struct rdma_exposure {
 };
 
 struct rdma_options {
-	char dev[128]; /* one name, or several with commas between them: a path takes the one of its number */
+	char dev[128]; /* one name, or several with commas between them: one for each of the peer's addresses */
 	int gid; /* -1: any */
 	bool is_uc, odp, isolation_mr;
 	uint32_t lanes, sq, rq, timeout;

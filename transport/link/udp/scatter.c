@@ -35,6 +35,7 @@ static void scatter_gather(struct udp_link *l, struct udp_message *m)
 	scatter_copy(m, b->data, m->bytes);
 	b->path = old->path;
 	b->from = old->from;
+	b->to = old->to;
 	m->buf = b;
 	m->data = b->data;
 	m->pairs = 0;

@@ -152,6 +152,11 @@ int udp_sock_bind(struct udp_link *l, const struct link_config *config)
 	l->base.local.bytes = n;
 	memcpy(l->base.local.data, &l->bound, n);
 	sock_options(l, fd, l->bound.ss_family, true);
+	if (l->listening) { /* a path answers from the address that it was asked at: several may be ours */
+		sock_set(fd, IPPROTO_IP, IP_PKTINFO, 1);
+		if (l->bound.ss_family == AF_INET6)
+			sock_set(fd, IPPROTO_IPV6, IPV6_RECVPKTINFO, 1);
+	}
 	l->shared.fd = fd;
 	return 0;
 }
@@ -177,6 +182,8 @@ static int sock_path_local(const struct udp_link *l, const struct udp_path *p, i
 		*out = bound;
 	else if (!l->any)
 		return -TERN_EADDR;
+	if (p->local.bytes >= sizeof(struct sockaddr_in) && ((const struct sockaddr *)p->local.data)->sa_family == family)
+		memcpy(out, p->local.data, p->local.bytes);
 	*sock_port(out) = l->listening && !sock_port_taken(l, p) ? *sock_port(&bound) : 0;
 	return 0;
 }

@@ -59,10 +59,26 @@ void udp_bufs_forget(struct udp_link *l, struct udp_path *p)
 	}
 }
 
+/* Which of our addresses it came to. */
+static void message_to(struct udp_buf *b, const struct cmsghdr *c)
+{
+	struct in_pktinfo four;
+	struct in6_pktinfo six;
+	if (c->cmsg_level == IPPROTO_IP && c->cmsg_type == IP_PKTINFO) {
+		memcpy(&four, CMSG_DATA(c), sizeof(four));
+		*(struct sockaddr_in *)&b->to = (struct sockaddr_in){.sin_family = AF_INET, .sin_addr = four.ipi_addr};
+	} else if (c->cmsg_level == IPPROTO_IPV6 && c->cmsg_type == IPV6_PKTINFO) {
+		memcpy(&six, CMSG_DATA(c), sizeof(six));
+		*(struct sockaddr_in6 *)&b->to = (struct sockaddr_in6){
+		        .sin6_family = AF_INET6, .sin6_addr = six.ipi6_addr, .sin6_scope_id = IN6_IS_ADDR_LINKLOCAL(&six.ipi6_addr) ? six.ipi6_ifindex : 0};
+	}
+}
+
 void udp_message_control(struct udp_message *m, struct msghdr *msg)
 {
 	m->stride = m->bytes;
 	m->ecn = 0;
+	m->buf->to.ss_family = 0;
 	for (struct cmsghdr *c = CMSG_FIRSTHDR(msg); c; c = CMSG_NXTHDR(msg, c)) {
 		int value = 0;
 		if (c->cmsg_level == SOL_UDP && c->cmsg_type == UDP_GRO) {
@@ -74,6 +90,8 @@ void udp_message_control(struct udp_message *m, struct msghdr *msg)
 		} else if (c->cmsg_level == IPPROTO_IPV6 && c->cmsg_type == IPV6_TCLASS) {
 			memcpy(&value, CMSG_DATA(c), sizeof(value));
 			m->ecn = (uint8_t)(value & 3);
+		} else if (!m->path) {
+			message_to(m->buf, c);
 		}
 	}
 }

@@ -183,6 +183,7 @@ static int udp_path_open(struct link *link, const struct link_path_config *confi
 		return -TERN_ENOMEM;
 	p->base.link = link;
 	p->base.remote = config->remote;
+	p->local = config->local;
 	p->gso = l->options.gso;
 	int err = udp_sock_connect(l, p);
 	if (err)
@@ -287,6 +288,15 @@ static int udp_from(struct link *link, const struct rx_frame *frame, struct link
 	return 0;
 }
 
+static int udp_to(struct link *link, const struct rx_frame *frame, struct link_addr *out)
+{
+	const struct udp_link *l = (const struct udp_link *)link;
+	if (frame->from >= UDP_BUFS || !l->bufs[frame->from].refs || l->bufs[frame->from].path || !l->bufs[frame->from].to.ss_family)
+		return -TERN_ENOENT;
+	udp_addr_from(&l->bufs[frame->from].to, out);
+	return 0;
+}
+
 static int udp_rx_post(struct link *link, struct link_path *path, const struct link_post *post)
 {
 	struct udp_link *l = (struct udp_link *)link;
@@ -317,6 +327,7 @@ const struct link_ops link_udp_ops = {
     .rx = udp_rx,
     .rx_free = udp_rx_free,
     .from = udp_from,
+    .to = udp_to,
     .rx_post = udp_rx_post,
     .rx_revoke = udp_rx_revoke,
     .wait = udp_wait,

@@ -23,7 +23,7 @@ enum {
 	UDP_BUF_DATA = 65536, /* the largest GRO buffer */
 	UDP_BUF_BYTES = UDP_BUF_ROOM + UDP_BUF_DATA,
 	UDP_POST_PAYLOAD_MIN = 512,
-	UDP_CONTROL_BYTES = 96,      /* UDP_GRO, IP_TOS or IPV6_TCLASS */
+	UDP_CONTROL_BYTES = 128,     /* UDP_GRO, IP_TOS and IPV6_TCLASS, IPV6_PKTINFO */
 	UDP_RCVBUF_BYTES = 32 << 20, /* wanted: 2.5 ms at 100 Gb/s */
 	UDP_SNDBUF_BYTES = 4 << 20,
 };
@@ -44,6 +44,7 @@ struct udp_sock {
 
 struct udp_path {
 	struct link_path base;
+	struct link_addr local; /* wanted; bytes 0: any */
 	struct udp_sock sock;
 	bool gso;              /* until the kernel refuses it */
 	struct link_post post; /* bytes 0: none */
@@ -58,6 +59,7 @@ struct udp_buf {
 	uint32_t index;
 	struct udp_path *path; /* NULL: it came through the shared socket and `from` says whose */
 	struct sockaddr_storage from;
+	struct sockaddr_storage to; /* our address, port 0; of the shared socket only. Family 0: not known */
 };
 
 /* What the kernel said about a received message. */
