@@ -98,6 +98,8 @@ int tern_ep_close(tern_ep **ep);
  * Query options: private=1 (frames not sealed; must be set at both ends), emu=FILE (frames leave through an emulated link, docs/tuning.md),
  * cc=NAME, contract=FILE, mtu=BYTES, ctl=HOST[:PORT] (the control connection, TCP, goes there instead: for addresses that the kernel does not have; in an
  * address to connect to it needs the host in digits). Others are the link's: engine= of udp, those of docs/rdma.md and docs/dpdk.md.
+ * To connect over several paths (docs/paths.md): also=ADDRESS,ADDRESS (further addresses of the peer, in digits, same port) and paths=N (so many to each
+ * address; they share its contract, so a listener with a contract says paths=N, too); 16 in all.
  * @return 0, -TERN_EADDR (malformed, in use), -TERN_ESCHEME, -TERN_EKEY (no site key), -TERN_EINVAL (an unknown option), -TERN_EPRIVATE (rdma without
  *         private=1)
  */
@@ -237,6 +239,7 @@ enum tern_event_type {
 	TERN_EV_PEER_CLOSED,  /* it, or we, closed cleanly */
 	TERN_EV_REVOKED,
 	TERN_EV_MISMATCH,     /* a send that had ended was refused by the receive it met: status TERN_ESHAPE or TERN_ETRUNC, tag is its tag */
+	TERN_EV_PATH,         /* one of a peer's several paths (imm: its number) is up: status 0; or was given up for the others: -TERN_EPEER. Nothing is lost */
 };
 
 typedef struct tern_event {

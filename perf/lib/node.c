@@ -126,6 +126,8 @@ static int peer_event(struct node *n, const tern_event *e)
 {
 	char detail[TERN_TEXT_MAX] = "";
 
+	if (e->type == TERN_EV_PATH) /* the log tells (-v); nothing is lost */
+		return NODE_OK;
 	if (e->peer != n->peer) {
 		other_peer(n, e);
 		return NODE_OK;

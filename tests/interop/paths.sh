@@ -56,13 +56,13 @@ printf 'rate = 200Mbit\ndedicated = yes\n' >"$dir/contract.ini"
 # one NAME SERVER_OPTIONS CLIENT_OPTIONS: wire 2 dies and comes back, then wire 1 does, which carries the control connection too
 one() {
 	local name=$1 try address="udp://10.61.1.2:7400?also=10.61.2.2&cc=fixed&contract=$dir/contract.ini"
-	ip netns exec $b "$bw" --timeout=20s -1 $2 --listen "udp://0.0.0.0:7400?cc=fixed&contract=$dir/contract.ini" >"$dir/server" 2>&1 &
+	ip netns exec $b "$bw" -v --timeout=20s -1 $2 --listen "udp://0.0.0.0:7400?cc=fixed&contract=$dir/contract.ini" >"$dir/server" 2>&1 &
 	server=$!
 	for try in $(seq 200); do
 		ip netns exec $b awk '$2 ~ /:1CE8$/ && $4 == "0A" { f = 1 } END { exit !f }' /proc/net/tcp /proc/net/tcp6 && break
 		sleep 0.05
 	done
-	ip netns exec $a timeout -k 1 90 "$bw" --timeout=20s --verify --json -n 1600 -s 256K $2 $3 "$address" >"$dir/out" 2>"$dir/err" &
+	ip netns exec $a timeout -k 1 90 "$bw" -v --timeout=20s --verify --json -n 1600 -s 256K $2 $3 "$address" >"$dir/out" 2>"$dir/err" &
 	client=$!
 	if grows 1 8 && grows 2 8; then good "$name: both wires are used"; else bad "$name: both wires are used"; fi
 	cut 2
@@ -73,7 +73,7 @@ one() {
 	if grows 2 16; then good "$name: the first one dies"; else bad "$name: the first one dies"; fi
 	mend 1
 	if grows 1 8; then good "$name: and is used again"; else bad "$name: and is used again"; fi
-	if wait $client; then good "$name: every byte is right"; else bad "$name: client: $(tail -n 3 "$dir/err") server: $(tail -n 3 "$dir/server")"; fi
+	if wait $client; then good "$name: every byte is right"; else bad "$name: client: $(tail -n 30 "$dir/err") server: $(tail -n 3 "$dir/server")"; fi
 	client=
 	wait "$server" || bad "$name: server: $(tail -n 3 "$dir/server")"
 	server=

@@ -148,13 +148,36 @@ static void peer_words(struct api_peer *peer, int status)
 		snprintf(peer->text, sizeof(peer->text), "%s", tern_error_text(status));
 }
 
+/* The first path that comes up is the peer's own news. */
+static void peer_paths_changed(struct api_peer *peer, bool is_first)
+{
+	const struct loop_peer *lp = peer->lp;
+	unsigned changed = lp->told_up ^ lp->was_up;
+	if (is_first)
+		changed &= changed - 1;
+	for (unsigned id = 0; id < PEER_PATHS_MAX && changed >> id; id++) {
+		bool is_up = lp->told_up & 1u << id;
+		if (!(changed & 1u << id))
+			continue;
+		tern_event e = {
+		    .type = TERN_EV_PATH, .status = is_up ? 0 : -TERN_EPEER, .user = peer->user, .peer = peer->id, .imm = id};
+		LOG(peer->ep->ctx, is_up ? TERN_LOG_INFO : TERN_LOG_WARN, "peer %llx: path %u %s", (unsigned long long)peer->id, id,
+		    is_up ? "is up" : "is silent; what it carried goes over the others");
+		if (atomic_load(&peer->ep->ctx->nodes_out) < API_NODES / 2) /* a path that flaps must not crowd out what matters to who does not poll */
+			api_event(peer->ep, &e);
+	}
+}
+
 void api_peer_changed(tern_ctx *ctx, struct loop_peer *lp)
 {
 	struct api_peer *peer = lp->owner;
 	int status = lp->peer.status;
 	if (lp->peer.state == PEER_UP) {
+		bool is_first = !peer->connected;
 		peer->connected = true;
-		peer_event(peer, TERN_EV_CONNECTED, 0);
+		if (is_first)
+			peer_event(peer, TERN_EV_CONNECTED, 0);
+		peer_paths_changed(peer, is_first);
 		return;
 	}
 	if (lp->peer.state != PEER_GONE)

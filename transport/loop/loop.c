@@ -160,10 +160,27 @@ void loop_peer_activate(struct loop_peer *peer)
 		loop_activate(peer->path[i]);
 }
 
+/* Which of several paths are up; with one there is nothing to tell apart from the peer. */
+static uint16_t loop_paths_up(const struct loop_peer *peer)
+{
+	uint16_t up = 0;
+	for (unsigned i = 0; i < peer->peer.paths && peer->peer.paths > 1; i++)
+		up |= (uint16_t)((peer->path[i]->pp.state == PEER_PATH_UP) << peer->path[i]->pp.id);
+	return up;
+}
+
+static void loop_told(struct loop_peer *peer)
+{
+	peer->is_listed = false;
+	peer->told = peer->peer.state;
+	peer->was_up = peer->told_up;
+	peer->told_up = loop_paths_up(peer);
+}
+
 /* Queues the news once per change of state. */
 void loop_note(struct loop_peer *peer)
 {
-	if (peer->told == peer->peer.state || peer->is_listed)
+	if (peer->is_listed || (peer->told == peer->peer.state && (peer->peer.paths < 2 || peer->told_up == loop_paths_up(peer))))
 		return;
 	peer->is_listed = true;
 	list_push_back(&peer->loop->events, &peer->event);
@@ -174,8 +191,7 @@ bool loop_event_take(struct loop_peer *peer)
 	if (!peer->is_listed)
 		return false;
 	list_remove(&peer->event);
-	peer->is_listed = false;
-	peer->told = peer->peer.state;
+	loop_told(peer);
 	return true;
 }
 
@@ -185,8 +201,7 @@ struct loop_peer *loop_event(struct loop *lp)
 	if (!at)
 		return NULL;
 	struct loop_peer *peer = list_entry(at, struct loop_peer, event);
-	peer->is_listed = false;
-	peer->told = peer->peer.state;
+	loop_told(peer);
 	return peer;
 }
 
@@ -203,6 +218,7 @@ static void loop_timers(struct loop *lp, uint64_t now_ns)
 		loop_activate(path);
 		if (path->pp.is_given_up)
 			loop_path_given_up(path);
+		loop_note(path->peer);
 	}
 }
 

@@ -96,6 +96,7 @@ struct loop_peer {
 	struct list event; /* in loop.events while told != state */
 	uint8_t told;
 	bool is_listed;
+	uint16_t told_up, was_up; /* a bit for each path id that is up: as last told, and as told before */
 	struct loop_path *path[PEER_PATHS_MAX];
 };
 

@@ -87,9 +87,11 @@ uint32_t loop_frame_limit(const struct loop_path *path)
 /* Points the path to an address, the first or a new one; local: ours, NULL: as routed. */
 int loop_path_route(struct loop_path *path, const struct link_addr *remote, const struct link_addr *local)
 {
-	struct link_path_config config = {
-	    .remote = *remote, .local = local ? *local : (struct link_addr){.bytes = 0}, .spread = path->pp.id, .address = path->address, .mtu_bytes = path->mtu_bytes, .token = path->token, .is_acceptor = path->is_acceptor};
+	struct link_path_config config = {.remote = *remote, .spread = path->pp.id, .address = path->address, .mtu_bytes = path->mtu_bytes,
+		.token = path->token, .is_acceptor = path->is_acceptor};
 	struct link_path *via;
+	if (local)
+		config.local = *local;
 	int err = path->link->ops->path_open(path->link, &config, &via);
 	if (err)
 		return err;
