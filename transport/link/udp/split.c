@@ -70,7 +70,8 @@ static void message_to(struct udp_buf *b, const struct cmsghdr *c)
 	} else if (c->cmsg_level == IPPROTO_IPV6 && c->cmsg_type == IPV6_PKTINFO) {
 		memcpy(&six, CMSG_DATA(c), sizeof(six));
 		*(struct sockaddr_in6 *)&b->to = (struct sockaddr_in6){
-		        .sin6_family = AF_INET6, .sin6_addr = six.ipi6_addr, .sin6_scope_id = IN6_IS_ADDR_LINKLOCAL(&six.ipi6_addr) ? six.ipi6_ifindex : 0};
+		        .sin6_family = AF_INET6, .sin6_addr = six.ipi6_addr,
+		        .sin6_scope_id = IN6_IS_ADDR_LINKLOCAL(&six.ipi6_addr) ? six.ipi6_ifindex : 0};
 	}
 }
 
