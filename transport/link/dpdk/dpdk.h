@@ -1,12 +1,15 @@
 /* Inside of the dpdk link, shared by its files; nothing outside transport/link/dpdk includes it. The only files that know DPDK are those that include this one.
  *   dpdk.c   the link_ops: open, paths, wait          eal.c   DPDK's environment, once a process, and its log
  *   port.c   one Ethernet port: found, checked, started, given back        tx.c, rx.c   frames <-> mbufs
+ *   share.c  the port's links: who reads it, who gets what        memif.c   memif's own ways
  *   mem.c    memory that a DMA port may read          net.h, twin.h   the IP host behind the port; they know no DPDK */
 #ifndef LINK_DPDK_DPDK_H
 #define LINK_DPDK_DPDK_H
 #include <pthread.h>
+#include <stdatomic.h>
 #include <rte_ethdev.h>
 #include <rte_mbuf.h>
+#include <rte_ring.h>
 #include "link/dpdk/net.h"
 #include "link/dpdk/twin.h"
 #include "link/link.h"
@@ -18,7 +21,9 @@ enum {
 	DPDK_RING = 1024,      /* descriptors wanted each way */
 	DPDK_SLOTS = 8192,     /* frames whose memory the port may still read */
 	DPDK_DONE_MAX = 16384, /* taken and not yet reaped, a power of two */
-	DPDK_LENT_MAX = 4096,  /* received and not yet given back */
+	DPDK_LENT_MAX = 4096,  /* received and not yet given back, by all links of a port */
+	DPDK_LINKS_MAX = 8,    /* of a port */
+	DPDK_HANDED_MAX = 2048, /* read by one link of a port for the others, and not yet taken by them, a power of two */
 	DPDK_INLINE_BYTES = 256, /* frames up to this size are copied behind their headers: cheaper than a second mbuf */
 	DPDK_HEAD_ROOM = RTE_PKTMBUF_HEADROOM + NET_HEADER_MAX + DPDK_INLINE_BYTES,
 	DPDK_MAPS_MAX = 1024,
@@ -54,7 +59,25 @@ struct dpdk_driver {
 	uint32_t buffer_bytes; /* without it; a frame must fit one. 0: no such limit */
 	bool buffer_given;     /* then the MTU is what fits, unless another is wanted */
 	bool any_mtu;     /* takes what fits its buffers, whatever MTU it was told */
+	bool one_queue;   /* a transmit queue beyond the first reaches nobody: its other end reads each of them by itself */
 };
+
+/* Whoever takes it may do one thing alone, for as long as one call of the driver takes. Who comes second does something else meanwhile: nobody waits, but
+ * where links are opened and closed, and in DPDK's interrupt thread. */
+struct dpdk_token {
+	_Alignas(RTE_CACHE_LINE_SIZE) atomic_bool is_taken;
+};
+
+static inline bool dpdk_token_try(struct dpdk_token *t)
+{
+	/* T0 pairs with T1: what the last holder did is seen */
+	return !atomic_load_explicit(&t->is_taken, memory_order_relaxed) && !atomic_exchange_explicit(&t->is_taken, true, memory_order_acquire);
+}
+
+static inline void dpdk_token_give(struct dpdk_token *t)
+{
+	atomic_store_explicit(&t->is_taken, false, memory_order_release); /* T1 */
+}
 
 struct dpdk_port {
 	uint16_t id;
@@ -64,6 +87,8 @@ struct dpdk_port {
 	uint64_t tx_offloads, rx_offloads; /* switched on */
 	uint32_t mtu_bytes;
 	uint16_t tx_ring, rx_ring;
+	uint16_t tx_queues;
+	uint16_t tx_queue;     /* this link's */
 	uint64_t owner;        /* of rte_eth_dev_owner_set */
 	bool is_ours;          /* probed by this link: removed with it */
 	bool is_started;
@@ -107,12 +132,34 @@ struct dpdk_map {
 	uint32_t uses; /* 0: free entry */
 };
 
+/* An open port and its links. What changes while they run is said with each member; share_lock is share.c's. */
+struct dpdk_share {
+	struct dpdk_token rx;                      /* reading the port, and giving others theirs */
+	struct dpdk_token tx[DPDK_LINKS_MAX];      /* a transmit queue each */
+	struct dpdk_link *link[DPDK_LINKS_MAX];    /* under share_lock and rx */
+	_Atomic uint32_t links;
+	_Atomic uint8_t owner[65536];              /* of each UDP port: the link's slot plus one, 0: nobody */
+	unsigned armed;                            /* links that sleep by the port's interrupt; under rx */
+	struct dpdk_port port;
+	struct dpdk_options options;               /* of the first link */
+	struct net_config net;                     /* of all */
+	struct twin twin;                          /* fd -1: none. Whoever reads the port, or has time, serves it */
+	struct dpdk_link *leftover;                /* closed, and the port may still read memory of theirs */
+	struct dpdk_memif *memif;                  /* memif.c's, NULL: another driver */
+};
+
 struct dpdk_link {
 	struct link base;
-	struct dpdk_port port;
+	struct dpdk_port port;     /* of the share, but for what is this link's own */
+	struct dpdk_share *share;
+	uint8_t slot;              /* in share->link */
+	struct rte_ring *handed;   /* from whoever read the port */
+	bool in_handed;            /* `in` came from there */
+	atomic_int sleep;          /* enum share_sleep */
+	int wake_fd, set_fd;       /* to wake this link; both it and the port's interrupt, -1: not made yet */
+	struct dpdk_link *leftover;
 	struct dpdk_options options;
 	struct net_host host;
-	struct twin twin;    /* fd -1: none */
 	uint64_t twin_ns;    /* last look at it */
 	bool listening;
 	uint16_t listen_port;
@@ -143,7 +190,7 @@ struct dpdk_link {
 	struct dpdk_path **bucket;
 	struct dpdk_path **paths;
 	uint32_t n_paths;
-	bool is_armed;       /* interrupts are on */
+	bool is_armed;       /* counted in share->armed */
 	bool wakes;          /* the last arming gave a descriptor */
 	void (*log)(void *arg, int level, const char *file, int line, const char *text);
 	void *log_arg;
@@ -164,6 +211,45 @@ void dpdk_eal_words(char *out, size_t bytes);
 void dpdk_eal_thread(void);
 __attribute__((format(printf, 3, 4))) void dpdk_log(const struct dpdk_link *l, int level, const char *format, ...);
 
+/* share.c */
+/** Opens the port that the options name, or joins those who have it open; then what is the network's: addresses, twin, host.
+ *  @return 0, -TERN_EADDR, -TERN_EIO, -TERN_ENOMEM, -TERN_ELIMIT, words in config->error */
+int dpdk_share_open(struct dpdk_link *l, const struct link_config *config);
+/** Leaves the port; the last one closes it. @return false: the port may still read memory of this link, which is freed with the port */
+bool dpdk_share_close(struct dpdk_link *l);
+/** Mbufs for this link into l->in: what others have read for it, otherwise from the port. @return how many */
+uint16_t dpdk_share_rx(struct dpdk_link *l);
+/** A UDP port becomes this link's. @return false: it is another's, or this link's already */
+bool dpdk_share_take(struct dpdk_link *l, uint16_t port);
+void dpdk_share_give(struct dpdk_link *l, uint16_t port);
+/** From now on others wake this link by its descriptor when they have something for it. @return false: they have already */
+bool dpdk_share_arm(struct dpdk_link *l);
+/** The port's interrupt is switched on, if it has one. @return its descriptor; -1: there is none (a vhost port has one only while its peer is there), or another
+ *  link is at the port just now; -2: frames are there already */
+int dpdk_share_interrupt(struct dpdk_link *l);
+/** Awake again. */
+void dpdk_share_disarm(struct dpdk_link *l);
+/** Sends on this link's queue. @return how many the port took; 0 also when another link is at the queue now */
+static inline uint16_t dpdk_share_tx(struct dpdk_link *l, struct rte_mbuf **m, uint16_t n)
+{
+	struct dpdk_token *t = &l->share->tx[l->port.tx_queue];
+	if (!dpdk_token_try(t))
+		return 0;
+	uint16_t sent = rte_eth_tx_burst(l->port.id, l->port.tx_queue, m, n);
+	dpdk_token_give(t);
+	return sent;
+}
+/** Makes the port give back what it has sent. */
+void dpdk_share_clean(struct dpdk_link *l);
+/** How many received frames a link may hold. */
+static inline uint32_t dpdk_share_lent_max(const struct dpdk_link *l)
+{
+	return DPDK_LENT_MAX / atomic_load_explicit(&l->share->links, memory_order_relaxed);
+}
+
+/* dpdk.c */
+void dpdk_free(struct dpdk_link *l);
+
 /* port.c */
 /** Finds or attaches the port that the options name, configures and starts it. @return 0, -TERN_EADDR, -TERN_EIO, -TERN_ENOMEM, words in config->error */
 int dpdk_port_open(struct dpdk_link *l, const struct link_config *config);
@@ -174,6 +260,10 @@ void dpdk_port_close(struct dpdk_link *l);
 int dpdk_options_read(struct dpdk_options *o, const struct link_config *config);
 /** Addresses, gateway and MTU of a kernel interface, where the options leave them open. */
 int dpdk_options_host(struct dpdk_options *o, const struct link_config *config);
+/** A listener's host is our address. @return as dpdk_options_read */
+int dpdk_options_listen(struct dpdk_options *o, const struct link_config *config);
+/** For a link that joins others at their port: what it leaves open is theirs; what it says otherwise is an error. @return as dpdk_options_read */
+int dpdk_options_join(struct dpdk_options *o, const struct dpdk_share *s, const struct link_config *config);
 
 /* tx.c */
 int dpdk_tx_open(struct dpdk_link *l);

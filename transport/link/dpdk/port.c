@@ -19,15 +19,16 @@
 
 /* Read in the sources of DPDK 22.11: who copies on transmit, who keeps a pointer, and into what. Others are hardware. */
 static const struct dpdk_driver drivers[] = {
-	{.name = "net_memif", .reader = DPDK_READ_CPU, .is_local = true, .any_mtu = true, .in_interrupt = true,
+	{.name = "net_memif", .reader = DPDK_READ_CPU, .is_local = true, .any_mtu = true, .in_interrupt = true, .one_queue = true,
 		.buffer = "bsize", .buffer_bytes = 2048}, /* chains of its buffers crash it */
-	{.name = "net_vhost", .reader = DPDK_READ_CPU, .is_local = true, .has_interrupt = true},
-	{.name = "net_virtio_user", .reader = DPDK_READ_COPY, .is_local = true, .any_mtu = true}, /* its peer maps DPDK's memory only */
-	{.name = "net_ring", .reader = DPDK_READ_COPY, .is_local = true, .any_mtu = true}, /* the receiver gets the mbuf itself */
+	{.name = "net_vhost", .reader = DPDK_READ_CPU, .is_local = true, .has_interrupt = true, .one_queue = true},
+	{.name = "net_virtio_user", .reader = DPDK_READ_COPY, .is_local = true, .any_mtu = true, .one_queue = true}, /* its peer maps DPDK's memory only */
+	{.name = "net_ring", .reader = DPDK_READ_COPY, .is_local = true, .any_mtu = true, .one_queue = true}, /* the receiver gets the mbuf itself */
 	{.name = "net_null", .reader = DPDK_READ_COPY, .is_local = true, .any_mtu = true},
-	{.name = "net_af_packet", .reader = DPDK_READ_CPU, .is_kernel = true, .is_shared = true},
-	{.name = "net_af_xdp", .reader = DPDK_READ_COPY, .is_kernel = true}, /* an mbuf of its own pool is sent as it is, another is copied */
-	{.name = "net_tap", .reader = DPDK_READ_CPU, .is_kernel = true},
+	{.name = "net_af_packet", .reader = DPDK_READ_CPU, .is_kernel = true, .is_shared = true, .one_queue = true},
+	/* an mbuf of its own pool is sent as it is, another is copied */
+	{.name = "net_af_xdp", .reader = DPDK_READ_COPY, .is_kernel = true, .one_queue = true},
+	{.name = "net_tap", .reader = DPDK_READ_CPU, .is_kernel = true, .one_queue = true}, /* wants as many to receive */
 };
 
 enum { PORT_KEEPERS_MAX = 8, PORT_CLOSE_S = 2 };
@@ -76,7 +77,7 @@ static int port_first(struct dpdk_port *p, const struct link_config *config)
 	n = rte_eth_dev_count_total();
 	if (n)
 		return PORT_FAIL(config, TERN_EADDR,
-			"dpdk: all %u ports are in use in this process; a port belongs to one link: give another one, dev=", n);
+			"dpdk: all %u ports are in use in this process: give another one, dev=", n);
 	return PORT_FAIL(config, TERN_EADDR, "dpdk: there is no port; bind a NIC to vfio-pci (dpdk-devbind.py), or name a virtual one, "
 	                 "dev=net_af_packet0,iface=eth0");
 }
@@ -177,8 +178,7 @@ static int port_named(struct dpdk_port *p, const char *dev, const struct link_co
 		rte_dev_remove(info.device);
 	}
 	if (!is_claimed)
-		return PORT_FAIL(config, TERN_EADDR, "dpdk: port %s is in use in this process; a port belongs to one link: give another one, dev=",
-			name);
+		return PORT_FAIL(config, TERN_EADDR, "dpdk: port %s is in use by another part of this process: give another one, dev=", name);
 	return 0;
 }
 
@@ -245,11 +245,12 @@ static int port_configure(struct dpdk_port *p, const struct rte_eth_dev_info *in
 	conf.rxmode.offloads = p->rx_offloads;
 	conf.txmode.offloads = p->tx_offloads;
 	conf.intr_conf.rxq = p->driver.has_interrupt;
-	int err = rte_eth_dev_configure(p->id, 1, 1, &conf);
+	p->tx_queues = p->driver.one_queue ? 1 : (uint16_t)RTE_MIN((unsigned)info->max_tx_queues, (unsigned)DPDK_LINKS_MAX);
+	int err = rte_eth_dev_configure(p->id, 1, p->tx_queues, &conf);
 	if (err && conf.intr_conf.rxq) {
 		conf.intr_conf.rxq = 0;
 		p->driver.has_interrupt = false;
-		err = rte_eth_dev_configure(p->id, 1, 1, &conf);
+		err = rte_eth_dev_configure(p->id, 1, p->tx_queues, &conf);
 	}
 	if (err)
 		return PORT_FAIL(config, TERN_EIO, "dpdk: port %s does not take its configuration: %s%s", p->name, rte_strerror(-err),
@@ -273,15 +274,16 @@ static int port_pools(struct dpdk_port *p, const struct link_config *config)
 	uint32_t room = frame > RTE_MBUF_DEFAULT_BUF_SIZE ? (frame + 127) & ~127u : RTE_MBUF_DEFAULT_BUF_SIZE;
 
 	snprintf(name, sizeof(name), "tern_data_%u", p->id);
-	p->data = rte_pktmbuf_pool_create(name, p->rx_ring + p->tx_ring + DPDK_LENT_MAX + slack, cache, 0, (uint16_t)room, socket);
+	unsigned frames = p->rx_ring + p->tx_ring * p->tx_queues + DPDK_LENT_MAX + DPDK_HANDED_MAX + slack;
+	p->data = rte_pktmbuf_pool_create(name, frames, cache, 0, (uint16_t)room, socket);
 	snprintf(name, sizeof(name), "tern_head_%u", p->id);
-	p->heads = rte_pktmbuf_pool_create(name, 2u * p->tx_ring + slack, cache, 0, DPDK_HEAD_ROOM, socket);
+	p->heads = rte_pktmbuf_pool_create(name, p->tx_ring * (p->tx_queues + 1u) + slack, cache, 0, DPDK_HEAD_ROOM, socket);
 	snprintf(name, sizeof(name), "tern_outer_%u", p->id);
 	p->outer = rte_pktmbuf_pool_create(name, DPDK_SLOTS + slack, cache, 0, 0, socket);
 	if (p->data && p->heads && p->outer)
 		return 0;
 	return PORT_FAIL(config, TERN_ENOMEM, "dpdk: no memory for %u packets of %u bytes (%s); reserve more hugepages, or give more than -m says",
-	                 p->rx_ring + p->tx_ring + DPDK_LENT_MAX + slack, room, rte_strerror(rte_errno));
+	                 frames, room, rte_strerror(rte_errno));
 }
 
 /* @param host  of the interface that is taken over; zeros: none */
@@ -307,8 +309,8 @@ static int port_start(struct dpdk_port *p, const struct rte_eth_dev_info *info, 
 	rx.offloads = p->rx_offloads;
 	tx.offloads = p->tx_offloads;
 	int err = rte_eth_rx_queue_setup(p->id, 0, p->rx_ring, (unsigned)socket, &rx, p->data);
-	if (!err)
-		err = rte_eth_tx_queue_setup(p->id, 0, p->tx_ring, (unsigned)socket, &tx);
+	for (uint16_t i = 0; !err && i < p->tx_queues; i++)
+		err = rte_eth_tx_queue_setup(p->id, i, p->tx_ring, (unsigned)socket, &tx);
 	if (!err)
 		err = rte_eth_dev_start(p->id);
 	if (err)

@@ -148,7 +148,7 @@ static bool tx_flush(struct dpdk_link *l)
 {
 	if (!l->n_hold)
 		return true;
-	uint16_t sent = rte_eth_tx_burst(l->port.id, 0, l->hold, l->n_hold);
+	uint16_t sent = dpdk_share_tx(l, l->hold, l->n_hold);
 	l->base.tx_calls++;
 	l->n_hold = (uint16_t)(l->n_hold - sent);
 	memmove(l->hold, l->hold + sent, l->n_hold * sizeof(l->hold[0]));
@@ -236,10 +236,8 @@ size_t dpdk_reap(struct link *link, struct frame **out, size_t n, uint64_t now_n
 	if (l->n_hold)
 		tx_flush(l);
 	if (l->n_free_slots < DPDK_SLOTS && now_ns - l->asked_ns >= DPDK_FLUSH_NS) {
-		/* most drivers look for what the wire has taken only when they are given more */
 		l->asked_ns = now_ns;
-		if (rte_eth_tx_done_cleanup(l->port.id, 0, 0) < 0)
-			rte_eth_tx_descriptor_status(l->port.id, 0, 0);
+		dpdk_share_clean(l);
 	}
 	while (got < n && l->done_tail != l->done_head)
 		out[got++] = l->done[l->done_tail++ & (DPDK_DONE_MAX - 1)];
@@ -253,8 +251,14 @@ void dpdk_tx_host(struct dpdk_link *l, const uint8_t *frame, size_t bytes)
 	char *at = m ? rte_pktmbuf_append(m, (uint16_t)bytes) : NULL;
 	if (at)
 		memcpy(at, frame, bytes);
-	if (m && (!at || !rte_eth_tx_burst(l->port.id, 0, &m, 1)))
+	if (!m || (at && dpdk_share_tx(l, &m, 1)))
+		return;
+	if (!at || l->n_hold == DPDK_BURST || !l->is_up) {
 		rte_pktmbuf_free(m); /* whoever asked will ask again */
+		return;
+	}
+	l->hold[l->n_hold] = m;
+	l->hold_path[l->n_hold++] = NULL;
 }
 
 static void tx_twin(struct dpdk_link *l, uint64_t now_ns)
@@ -263,7 +267,7 @@ static void tx_twin(struct dpdk_link *l, uint64_t now_ns)
 	size_t n;
 
 	l->twin_ns = now_ns;
-	for (int i = 0; i < DPDK_TWIN_FRAMES && (n = twin_rx(&l->twin, frame, sizeof(frame))); i++)
+	for (int i = 0; i < DPDK_TWIN_FRAMES && (n = twin_rx(&l->share->twin, frame, sizeof(frame))); i++)
 		dpdk_tx_host(l, frame, n);
 }
 
@@ -273,7 +277,7 @@ void dpdk_tx_due(struct dpdk_link *l, uint64_t now_ns)
 	size_t n;
 
 	tx_flush(l); /* small frames were given back already: nobody else may come for what is held */
-	if (l->twin.fd >= 0 && now_ns - l->twin_ns >= DPDK_TWIN_NS)
+	if (l->share->twin.fd >= 0 && now_ns - l->twin_ns >= DPDK_TWIN_NS)
 		tx_twin(l, now_ns);
 	if (net_deadline(&l->host) > now_ns || !tx_up(l, now_ns))
 		return;
