@@ -139,6 +139,7 @@ struct dpdk_share {
 	struct dpdk_link *link[DPDK_LINKS_MAX];    /* under share_lock and rx */
 	_Atomic uint32_t links;
 	_Atomic uint8_t owner[65536];              /* of each UDP port: the link's slot plus one, 0: nobody */
+	bool is_stopped;                           /* for want of a peer: bursts are not for it; under rx and tx */
 	unsigned armed;                            /* links that sleep by the port's interrupt; under rx */
 	struct dpdk_port port;
 	struct dpdk_options options;               /* of the first link */
@@ -207,6 +208,8 @@ int dpdk_eal_start(const struct link_config *config, const char *args);
 void dpdk_eal_log(struct dpdk_link *l, bool on);
 /** The last line DPDK has logged as an error, for messages; "" if none since the last call. */
 void dpdk_eal_words(char *out, size_t bytes);
+/** All lines of this log type come to dpdk_memif_heard, also where the host program has started DPDK; on and off in pairs, one at a time. */
+void dpdk_eal_overhear(const char *type, bool on);
 /** The calling thread gets DPDK's per-thread caches, if there is room; once a thread, cheap afterwards. */
 void dpdk_eal_thread(void);
 __attribute__((format(printf, 3, 4))) void dpdk_log(const struct dpdk_link *l, int level, const char *format, ...);
@@ -235,7 +238,7 @@ static inline uint16_t dpdk_share_tx(struct dpdk_link *l, struct rte_mbuf **m, u
 	struct dpdk_token *t = &l->share->tx[l->port.tx_queue];
 	if (!dpdk_token_try(t))
 		return 0;
-	uint16_t sent = rte_eth_tx_burst(l->port.id, l->port.tx_queue, m, n);
+	uint16_t sent = l->share->is_stopped ? 0 : rte_eth_tx_burst(l->port.id, l->port.tx_queue, m, n);
 	dpdk_token_give(t);
 	return sent;
 }
@@ -246,6 +249,21 @@ static inline uint32_t dpdk_share_lent_max(const struct dpdk_link *l)
 {
 	return DPDK_LENT_MAX / atomic_load_explicit(&l->share->links, memory_order_relaxed);
 }
+
+/* memif.c */
+/** A memif port is about to start: it is guarded from now on. @return 0, -TERN_ENOMEM */
+int dpdk_memif_open(struct dpdk_link *l);
+void dpdk_memif_close(struct dpdk_share *s);
+/** DPDK logs something; called before the line is passed on, in the thread that says it. */
+void dpdk_memif_heard(void);
+/** The line is about one of many tries to connect: no news. */
+bool dpdk_memif_is_trying(void);
+/** Connects again where the peer is gone. */
+void dpdk_memif_tend(struct dpdk_link *l, uint64_t now_ns);
+/** After a device is made by its arguments: the listening socket stays. */
+void dpdk_memif_keep(const char *dev);
+/** What to do where it could not be made, "" if nothing is known. */
+void dpdk_memif_remedy(const char *dev, char *out, size_t bytes);
 
 /* dpdk.c */
 void dpdk_free(struct dpdk_link *l);

@@ -31,7 +31,7 @@ static const struct dpdk_driver drivers[] = {
 	{.name = "net_tap", .reader = DPDK_READ_CPU, .is_kernel = true, .one_queue = true}, /* wants as many to receive */
 };
 
-enum { PORT_KEEPERS_MAX = 8, PORT_CLOSE_S = 2 };
+enum { PORT_CLOSE_S = 2 };
 
 static pthread_mutex_t port_lock = PTHREAD_MUTEX_INITIALIZER; /* finding and attaching; not held while a port runs */
 static bool port_known[RTE_MAX_ETHPORTS]; /* configured by us before: stopped, not in use */
@@ -82,67 +82,6 @@ static int port_first(struct dpdk_port *p, const struct link_config *config)
 	                 "dev=net_af_packet0,iface=eth0");
 }
 
-/* When a memif listener's last device goes, DPDK 22.11 frees the socket but neither closes its descriptor nor takes its callback from the interrupt thread,
- * which then accepts at whatever has that memory next, and hangs. A device that is never started stays with each socket: the listener lives as long as the
- * process, and the next server takes it up. */
-struct port_keeper {
-	char args[256];
-	char path[108];
-};
-
-static struct port_keeper port_keepers[PORT_KEEPERS_MAX];
-static unsigned port_n_keepers;
-
-/* @return a value of DPDK's device arguments "name,key=value,...", as long as it is; NULL: not there */
-static const char *port_arg(const char *args, const char *key, size_t *bytes)
-{
-	size_t n = strlen(key);
-	for (const char *at = strchr(args, ','); at; at = strchr(at, ','))
-		if (!strncmp(++at, key, n) && at[n] == '=') {
-			*bytes = strcspn(at + n + 1, ",");
-			return at + n + 1;
-		}
-	return NULL;
-}
-
-static void port_keep(const char *dev)
-{
-	struct port_keeper *k = &port_keepers[port_n_keepers];
-	size_t role = 0, path = 0, kind = 0;
-	const char *args = strchr(dev, ','), *at = port_arg(dev, "role", &role);
-	struct rte_eth_dev_owner owner = {.name = "tern"};
-	char text[320];
-	uint16_t id;
-
-	bool is_server = at && ((role == 6 && !strncmp(at, "server", 6)) || (role == 6 && !strncmp(at, "master", 6)));
-	if (strncmp(dev, "net_memif", 9) || !is_server || port_n_keepers == PORT_KEEPERS_MAX || strlen(args) >= sizeof(k->args))
-		return;
-	for (unsigned i = 0; i < port_n_keepers; i++)
-		if (!strcmp(port_keepers[i].args, args))
-			return;
-	/* the last id counts; where the socket has its keeper already, by other arguments, this one is refused */
-	snprintf(text, sizeof(text), "net_memif_tern%u%s,id=%u", port_n_keepers, args, UINT32_MAX);
-	if (rte_dev_probe(text))
-		return;
-	snprintf(k->args, sizeof(k->args), "%s", args);
-	at = port_arg(dev, "socket-abstract", &kind);
-	bool is_file = at && !strncmp(at, "no", 2);
-	at = port_arg(dev, "socket", &path);
-	if (at && is_file)
-		snprintf(k->path, sizeof(k->path), "%.*s", (int)path, at);
-	port_n_keepers++;
-	text[strcspn(text, ",")] = 0;
-	if (!rte_eth_dev_get_port_by_name(text, &id) && !rte_eth_dev_owner_new(&owner.id))
-		rte_eth_dev_owner_set(id, &owner);
-}
-
-__attribute__((destructor)) static void port_keepers_end(void)
-{
-	for (unsigned i = 0; i < port_n_keepers; i++)
-		if (*port_keepers[i].path)
-			unlink(port_keepers[i].path);
-}
-
 /* Gives back a device that was probed and is no Ethernet port. */
 static void port_forget(const char *name)
 {
@@ -155,7 +94,7 @@ static void port_forget(const char *name)
 /* A name, a PCI address, or a virtual device with its arguments, which is made. */
 static int port_named(struct dpdk_port *p, const char *dev, const struct link_config *config)
 {
-	char name[RTE_ETH_NAME_MAX_LEN], words[192];
+	char name[RTE_ETH_NAME_MAX_LEN], words[192], remedy[192];
 	struct rte_eth_dev_info info;
 	uint16_t id;
 
@@ -166,11 +105,12 @@ static int port_named(struct dpdk_port *p, const char *dev, const struct link_co
 		bool is_port = !err && !rte_eth_dev_get_port_by_name(name, &id);
 		if (!err && !is_port)
 			port_forget(name);
+		dpdk_memif_remedy(dev, remedy, sizeof(remedy));
 		if (!is_port)
-			return PORT_FAIL(config, TERN_EADDR, "dpdk: dev=%s: no such port, or in use by another process (%s%s)", dev,
-			                 err ? rte_strerror(-err) : "it is no Ethernet port", port_words(words, sizeof(words)));
+			return PORT_FAIL(config, TERN_EADDR, "dpdk: dev=%s: no such port, or in use by another process (%s%s)%s", dev,
+			                 err ? rte_strerror(-err) : "it is no Ethernet port", port_words(words, sizeof(words)), remedy);
 		p->is_ours = true;
-		port_keep(dev);
+		dpdk_memif_keep(dev);
 	}
 	bool is_claimed = port_claim(p, id);
 	if (!is_claimed && p->is_ours && !rte_eth_dev_info_get(id, &info)) {
@@ -395,6 +335,8 @@ static int port_open(struct dpdk_link *l, const struct link_config *config)
 		err = port_configure(p, &info, mtu, config);
 	if (!err)
 		err = port_pools(p, config);
+	if (!err && p->driver.in_interrupt)
+		err = dpdk_memif_open(l);
 	if (!err)
 		err = port_start(p, &info, config);
 	if (err) {

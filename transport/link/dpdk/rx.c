@@ -157,6 +157,8 @@ size_t dpdk_rx(struct link *link, struct rx_frame *out, size_t n, uint64_t now_n
 	dpdk_eal_thread();
 	l->now_ns = now_ns;
 	dpdk_share_disarm(l);
+	if (l->share->memif)
+		dpdk_memif_tend(l, now_ns);
 	dpdk_tx_due(l, now_ns);
 	uint32_t lent_max = dpdk_share_lent_max(l);
 	for (int tries = 0; l->lent < lent_max && (got < n || !n); tries += l->in_at == l->in_n) {

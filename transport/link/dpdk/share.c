@@ -136,8 +136,10 @@ static int share_new(struct dpdk_link *l, const struct link_config *config)
 fail_port:
 	if (s->twin.fd >= 0)
 		twin_close(&s->twin);
+	dpdk_memif_close(s);
 	dpdk_port_close(l);
 fail:
+	dpdk_memif_close(s);
 	free(s);
 	l->share = NULL;
 	return err;
@@ -239,7 +241,7 @@ static void share_end(struct dpdk_link *l)
 	if (s->twin.fd >= 0)
 		twin_close(&s->twin);
 	shares[s->port.id] = NULL;
-	l->port.tx_queues = s->port.tx_queues;
+	dpdk_memif_close(s);
 	dpdk_port_close(l);
 	for (struct dpdk_link *old = s->leftover; old; old = next) {
 		next = old->leftover;
@@ -399,7 +401,7 @@ uint16_t dpdk_share_rx(struct dpdk_link *l)
 	l->in_handed = n > 0;
 	if (n || !dpdk_token_try(&s->rx))
 		return n;
-	n = rte_eth_rx_burst(s->port.id, 0, l->in, DPDK_BURST);
+	n = s->is_stopped ? 0 : rte_eth_rx_burst(s->port.id, 0, l->in, DPDK_BURST);
 	uint32_t links = atomic_load_explicit(&s->links, memory_order_relaxed);
 	if (n && links > 1)
 		n = share_sort(l, n, links);
@@ -456,7 +458,7 @@ void dpdk_share_clean(struct dpdk_link *l)
 	if (!dpdk_token_try(t))
 		return;
 	/* most drivers look for what the wire has taken only when they are given more */
-	if (rte_eth_tx_done_cleanup(l->port.id, l->port.tx_queue, 0) < 0)
+	if (!l->share->is_stopped && rte_eth_tx_done_cleanup(l->port.id, l->port.tx_queue, 0) < 0)
 		rte_eth_tx_descriptor_status(l->port.id, l->port.tx_queue, 0);
 	dpdk_token_give(t);
 }
