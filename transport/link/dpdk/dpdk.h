@@ -20,6 +20,8 @@ enum {
 	DPDK_BURST = 64,       /* mbufs to or from the port in one call */
 	DPDK_RING = 1024,      /* descriptors wanted each way */
 	DPDK_SLOTS = 8192,     /* frames whose memory the port may still read */
+	DPDK_PARKED_MAX = 256, /* frames that wait for a neighbour, */
+	DPDK_PARKED_PATH = 32, /* of one path */
 	DPDK_DONE_MAX = 16384, /* taken and not yet reaped, a power of two */
 	DPDK_LENT_MAX = 4096,  /* received and not yet given back, by all links of a port */
 	DPDK_LINKS_MAX = 8,    /* of a port */
@@ -116,6 +118,7 @@ struct dpdk_path {
 	uint32_t bucket;
 	uint16_t port;          /* ours */
 	int reserve_fd;         /* the kernel's socket that keeps the port, -1: none */
+	uint16_t parked;        /* in dpdk_link.parked */
 };
 
 /* A frame whose memory mbufs point to. */
@@ -172,6 +175,8 @@ struct dpdk_link {
 	struct rte_mbuf *hold[DPDK_BURST]; /* taken, the port's ring was full */
 	struct dpdk_path *hold_path[DPDK_BURST];
 	uint16_t n_hold;
+	struct frame *parked[DPDK_PARKED_MAX]; /* taken, their neighbour is not known yet; by age */
+	uint16_t n_parked;
 	struct frame **done; /* ring of DPDK_DONE_MAX */
 	uint32_t done_head, done_tail;
 	uint32_t out;        /* taken and not reaped */

@@ -175,6 +175,8 @@ size_t dpdk_rx(struct link *link, struct rx_frame *out, size_t n, uint64_t now_n
 			rte_pktmbuf_free(m);
 		}
 	}
+	if (l->n_parked)
+		dpdk_tx_due(l, now_ns); /* an answer may have come */
 	l->base.rx_frames += got;
 	return got;
 }
