@@ -186,5 +186,5 @@ int main(int argc, char **argv)
 	}
 	if (argc == 4 && !strcmp(argv[1], "peer"))
 		return peer(argv[2], argv[3]);
-	return argc >= 2 ? survive("/proc/self/exe", argv[1], argc > 2 ? atoi(argv[2]) : 40) : 2;
+	return argc >= 2 ? survive("/proc/self/exe", argv[1], argc > 2 ? atoi(argv[2]) : 24) : 2;
 }

@@ -61,6 +61,7 @@ struct dpdk_driver {
 	uint32_t buffer_bytes; /* without it; a frame must fit one. 0: no such limit */
 	bool buffer_given;     /* then the MTU is what fits, unless another is wanted */
 	bool any_mtu;     /* takes what fits its buffers, whatever MTU it was told */
+	bool stays;       /* does not let go of its device when it is closed: stopped instead, and started for the next link of this process */
 	bool one_queue;   /* a transmit queue beyond the first reaches nobody: its other end reads each of them by itself */
 };
 

@@ -28,6 +28,7 @@ struct dpdk_memif {
 	struct dpdk_memif *next;
 	bool is_client;
 	bool has_rx, has_tx;   /* interrupt thread only */
+	atomic_bool is_due;    /* memif_again is on its way */
 	_Atomic uint64_t again_ns;
 };
 
@@ -76,7 +77,8 @@ static void memif_give_all(void *arg)
 	(void)arg;
 	pthread_mutex_lock(&memif_lock);
 	for (struct dpdk_memif *m = memifs; m; m = m->next) {
-		atomic_store(&m->again_ns, memif_now_ns() + memif_busy_ns);
+		if (!m->share->is_stopped) /* something came, or went: what follows takes a moment */
+			atomic_store(&m->again_ns, memif_now_ns() + memif_busy_ns);
 		memif_give(m);
 	}
 	pthread_mutex_unlock(&memif_lock);
@@ -110,8 +112,10 @@ static void memif_again(void *arg)
 	struct dpdk_share *s = m->share;
 	struct rte_eth_link state = {0};
 
+	/* a connection that is being made is left alone: DPDK 22.11 ends a server whose client leaves before it has been greeted */
+	bool is_late = memif_now_ns() >= atomic_load(&m->again_ns);
 	memif_hold(m);
-	if (m->has_rx && m->has_tx && !rte_eth_link_get_nowait(s->port.id, &state) && !state.link_status) {
+	if (is_late && m->has_rx && m->has_tx && !rte_eth_link_get_nowait(s->port.id, &state) && !state.link_status) {
 		memif_is_trying = true;
 		if (!s->is_stopped)
 			rte_eth_dev_stop(s->port.id);
@@ -120,6 +124,7 @@ static void memif_again(void *arg)
 		atomic_store(&m->again_ns, memif_now_ns() + (s->is_stopped ? memif_refused_ns : memif_silent_ns));
 	}
 	memif_give(m);
+	atomic_store(&m->is_due, false);
 }
 
 void dpdk_memif_tend(struct dpdk_link *l, uint64_t now_ns)
@@ -128,10 +133,10 @@ void dpdk_memif_tend(struct dpdk_link *l, uint64_t now_ns)
 	struct rte_eth_link state = {0};
 	uint64_t again = atomic_load_explicit(&m->again_ns, memory_order_relaxed);
 
-	if (!m->is_client || now_ns < again || !atomic_compare_exchange_strong(&m->again_ns, &again, now_ns + memif_refused_ns))
+	if (!m->is_client || now_ns < again || atomic_load(&m->is_due) || rte_eth_link_get_nowait(l->port.id, &state) || state.link_status)
 		return;
-	if (!rte_eth_link_get_nowait(l->port.id, &state) && !state.link_status)
-		rte_eal_alarm_set(1, memif_again, m);
+	if (!atomic_exchange(&m->is_due, true) && rte_eal_alarm_set(1, memif_again, m))
+		atomic_store(&m->is_due, false);
 }
 
 int dpdk_memif_open(struct dpdk_link *l)

@@ -27,7 +27,7 @@ static const struct dpdk_driver drivers[] = {
 	{.name = "net_null", .reader = DPDK_READ_COPY, .is_local = true, .any_mtu = true},
 	{.name = "net_af_packet", .reader = DPDK_READ_CPU, .is_kernel = true, .is_shared = true, .one_queue = true},
 	/* an mbuf of its own pool is sent as it is, another is copied */
-	{.name = "net_af_xdp", .reader = DPDK_READ_COPY, .is_kernel = true, .one_queue = true},
+	{.name = "net_af_xdp", .reader = DPDK_READ_COPY, .is_kernel = true, .one_queue = true, .stays = true},
 	{.name = "net_tap", .reader = DPDK_READ_CPU, .is_kernel = true, .one_queue = true}, /* wants as many to receive */
 };
 
@@ -35,6 +35,9 @@ enum { PORT_CLOSE_S = 2 };
 
 static pthread_mutex_t port_lock = PTHREAD_MUTEX_INITIALIZER; /* finding and attaching; not held while a port runs */
 static bool port_known[RTE_MAX_ETHPORTS]; /* configured by us before: stopped, not in use */
+/* Ready to be started again. DPDK 22.11 counts wrongly when it closes an af_xdp port (eth_dev_close takes one off twice): its socket stays, and a second one is refused
+ * until the process ends, with the driver's heap in disorder after that. */
+static struct dpdk_port *port_kept[RTE_MAX_ETHPORTS];
 
 #define PORT_FAIL(config, err, ...) (snprintf((config)->error, (config)->error_bytes, __VA_ARGS__), -(err))
 
@@ -286,8 +289,60 @@ static void port_quiet_end(const struct port_quiet *q)
 	pthread_sigmask(SIG_SETMASK, &q->before, NULL);
 }
 
+/* Stops what cannot be closed and opened again. @return whether it is such a port, and was running */
+static bool port_keep(struct dpdk_port *p)
+{
+	struct dpdk_port *kept = p->driver.stays && p->is_ours && p->is_started ? malloc(sizeof(*kept)) : NULL;
+
+	if (!kept)
+		return false;
+	rte_eth_dev_stop(p->id);
+	*kept = *p;
+	pthread_mutex_lock(&port_lock);
+	port_kept[p->id] = kept;
+	port_known[p->id] = true;
+	rte_eth_dev_owner_unset(p->id, p->owner);
+	pthread_mutex_unlock(&port_lock);
+	return true;
+}
+
+/* The interface is the kernel's again when the program ends. */
+__attribute__((destructor)) static void port_kept_end(void)
+{
+	for (uint16_t id = 0; id < RTE_MAX_ETHPORTS; id++)
+		if (port_kept[id])
+			rte_eth_dev_close(id);
+}
+
+/* @param p  found and claimed, its MTU settled */
+static int port_again(struct dpdk_port *p, const struct link_config *config)
+{
+	struct dpdk_port *kept = port_kept[p->id];
+	struct rte_mbuf *old[DPDK_BURST];
+	uint64_t owner = p->owner;
+	uint16_t n;
+
+	if (p->mtu_bytes != kept->mtu_bytes)
+		return PORT_FAIL(config, TERN_EADDR, "dpdk: port %s keeps its MTU of %u for as long as the process lives: give mtu=%u", p->name, kept->mtu_bytes,
+			kept->mtu_bytes);
+	*p = *kept;
+	p->owner = owner;
+	pthread_mutex_lock(&port_lock);
+	port_kept[p->id] = NULL;
+	pthread_mutex_unlock(&port_lock);
+	free(kept);
+	p->is_started = !rte_eth_dev_start(p->id);
+	if (!p->is_started)
+		return PORT_FAIL(config, TERN_EIO, "dpdk: port %s does not start again; run the program anew", p->name);
+	for (int i = 0; i < DPDK_RING / DPDK_BURST && (n = rte_eth_rx_burst(p->id, 0, old, DPDK_BURST)); i++)
+		rte_pktmbuf_free_bulk(old, n); /* came while nobody had the port */
+	return 0;
+}
+
 static void port_release(struct dpdk_port *p)
 {
+	if (port_keep(p))
+		return;
 	if (p->is_started)
 		rte_eth_dev_stop(p->id);
 	p->is_started = false;
@@ -313,6 +368,17 @@ static int port_find(struct dpdk_port *p, const struct dpdk_options *o, const st
 	return err;
 }
 
+static int port_make(struct dpdk_link *l, const struct rte_eth_dev_info *info, uint16_t mtu, const struct link_config *config)
+{
+	struct dpdk_port *p = &l->port;
+	int err = port_configure(p, info, mtu, config);
+	if (!err)
+		err = port_pools(p, config);
+	if (!err && p->driver.in_interrupt)
+		err = dpdk_memif_open(l);
+	return err ? err : port_start(p, info, config);
+}
+
 static int port_open(struct dpdk_link *l, const struct link_config *config)
 {
 	struct dpdk_port *p = &l->port;
@@ -331,14 +397,10 @@ static int port_open(struct dpdk_link *l, const struct link_config *config)
 	port_driver(p, &info);
 	if (!err)
 		err = port_mtu(p, &info, &l->options, config, &mtu);
-	if (!err)
-		err = port_configure(p, &info, mtu, config);
-	if (!err)
-		err = port_pools(p, config);
-	if (!err && p->driver.in_interrupt)
-		err = dpdk_memif_open(l);
-	if (!err)
-		err = port_start(p, &info, config);
+	if (!err && port_kept[p->id])
+		err = port_again(p, config);
+	else if (!err)
+		err = port_make(l, &info, mtu, config);
 	if (err) {
 		port_release(p);
 		return err;
