@@ -1,6 +1,8 @@
-/* What happens on the way, over a memif whose both ends are in this process: dpdk_ways unresolved|down. `unresolved`: a station that does not answer holds up
- * its own path only, and gets its frames when it appears. `down`: the other end goes and comes back, frames are kept meanwhile. */
+/* What happens on the way, with both ends in this process: dpdk_ways unresolved|down over memif, dpdk_ways wakes over vhost (with hugepages). `unresolved`: a station that does not answer holds up
+ * its own path only, and gets its frames when it appears. `down`: the other end goes and comes back, frames are kept meanwhile. `wakes`: a sleeper is
+ * woken by the port's interrupt, and needs no other reason to look. */
 #include <arpa/inet.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -9,7 +11,7 @@
 #include "link/link.h"
 #include "tern/error.h"
 
-enum { WAIT_S = 10, PORT = 7400, FRAMES = 64, BYTES = 100, PARKED_PATH = 32 };
+enum { WAIT_S = 10, PORT = 7400, FRAMES = 64, BYTES = 100, PARKED_PATH = 32, DOZE_NS = 50000000 };
 
 static const struct link_ops *ops;
 static uint8_t memory[FRAMES * 4][BYTES];
@@ -31,17 +33,23 @@ static void must(bool x, const char *what, int line)
 	exit(1);
 }
 
-static struct link *end_open(int end, const char *host)
+static struct link *end_open_as(const char *text, const char *host)
 {
-	char text[320], error[512] = "";
+	char error[512] = "";
 	struct link *l = NULL;
-	snprintf(text, sizeof(text), "dev=net_memif%d,role=%s,mac=02:00:00:00:00:0%d,socket-abstract=no,socket=/tmp/tern-ways-%d.sock&twin=0&ip=%s/24", end,
-	         end ? "client" : "server", end, (int)getpid(), host);
 	struct link_config c = {.options = text, .listening = true, .port = PORT, .host = host, .now_ns = now_ns(), .error = error, .error_bytes = sizeof(error)};
 	if (ops->open(&c, &l))
 		printf("%s: %s\n", host, error);
 	MUST(l);
 	return l;
+}
+
+static struct link *end_open(int end, const char *host)
+{
+	char text[320];
+	snprintf(text, sizeof(text), "dev=net_memif%d,role=%s,mac=02:00:00:00:00:0%d,socket-abstract=no,socket=/tmp/tern-ways-%d.sock&twin=0&ip=%s/24", end,
+	         end ? "client" : "server", end, (int)getpid(), host);
+	return end_open_as(text, host);
 }
 
 static struct link_path *path_to(struct link *l, const char *host)
@@ -178,13 +186,58 @@ static void down(void)
 	ops->close(&a);
 }
 
+static struct link_wait armed; /* as `sleeps` left it */
+
+/* Does its descriptor say that there is something, within so long? */
+static bool woken(int timeout_ms)
+{
+	struct pollfd set = {.fd = armed.fd, .events = POLLIN};
+	return poll(&set, 1, timeout_ms) > 0;
+}
+
+/* Arms it when it has been quiet for long enough: the next look is not due for DOZE_NS then, fifty times as long as a nap without an interrupt. */
+static void sleeps(struct link *l)
+{
+	uint64_t until = now_ns() + WAIT_S * 1000000000ull;
+	do {
+		look(l, NULL, 0);
+		ops->wait(l, true, &armed);
+	} while (armed.deadline_ns < now_ns() + DOZE_NS && now_ns() < until);
+	MUST(armed.fd >= 0 && armed.deadline_ns >= now_ns());
+}
+
+static void wakes(void)
+{
+	char text[2][256];
+	struct frame *f[1];
+	uint8_t seen[FRAMES * 4];
+
+	snprintf(text[0], sizeof(text[0]), "dev=net_vhost0,iface=/tmp/tern-wakes-%d.sock&twin=0&ip=10.99.0.1/24", (int)getpid());
+	snprintf(text[1], sizeof(text[1]), "dev=net_virtio_user0,path=/tmp/tern-wakes-%d.sock&twin=0&ip=10.99.0.2/24", (int)getpid());
+	struct link *a = end_open_as(text[0], "10.99.0.1"), *b = end_open_as(text[1], "10.99.0.2");
+	struct link_path *path = path_to(b, "10.99.0.1");
+	f[0] = make(0, path);
+	MUST(send_all(b, f, 1) == 1 && receive(b, a, seen, 1) == 1 && back(b, 1000000000, 1) == 1);
+	for (unsigned i = 0; i < 40; i++) {
+		sleeps(a);
+		MUST(!woken(i % 10 ? 0 : 50)); /* nothing comes: it sleeps on */
+		f[0] = make(i, path);
+		MUST(ops->tx(b, f, 1, now_ns()) == 1 && back(b, 1000000000, 1) == 1);
+		MUST(woken(5000));
+		MUST(look(a, seen, 0) == 1 && seen[0] == i);
+	}
+	ops->close(&b);
+	ops->close(&a);
+}
+
 int main(int argc, char **argv)
 {
 	char error[512];
 
 	setbuf(stdout, NULL);
 	alarm(50);
-	setenv("TERN_DPDK_EAL", "--no-huge -m 320 --no-pci", 0);
+	bool is_huge = argc == 2 && !strcmp(argv[1], "wakes");
+	setenv("TERN_DPDK_EAL", is_huge ? "--in-memory --single-file-segments --no-pci -m 256" : "--no-huge -m 320 --no-pci", 0);
 	if (link_find("dpdk", &ops, error, sizeof(error))) {
 		printf("skip: %s\n", error);
 		return 77;
@@ -193,6 +246,8 @@ int main(int argc, char **argv)
 		unresolved();
 	else if (argc == 2 && !strcmp(argv[1], "down"))
 		down();
+	else if (is_huge)
+		wakes();
 	else
 		return 2;
 	printf("%s: as it should be\n", argv[1]);

@@ -7,7 +7,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/epoll.h>
 #include <time.h>
 #include <unistd.h>
 #include <rte_random.h>
@@ -323,25 +322,6 @@ static void dpdk_close(struct link **link)
 	*link = NULL;
 }
 
-/* One descriptor for the port's interrupt and for what other links hand over. */
-static int wait_both(struct dpdk_link *l, int fd, struct link_wait *out)
-{
-	struct epoll_event ev = {.events = EPOLLIN, .data.fd = fd}, own = {.events = EPOLLIN, .data.fd = l->wake_fd};
-
-	if (l->set_fd < 0) {
-		l->set_fd = epoll_create1(EPOLL_CLOEXEC);
-		if (l->set_fd < 0 || epoll_ctl(l->set_fd, EPOLL_CTL_ADD, l->wake_fd, &own))
-			return -1;
-	}
-	/* asked each time: a peer that came back has brought another one */
-	if (epoll_ctl(l->set_fd, EPOLL_CTL_ADD, fd, &ev) && errno != EEXIST)
-		return -1;
-	out->part[0] = fd;
-	out->part[1] = l->wake_fd;
-	out->parts = 2;
-	return l->set_fd;
-}
-
 /* Without interrupts: polled at once while frames come, then with pauses that grow with the silence. Frames that another link reads for this one end them. */
 static void dpdk_wait(struct link *link, bool armed, struct link_wait *out)
 {
@@ -357,14 +337,16 @@ static void dpdk_wait(struct link *link, bool armed, struct link_wait *out)
 		int fd = dpdk_share_interrupt(l);
 		if (fd == -2)
 			return;
-		if (fd >= 0)
-			out->fd = wait_both(l, fd, out);
-		l->wakes = fd >= 0 && out->fd >= 0;
+		l->wakes = fd >= 0;
+		out->fd = fd >= 0 ? fd : out->fd;
 	}
 	if (!l->wakes && quiet < DPDK_BUSY_NS)
 		return;
 	nap = nap < DPDK_NAP_MIN_NS ? DPDK_NAP_MIN_NS : nap > DPDK_NAP_MAX_NS ? DPDK_NAP_MAX_NS : nap;
-	out->deadline_ns = l->wakes && l->share->twin.fd < 0 ? UINT64_MAX : l->now_ns + nap;
+	if (l->wakes && l->share->twin.fd < 0) /* a peer that comes anew brings no interrupt of its own */
+		out->deadline_ns = l->port.driver.is_local ? l->now_ns + DPDK_DOZE_NS : UINT64_MAX;
+	else
+		out->deadline_ns = l->now_ns + nap;
 	out->deadline_ns = due < out->deadline_ns ? due : out->deadline_ns;
 }
 

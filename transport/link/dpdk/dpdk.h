@@ -32,6 +32,7 @@ enum {
 	DPDK_BUSY_NS = 2000000,     /* after the last frame: polled without a pause */
 	DPDK_NAP_MIN_NS = 100000,   /* then the pauses grow to the larger one */
 	DPDK_NAP_MAX_NS = 1000000,
+	DPDK_DOZE_NS = 100000000,   /* with an interrupt, where the peer is another process */
 	DPDK_STATE_NS = 1000000,    /* how often the port is asked whether it is up */
 	DPDK_TWIN_NS = 50000,  /* how often the kernel's frames are fetched: it costs a system call */
 	DPDK_PART_NS = 20000000,       /* closing with a twin: at least so long its frames still pass, */
@@ -233,8 +234,8 @@ bool dpdk_share_take(struct dpdk_link *l, uint16_t port);
 void dpdk_share_give(struct dpdk_link *l, uint16_t port);
 /** From now on others wake this link by its descriptor when they have something for it. @return false: they have already */
 bool dpdk_share_arm(struct dpdk_link *l);
-/** The port's interrupt is switched on, if it has one. @return its descriptor; -1: there is none (a vhost port has one only while its peer is there), or another
- *  link is at the port just now; -2: frames are there already */
+/** The port's interrupt is switched on, if it has one. @return a descriptor that tells of it, and of what others have for this link; -1: there is none, or another link
+ *  is at the port just now; -2: frames are there already */
 int dpdk_share_interrupt(struct dpdk_link *l);
 /** Awake again. */
 void dpdk_share_disarm(struct dpdk_link *l);

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <time.h>
 #include <unistd.h>
@@ -420,24 +421,41 @@ bool dpdk_share_arm(struct dpdk_link *l)
 	return rte_ring_empty(l->handed);
 }
 
+/* One descriptor for the port's interrupt and for what other links hand over. The interrupt's is looked at for news only: a vhost port's is a set around the peer's
+ * kicks, which nobody takes out of it. */
+static bool share_watch(struct dpdk_link *l, int fd)
+{
+	struct epoll_event ev = {.events = EPOLLIN | EPOLLET, .data.fd = fd}, own = {.events = EPOLLIN, .data.fd = l->wake_fd}, old[2];
+
+	if (l->set_fd < 0) {
+		l->set_fd = epoll_create1(EPOLL_CLOEXEC);
+		if (l->set_fd < 0 || epoll_ctl(l->set_fd, EPOLL_CTL_ADD, l->wake_fd, &own))
+			return false;
+	}
+	/* asked each time: a peer that came back may have brought another one */
+	if (epoll_ctl(l->set_fd, EPOLL_CTL_ADD, fd, &ev) && errno != EEXIST)
+		return false;
+	return epoll_wait(l->set_fd, old, 2, 0) >= 0;
+}
+
 int dpdk_share_interrupt(struct dpdk_link *l)
 {
 	struct dpdk_share *s = l->share;
-	uint64_t count;
+	struct rte_eth_link state = {0};
 
 	if (!l->port.driver.has_interrupt || !dpdk_token_try(&s->rx))
 		return -1;
-	int fd = rte_eth_dev_rx_intr_ctl_q_get_fd(s->port.id, 0);
+	bool is_up = !rte_eth_link_get_nowait(s->port.id, &state) && state.link_status; /* a vhost port without a peer has a descriptor that never fires */
+	int fd = is_up ? rte_eth_dev_rx_intr_ctl_q_get_fd(s->port.id, 0) : -1;
 	if (fd >= 0 && rte_eth_dev_rx_intr_enable(s->port.id, 0))
 		fd = -1;
 	if (fd >= 0) {
 		s->armed += !l->is_armed;
 		l->is_armed = true;
-		if (read(fd, &count, sizeof(count)) < 0 && errno != EAGAIN)
-			fd = -1;
-		else if (rte_eth_rx_queue_count(s->port.id, 0) > 0)
-			fd = -2;
+		fd = share_watch(l, fd) ? l->set_fd : -1;
 	}
+	if (fd >= 0 && rte_eth_rx_queue_count(s->port.id, 0) > 0) /* after what was watched is armed: nothing comes in between */
+		fd = -2;
 	dpdk_token_give(&s->rx);
 	return fd;
 }
