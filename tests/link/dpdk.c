@@ -1,6 +1,5 @@
-/* The dpdk link's fixtures: two ports in this process, joined by shared memory (memif) or by the two ends of a veth in a namespace of our own
- * (af_packet). No
- * hugepages, no NIC. The vdevs are made anew for each case. */
+/* The dpdk link's fixtures: two ports in this process, joined by shared memory (memif; vhost and virtio-user, which wants hugepages) or by the two ends of a veth in a
+ * namespace of our own (af_packet, af_xdp). No NIC. The vdevs are made anew for each case. */
 #include <errno.h>
 #include <poll.h>
 #include <sched.h>
@@ -16,6 +15,12 @@ static char dpdk_text[2][DPDK_OPTIONS_MAX];
 static void dpdk_environment(void)
 {
 	setenv("TERN_DPDK_EAL", "--no-huge -m 320 --no-pci", 0);
+}
+
+static const char *dpdk_address(int end, int variant)
+{
+	static const char *const text[2][2] = {{"ip=10.99.0.1/24", "ip=10.99.0.2/24"}, {"ip6=fd00:99::1/64", "ip6=fd00:99::2/64"}};
+	return text[variant][end];
 }
 
 static uint64_t dpdk_now_ns(void)
@@ -42,8 +47,7 @@ static bool dpdk_memif(struct link_config end[2], int variant)
 	for (int i = 0; i < 2; i++) {
 		snprintf(dpdk_text[i], sizeof(dpdk_text[i]),
 		         "dev=net_memif%d,role=%s,id=0,socket-abstract=no,socket=/tmp/tern-suite-%d.sock&twin=0&%s", i, i ? "client" : "server",
-		         	(int)getpid(),
-		         variant ? (i ? "ip6=fd00:99::2/64" : "ip6=fd00:99::1/64") : (i ? "ip=10.99.0.2/24" : "ip=10.99.0.1/24"));
+		         (int)getpid(), dpdk_address(i, variant));
 		end[i].options = dpdk_text[i];
 	}
 	return true;
@@ -81,17 +85,21 @@ static bool dpdk_veth_up(void)
 	return state > 0;
 }
 
-static bool dpdk_packet(struct link_config end[2], int variant)
+static bool dpdk_veth(struct link_config end[2], int variant, const char *device)
 {
 	dpdk_environment();
 	if (!dpdk_veth_up())
 		return false;
 	for (int i = 0; i < 2; i++) {
-		snprintf(dpdk_text[i], sizeof(dpdk_text[i]), "dev=net_af_packet%d,iface=tv%c,framecnt=2048&%s", i, i ? 'b' : 'a',
-		         variant ? (i ? "ip6=fd00:99::2/64" : "ip6=fd00:99::1/64") : (i ? "ip=10.99.0.2/24" : "ip=10.99.0.1/24"));
+		snprintf(dpdk_text[i], sizeof(dpdk_text[i]), "dev=%s%d,iface=tv%c%s&%s", device, i, i ? 'b' : 'a', strstr(device, "packet") ? ",framecnt=2048" : "", dpdk_address(i, variant));
 		end[i].options = dpdk_text[i];
 	}
 	return true;
+}
+
+static bool dpdk_packet(struct link_config end[2], int variant)
+{
+	return dpdk_veth(end, variant, "net_af_packet");
 }
 
 const struct suite_fixture fixture_dpdk_packet = {
@@ -99,6 +107,41 @@ const struct suite_fixture fixture_dpdk_packet = {
     .scheme = "dpdk",
     .has = SUITE_HOSTS | SUITE_ECN | SUITE_ALONE | SUITE_ANSWERS,
     .configure = dpdk_packet,
+    .now_ns = dpdk_now_ns,
+    .sleep = dpdk_sleep,
+};
+
+static bool dpdk_xdp(struct link_config end[2], int variant)
+{
+	return dpdk_veth(end, variant, "net_af_xdp");
+}
+
+const struct suite_fixture fixture_dpdk_xdp = {
+    .name = "dpdk_xdp",
+    .scheme = "dpdk",
+    .has = SUITE_HOSTS | SUITE_ECN | SUITE_ALONE | SUITE_ANSWERS,
+    .configure = dpdk_xdp,
+    .now_ns = dpdk_now_ns,
+    .sleep = dpdk_sleep,
+};
+
+/* The pages are there already: tests/link/huge. */
+static bool dpdk_vhost(struct link_config end[2], int variant)
+{
+	setenv("TERN_DPDK_EAL", "--in-memory --single-file-segments --no-pci -m 256", 0);
+	for (int i = 0; i < 2; i++) {
+		snprintf(dpdk_text[i], sizeof(dpdk_text[i]), "dev=%s=/tmp/tern-suite-%d.sock&twin=0&%s", i ? "net_virtio_user0,queue_size=1024,path" : "net_vhost0,iface",
+		         (int)getpid(), dpdk_address(i, variant));
+		end[i].options = dpdk_text[i];
+	}
+	return true;
+}
+
+const struct suite_fixture fixture_dpdk_vhost = {
+    .name = "dpdk_vhost",
+    .scheme = "dpdk",
+    .has = SUITE_HOSTS | SUITE_ECN | SUITE_ALONE | SUITE_ANSWERS,
+    .configure = dpdk_vhost,
     .now_ns = dpdk_now_ns,
     .sleep = dpdk_sleep,
 };

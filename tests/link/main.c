@@ -14,6 +14,8 @@ static const struct suite_fixture *const fixtures[] = {
 	&fixture_rdma_uc,
 	&fixture_dpdk_memif,
 	&fixture_dpdk_packet,
+	&fixture_dpdk_xdp,
+	&fixture_dpdk_vhost,
 };
 
 enum { SUITE_CASES_MAX = 64 };

@@ -96,6 +96,6 @@ extern const struct suite_case break_cases[];
 extern const size_t break_n_cases;
 extern const struct suite_fixture fixture_udp, fixture_sim, fixture_sim_uc, fixture_sim_rc, fixture_emu_sim, fixture_emu_udp;
 extern const struct suite_fixture fixture_rdma_rc, fixture_rdma_uc;
-extern const struct suite_fixture fixture_dpdk_memif, fixture_dpdk_packet;
+extern const struct suite_fixture fixture_dpdk_memif, fixture_dpdk_packet, fixture_dpdk_xdp, fixture_dpdk_vhost;
 
 #endif

@@ -3,7 +3,6 @@
  * (libtern-dpdk.so), so that libtern needs no DPDK. This file keeps the link's lists; knows nothing of what is in a frame. */
 #include <arpa/inet.h>
 #include <errno.h>
-#include <ifaddrs.h>
 #include <linux/filter.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -35,7 +34,7 @@ static int reserve_open(const struct dpdk_link *l, int family, uint16_t *port)
 	union net_addr a = {.sa.sa_family = (sa_family_t)family};
 	socklen_t bytes = family == AF_INET6 ? sizeof(a.v6) : sizeof(a.v4);
 
-	if (!*l->options.host_if && l->twin.fd < 0)
+	if (!*l->options.host_if && l->share->twin.fd < 0)
 		return -1;
 	if (family == AF_INET6)
 		a.v6.sin6_addr = l->host.config.ip6, a.v6.sin6_port = htons(*port);
@@ -56,20 +55,19 @@ static int reserve_open(const struct dpdk_link *l, int family, uint16_t *port)
 /* A UDP port of ours that nobody uses. @param port  the wish, 0: any; gets it. @return 0, -TERN_EADDR */
 static int port_take(struct dpdk_link *l, int family, uint16_t *port, int *fd)
 {
-	uint16_t wish = *port;
 	*fd = reserve_open(l, family, port);
-	if (*fd == -2 || (wish && net_port_is_open(&l->host, wish))) {
+	bool is_taken = *fd != -2 && *port && dpdk_share_take(l, *port);
+	for (int i = 0; !*port && i < PORT_TRIES && !is_taken; i++) {
+		uint16_t at = (uint16_t)(PORT_LOW + rte_rand_max(PORT_COUNT));
+		is_taken = dpdk_share_take(l, at);
+		*port = is_taken ? at : 0;
+	}
+	if (!is_taken) {
 		if (*fd >= 0)
 			close(*fd);
+		*fd = -1;
 		return -TERN_EADDR;
 	}
-	for (int i = 0; !*port && i < PORT_TRIES; i++) {
-		uint16_t at = (uint16_t)(PORT_LOW + rte_rand_max(PORT_COUNT));
-		if (!net_port_is_open(&l->host, at))
-			*port = at;
-	}
-	if (!*port)
-		return -TERN_EADDR;
 	net_port_open(&l->host, *port);
 	return 0;
 }
@@ -77,6 +75,7 @@ static int port_take(struct dpdk_link *l, int family, uint16_t *port, int *fd)
 static void port_give(struct dpdk_link *l, uint16_t port, int fd)
 {
 	net_port_close(&l->host, port);
+	dpdk_share_give(l, port);
 	if (fd >= 0)
 		close(fd);
 }
@@ -88,7 +87,7 @@ static int dpdk_listen(struct dpdk_link *l, const struct link_config *config)
 
 	l->listen_port = config->port;
 	if (config->listening && port_take(l, local.sa.sa_family, &l->listen_port, &l->reserve_fd)) {
-		snprintf(config->error, config->error_bytes, "dpdk: UDP port %u is in use by another program; choose another port, or 0 for any",
+		snprintf(config->error, config->error_bytes, "dpdk: UDP port %u is in use by another program, or another link of this port; choose another one, or 0 for any",
 			config->port);
 		return -TERN_EADDR;
 	}
@@ -100,7 +99,7 @@ static int dpdk_listen(struct dpdk_link *l, const struct link_config *config)
 	return 0;
 }
 
-static void dpdk_free(struct dpdk_link *l)
+void dpdk_free(struct dpdk_link *l)
 {
 	dpdk_tx_close(l);
 	free(l->bucket);
@@ -117,7 +116,7 @@ static struct dpdk_link *dpdk_alloc(const struct link_config *config)
 	l->log_arg = config->log_arg;
 	l->listening = config->listening;
 	l->now_ns = config->now_ns;
-	l->reserve_fd = l->twin.fd = -1;
+	l->reserve_fd = l->wake_fd = l->set_fd = -1;
 	l->bucket = calloc(DPDK_BUCKETS, sizeof(*l->bucket));
 	l->paths = calloc(DPDK_PATHS_MAX, sizeof(*l->paths));
 	if (!l->bucket || !l->paths || dpdk_tx_open(l)) {
@@ -125,64 +124,6 @@ static struct dpdk_link *dpdk_alloc(const struct link_config *config)
 		return NULL;
 	}
 	return l;
-}
-
-/* Does the kernel have this address on some interface? */
-static bool host_kernel_has(const struct net_config *net)
-{
-	union net_addr a = {.v6 = {.sin6_family = AF_INET6, .sin6_addr = net->ip6}};
-	socklen_t bytes = sizeof(a.v6);
-	if (net->ip4.s_addr) {
-		a.v4 = (struct sockaddr_in){.sin_family = AF_INET, .sin_addr = net->ip4};
-		bytes = sizeof(a.v4);
-	}
-	int fd = socket(a.sa.sa_family, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-	bool has = fd >= 0 && !bind(fd, &a.sa, bytes);
-	if (fd >= 0)
-		close(fd);
-	return has;
-}
-
-/* Does this interface have it? */
-static bool host_interface_has(const char *name, const struct net_config *net)
-{
-	struct ifaddrs *all = NULL;
-	bool has = false;
-	union net_addr a;
-	if (!*name || getifaddrs(&all))
-		return false;
-	for (struct ifaddrs *i = all; i && !has; i = i->ifa_next) {
-		if (!i->ifa_addr || strcmp(i->ifa_name, name))
-			continue;
-		memcpy(&a, i->ifa_addr, i->ifa_addr->sa_family == AF_INET6 ? sizeof(a.v6) : sizeof(a.v4));
-		if (net->ip4.s_addr)
-			has = a.sa.sa_family == AF_INET && a.v4.sin_addr.s_addr == net->ip4.s_addr;
-		else
-			has = a.sa.sa_family == AF_INET6 && !memcmp(&a.v6.sin6_addr, &net->ip6, sizeof(net->ip6));
-	}
-	freeifaddrs(all);
-	return has;
-}
-
-static int dpdk_host(struct dpdk_link *l, const struct link_config *config)
-{
-	struct net_config *net = &l->options.net;
-	const char *why = "";
-
-	memcpy(net->mac, &l->port.mac, sizeof(net->mac));
-	net->mtu_bytes = l->port.mtu_bytes;
-	net->has_twin = l->port.driver.is_shared && host_interface_has(l->options.host_if, net);
-	if (l->options.twin && !net->has_twin && !host_kernel_has(net)) {
-		int err = twin_open(&l->twin, NULL, net, config->error, config->error_bytes);
-		if (err)
-			return err;
-		net->has_twin = true;
-		dpdk_log(l, TERN_LOG_INFO, "dpdk port %s: the kernel has its address at interface %s", l->port.name, l->twin.name);
-	}
-	int err = net_init(&l->host, net, config->now_ns, &why);
-	if (err)
-		snprintf(config->error, config->error_bytes, "dpdk: %s", why);
-	return err;
 }
 
 static int dpdk_open(const struct link_config *given, struct link **out)
@@ -206,12 +147,10 @@ static int dpdk_open(const struct link_config *given, struct link **out)
 	if (!err)
 		err = dpdk_eal_start(&config, l->options.eal);
 	if (!err)
-		err = dpdk_port_open(l, &config);
+		err = dpdk_share_open(l, &config);
 	if (err)
 		goto fail;
-	err = dpdk_host(l, &config);
-	if (!err)
-		err = dpdk_listen(l, &config);
+	err = dpdk_listen(l, &config);
 	if (err)
 		goto fail_port;
 	l->base.caps = LINK_BYTES | (l->port.driver.reader == DPDK_READ_DEVICE ? LINK_TX_ZERO_COPY : 0);
@@ -221,9 +160,7 @@ static int dpdk_open(const struct link_config *given, struct link **out)
 	return 0;
 
 fail_port:
-	if (l->twin.fd >= 0)
-		twin_close(&l->twin);
-	dpdk_port_close(l);
+	dpdk_share_close(l); /* it has sent nothing: all is back */
 fail:
 	dpdk_eal_log(l, false);
 	dpdk_free(l);
@@ -342,7 +279,7 @@ static uint64_t close_now_ns(void)
 	return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
 }
 
-/* The twin's connections lose their network with the link: a goodbye that was just written, or is about to be, still leaves. */
+/* The twin's connections lose their network with the last link: a goodbye that was just written, or is about to be, still leaves. */
 static void close_twin(struct dpdk_link *l)
 {
 	uint64_t start = close_now_ns(), now = start, busy = start;
@@ -350,13 +287,12 @@ static void close_twin(struct dpdk_link *l)
 	struct rx_frame in[DPDK_BURST];
 
 	while (now - start < DPDK_PART_MAX_NS && (now - start < DPDK_PART_NS || now - busy < DPDK_PART_QUIET_NS)) {
-		uint64_t moved = l->twin.rx_frames + l->twin.tx_frames;
+		uint64_t moved = twin_moved(&l->share->twin);
 		dpdk_rx_free(&l->base, in, dpdk_rx(&l->base, in, DPDK_BURST, now));
 		nanosleep(&nap, NULL);
 		now = close_now_ns();
-		busy = l->twin.rx_frames + l->twin.tx_frames != moved ? now : busy;
+		busy = twin_moved(&l->share->twin) != moved ? now : busy;
 	}
-	twin_close(&l->twin);
 }
 
 static void dpdk_close(struct link **link)
@@ -369,7 +305,7 @@ static void dpdk_close(struct link **link)
 		struct link_path *p = &l->paths[l->n_paths - 1]->base;
 		dpdk_path_close(*link, &p);
 	}
-	if (l->twin.fd >= 0)
+	if (l->share->twin.fd >= 0 && atomic_load(&l->share->links) == 1)
 		close_twin(l);
 	dpdk_tell_drops(l);
 	dpdk_tx_drop(l, NULL);
@@ -377,48 +313,40 @@ static void dpdk_close(struct link **link)
 	for (uint32_t i = 0; i < DPDK_MAPS_MAX; i++)
 		while (l->maps[i].uses)
 			dpdk_mem_unmap(*link, i + 1);
-	dpdk_port_close(l);
+	bool is_back = dpdk_share_close(l);
 	if (l->reserve_fd >= 0)
 		close(l->reserve_fd);
 	dpdk_eal_log(l, false);
-	dpdk_free(l);
+	if (is_back)
+		dpdk_free(l);
 	*link = NULL;
 }
 
-/* The interrupt's descriptor, switched on. @return -1: there is none (a vhost port has one only while its peer is there), -2: frames are there
- * already */
-static int wait_interrupt(struct dpdk_link *l)
-{
-	uint64_t count;
-	int fd = l->port.driver.has_interrupt ? rte_eth_dev_rx_intr_ctl_q_get_fd(l->port.id, 0) : -1;
-	if (fd < 0 || rte_eth_dev_rx_intr_enable(l->port.id, 0))
-		return -1;
-	l->is_armed = true;
-	if (read(fd, &count, sizeof(count)) < 0 && errno != EAGAIN)
-		return -1;
-	return rte_eth_rx_queue_count(l->port.id, 0) > 0 ? -2 : fd;
-}
-
-/* Without interrupts: polled at once while frames come, then with pauses that grow with the silence. */
+/* Without interrupts: polled at once while frames come, then with pauses that grow with the silence. Frames that another link reads for this one end them. */
 static void dpdk_wait(struct link *link, bool armed, struct link_wait *out)
 {
 	struct dpdk_link *l = (struct dpdk_link *)link;
 	uint64_t quiet = l->now_ns - l->heard_ns, nap = quiet / 16, due = net_deadline(&l->host);
 
-	*out = (struct link_wait){.fd = -1};
+	*out = (struct link_wait){.fd = l->wake_fd};
 	if (l->n_hold || l->done_tail != l->done_head || l->in_at < l->in_n)
 		return;
 	if (armed) {
-		int fd = wait_interrupt(l);
-		l->wakes = fd != -1;
-		out->fd = fd < 0 ? -1 : fd;
+		if (!dpdk_share_arm(l))
+			return;
+		int fd = dpdk_share_interrupt(l);
 		if (fd == -2)
 			return;
+		l->wakes = fd >= 0;
+		out->fd = fd >= 0 ? fd : out->fd;
 	}
 	if (!l->wakes && quiet < DPDK_BUSY_NS)
 		return;
 	nap = nap < DPDK_NAP_MIN_NS ? DPDK_NAP_MIN_NS : nap > DPDK_NAP_MAX_NS ? DPDK_NAP_MAX_NS : nap;
-	out->deadline_ns = l->wakes && l->twin.fd < 0 ? UINT64_MAX : l->now_ns + nap;
+	if (l->wakes && l->share->twin.fd < 0) /* a peer that comes anew brings no interrupt of its own */
+		out->deadline_ns = l->port.driver.is_local ? l->now_ns + DPDK_DOZE_NS : UINT64_MAX;
+	else
+		out->deadline_ns = l->now_ns + nap;
 	out->deadline_ns = due < out->deadline_ns ? due : out->deadline_ns;
 }
 

@@ -1,12 +1,15 @@
 /* Inside of the dpdk link, shared by its files; nothing outside transport/link/dpdk includes it. The only files that know DPDK are those that include this one.
  *   dpdk.c   the link_ops: open, paths, wait          eal.c   DPDK's environment, once a process, and its log
  *   port.c   one Ethernet port: found, checked, started, given back        tx.c, rx.c   frames <-> mbufs
+ *   share.c  the port's links: who reads it, who gets what        memif.c   memif's own ways
  *   mem.c    memory that a DMA port may read          net.h, twin.h   the IP host behind the port; they know no DPDK */
 #ifndef LINK_DPDK_DPDK_H
 #define LINK_DPDK_DPDK_H
 #include <pthread.h>
+#include <stdatomic.h>
 #include <rte_ethdev.h>
 #include <rte_mbuf.h>
+#include <rte_ring.h>
 #include "link/dpdk/net.h"
 #include "link/dpdk/twin.h"
 #include "link/link.h"
@@ -17,14 +20,19 @@ enum {
 	DPDK_BURST = 64,       /* mbufs to or from the port in one call */
 	DPDK_RING = 1024,      /* descriptors wanted each way */
 	DPDK_SLOTS = 8192,     /* frames whose memory the port may still read */
+	DPDK_PARKED_MAX = 256, /* frames that wait for a neighbour, */
+	DPDK_PARKED_PATH = 32, /* of one path */
 	DPDK_DONE_MAX = 16384, /* taken and not yet reaped, a power of two */
-	DPDK_LENT_MAX = 4096,  /* received and not yet given back */
+	DPDK_LENT_MAX = 4096,  /* received and not yet given back, by all links of a port */
+	DPDK_LINKS_MAX = 8,    /* of a port */
+	DPDK_HANDED_MAX = 2048, /* read by one link of a port for the others, and not yet taken by them, a power of two */
 	DPDK_INLINE_BYTES = 256, /* frames up to this size are copied behind their headers: cheaper than a second mbuf */
 	DPDK_HEAD_ROOM = RTE_PKTMBUF_HEADROOM + NET_HEADER_MAX + DPDK_INLINE_BYTES,
 	DPDK_MAPS_MAX = 1024,
 	DPDK_BUSY_NS = 2000000,     /* after the last frame: polled without a pause */
 	DPDK_NAP_MIN_NS = 100000,   /* then the pauses grow to the larger one */
 	DPDK_NAP_MAX_NS = 1000000,
+	DPDK_DOZE_NS = 100000000,   /* with an interrupt, where the peer is another process */
 	DPDK_STATE_NS = 1000000,    /* how often the port is asked whether it is up */
 	DPDK_TWIN_NS = 50000,  /* how often the kernel's frames are fetched: it costs a system call */
 	DPDK_PART_NS = 20000000,       /* closing with a twin: at least so long its frames still pass, */
@@ -54,7 +62,26 @@ struct dpdk_driver {
 	uint32_t buffer_bytes; /* without it; a frame must fit one. 0: no such limit */
 	bool buffer_given;     /* then the MTU is what fits, unless another is wanted */
 	bool any_mtu;     /* takes what fits its buffers, whatever MTU it was told */
+	bool stays;       /* does not let go of its device when it is closed: stopped instead, and started for the next link of this process */
+	bool one_queue;   /* a transmit queue beyond the first reaches nobody: its other end reads each of them by itself */
 };
+
+/* Whoever takes it may do one thing alone, for as long as one call of the driver takes. Who comes second does something else meanwhile: nobody waits, but
+ * where links are opened and closed, and in DPDK's interrupt thread. */
+struct dpdk_token {
+	_Alignas(RTE_CACHE_LINE_SIZE) atomic_bool is_taken;
+};
+
+static inline bool dpdk_token_try(struct dpdk_token *t)
+{
+	/* T0 pairs with T1: what the last holder did is seen */
+	return !atomic_load_explicit(&t->is_taken, memory_order_relaxed) && !atomic_exchange_explicit(&t->is_taken, true, memory_order_acquire);
+}
+
+static inline void dpdk_token_give(struct dpdk_token *t)
+{
+	atomic_store_explicit(&t->is_taken, false, memory_order_release); /* T1 */
+}
 
 struct dpdk_port {
 	uint16_t id;
@@ -64,6 +91,8 @@ struct dpdk_port {
 	uint64_t tx_offloads, rx_offloads; /* switched on */
 	uint32_t mtu_bytes;
 	uint16_t tx_ring, rx_ring;
+	uint16_t tx_queues;
+	uint16_t tx_queue;     /* this link's */
 	uint64_t owner;        /* of rte_eth_dev_owner_set */
 	bool is_ours;          /* probed by this link: removed with it */
 	bool is_started;
@@ -91,6 +120,7 @@ struct dpdk_path {
 	uint32_t bucket;
 	uint16_t port;          /* ours */
 	int reserve_fd;         /* the kernel's socket that keeps the port, -1: none */
+	uint16_t parked;        /* in dpdk_link.parked */
 };
 
 /* A frame whose memory mbufs point to. */
@@ -107,12 +137,35 @@ struct dpdk_map {
 	uint32_t uses; /* 0: free entry */
 };
 
+/* An open port and its links. What changes while they run is said with each member; share_lock is share.c's. */
+struct dpdk_share {
+	struct dpdk_token rx;                      /* reading the port, and giving others theirs */
+	struct dpdk_token tx[DPDK_LINKS_MAX];      /* a transmit queue each */
+	struct dpdk_link *link[DPDK_LINKS_MAX];    /* under share_lock and rx */
+	_Atomic uint32_t links;
+	_Atomic uint8_t owner[65536];              /* of each UDP port: the link's slot plus one, 0: nobody */
+	bool is_stopped;                           /* for want of a peer: bursts are not for it; under rx and tx */
+	unsigned armed;                            /* links that sleep by the port's interrupt; under rx */
+	struct dpdk_port port;
+	struct dpdk_options options;               /* of the first link */
+	struct net_config net;                     /* of all */
+	struct twin twin;                          /* fd -1: none. Whoever reads the port, or has time, serves it */
+	struct dpdk_link *leftover;                /* closed, and the port may still read memory of theirs */
+	struct dpdk_memif *memif;                  /* memif.c's, NULL: another driver */
+};
+
 struct dpdk_link {
 	struct link base;
-	struct dpdk_port port;
+	struct dpdk_port port;     /* of the share, but for what is this link's own */
+	struct dpdk_share *share;
+	uint8_t slot;              /* in share->link */
+	struct rte_ring *handed;   /* from whoever read the port */
+	bool in_handed;            /* `in` came from there */
+	atomic_int sleep;          /* enum share_sleep */
+	int wake_fd, set_fd;       /* to wake this link; both it and the port's interrupt, -1: not made yet */
+	struct dpdk_link *leftover;
 	struct dpdk_options options;
 	struct net_host host;
-	struct twin twin;    /* fd -1: none */
 	uint64_t twin_ns;    /* last look at it */
 	bool listening;
 	uint16_t listen_port;
@@ -124,6 +177,8 @@ struct dpdk_link {
 	struct rte_mbuf *hold[DPDK_BURST]; /* taken, the port's ring was full */
 	struct dpdk_path *hold_path[DPDK_BURST];
 	uint16_t n_hold;
+	struct frame *parked[DPDK_PARKED_MAX]; /* taken, their neighbour is not known yet; by age */
+	uint16_t n_parked;
 	struct frame **done; /* ring of DPDK_DONE_MAX */
 	uint32_t done_head, done_tail;
 	uint32_t out;        /* taken and not reaped */
@@ -143,7 +198,7 @@ struct dpdk_link {
 	struct dpdk_path **bucket;
 	struct dpdk_path **paths;
 	uint32_t n_paths;
-	bool is_armed;       /* interrupts are on */
+	bool is_armed;       /* counted in share->armed */
 	bool wakes;          /* the last arming gave a descriptor */
 	void (*log)(void *arg, int level, const char *file, int line, const char *text);
 	void *log_arg;
@@ -160,9 +215,65 @@ int dpdk_eal_start(const struct link_config *config, const char *args);
 void dpdk_eal_log(struct dpdk_link *l, bool on);
 /** The last line DPDK has logged as an error, for messages; "" if none since the last call. */
 void dpdk_eal_words(char *out, size_t bytes);
+/** All lines of this log type come to dpdk_memif_heard, also where the host program has started DPDK; on and off in pairs, one at a time. */
+void dpdk_eal_overhear(const char *type, bool on);
 /** The calling thread gets DPDK's per-thread caches, if there is room; once a thread, cheap afterwards. */
 void dpdk_eal_thread(void);
 __attribute__((format(printf, 3, 4))) void dpdk_log(const struct dpdk_link *l, int level, const char *format, ...);
+
+/* share.c */
+/** Opens the port that the options name, or joins those who have it open; then what is the network's: addresses, twin, host.
+ *  @return 0, -TERN_EADDR, -TERN_EIO, -TERN_ENOMEM, -TERN_ELIMIT, words in config->error */
+int dpdk_share_open(struct dpdk_link *l, const struct link_config *config);
+/** Leaves the port; the last one closes it. @return false: the port may still read memory of this link, which is freed with the port */
+bool dpdk_share_close(struct dpdk_link *l);
+/** Mbufs for this link into l->in: what others have read for it, otherwise from the port. @return how many */
+uint16_t dpdk_share_rx(struct dpdk_link *l);
+/** A UDP port becomes this link's. @return false: it is another's, or this link's already */
+bool dpdk_share_take(struct dpdk_link *l, uint16_t port);
+void dpdk_share_give(struct dpdk_link *l, uint16_t port);
+/** From now on others wake this link by its descriptor when they have something for it. @return false: they have already */
+bool dpdk_share_arm(struct dpdk_link *l);
+/** The port's interrupt is switched on, if it has one. @return a descriptor that tells of it, and of what others have for this link; -1: there is none, or another link
+ *  is at the port just now; -2: frames are there already */
+int dpdk_share_interrupt(struct dpdk_link *l);
+/** Awake again. */
+void dpdk_share_disarm(struct dpdk_link *l);
+/** Sends on this link's queue. @return how many the port took; 0 also when another link is at the queue now */
+static inline uint16_t dpdk_share_tx(struct dpdk_link *l, struct rte_mbuf **m, uint16_t n)
+{
+	struct dpdk_token *t = &l->share->tx[l->port.tx_queue];
+	if (!dpdk_token_try(t))
+		return 0;
+	uint16_t sent = l->share->is_stopped ? 0 : rte_eth_tx_burst(l->port.id, l->port.tx_queue, m, n);
+	dpdk_token_give(t);
+	return sent;
+}
+/** Makes the port give back what it has sent. */
+void dpdk_share_clean(struct dpdk_link *l);
+/** How many received frames a link may hold. */
+static inline uint32_t dpdk_share_lent_max(const struct dpdk_link *l)
+{
+	return DPDK_LENT_MAX / atomic_load_explicit(&l->share->links, memory_order_relaxed);
+}
+
+/* memif.c */
+/** A memif port is about to start: it is guarded from now on. @return 0, -TERN_ENOMEM */
+int dpdk_memif_open(struct dpdk_link *l);
+void dpdk_memif_close(struct dpdk_share *s);
+/** DPDK logs something; called before the line is passed on, in the thread that says it. */
+void dpdk_memif_heard(void);
+/** The line is about one of many tries to connect: no news. */
+bool dpdk_memif_is_trying(void);
+/** Connects again where the peer is gone. */
+void dpdk_memif_tend(struct dpdk_link *l, uint64_t now_ns);
+/** After a device is made by its arguments: the listening socket stays. */
+void dpdk_memif_keep(const char *dev);
+/** What to do where it could not be made, "" if nothing is known. */
+void dpdk_memif_remedy(const char *dev, char *out, size_t bytes);
+
+/* dpdk.c */
+void dpdk_free(struct dpdk_link *l);
 
 /* port.c */
 /** Finds or attaches the port that the options name, configures and starts it. @return 0, -TERN_EADDR, -TERN_EIO, -TERN_ENOMEM, words in config->error */
@@ -174,6 +285,10 @@ void dpdk_port_close(struct dpdk_link *l);
 int dpdk_options_read(struct dpdk_options *o, const struct link_config *config);
 /** Addresses, gateway and MTU of a kernel interface, where the options leave them open. */
 int dpdk_options_host(struct dpdk_options *o, const struct link_config *config);
+/** A listener's host is our address. @return as dpdk_options_read */
+int dpdk_options_listen(struct dpdk_options *o, const struct link_config *config);
+/** For a link that joins others at their port: what it leaves open is theirs; what it says otherwise is an error. @return as dpdk_options_read */
+int dpdk_options_join(struct dpdk_options *o, const struct dpdk_share *s, const struct link_config *config);
 
 /* tx.c */
 int dpdk_tx_open(struct dpdk_link *l);

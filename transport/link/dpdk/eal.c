@@ -22,6 +22,7 @@ enum { EAL_ARGS_MAX = 64, EAL_TEXT_MAX = 2048 };
 
 static pthread_mutex_t eal_lock = PTHREAD_MUTEX_INITIALIZER;
 static bool eal_runs;
+static bool eal_is_hosts; /* the host program has started it */
 static char eal_failure[512]; /* DPDK does not start a second time: the words are given again */
 
 /* The log's state has a lock of its own: lines come from DPDK's threads too. */
@@ -42,6 +43,20 @@ void dpdk_log(const struct dpdk_link *l, int level, const char *format, ...)
 	l->log(l->log_arg, level, __FILE__, __LINE__, text);
 }
 
+/* Lines that memif.c wants to hear, and what was to be seen of them before. */
+static struct {
+	unsigned uses;
+	int type, level;       /* of that type, before */
+	uint32_t global_level;
+	FILE *before, *own;    /* the host program's stream, and ours in its place; own is kept for ever: another thread may be in it */
+} overheard = {.type = -1};
+
+/* Said only because we asked for it? */
+static bool eal_is_asked(int level)
+{
+	return overheard.uses && (level > (int)overheard.global_level || (rte_log_cur_msg_logtype() == overheard.type && level > overheard.level));
+}
+
 static ssize_t eal_log_write(void *cookie, const char *bytes, size_t n)
 {
 	/* DPDK's drivers call many things an error that are none for us: they are warnings here */
@@ -50,6 +65,9 @@ static ssize_t eal_log_write(void *cookie, const char *bytes, size_t n)
 	int length = (int)(n < sizeof(text) ? n : sizeof(text) - 1);
 
 	(void)cookie;
+	dpdk_memif_heard();
+	if (dpdk_memif_is_trying() || eal_is_asked(level))
+		level = (int)RTE_LOG_DEBUG;
 	while (length > 0 && isspace((unsigned char)bytes[length - 1]))
 		length--;
 	if (!length)
@@ -74,6 +92,40 @@ void dpdk_eal_log(struct dpdk_link *l, bool on)
 		log_to = NULL;
 	}
 	pthread_mutex_unlock(&log_lock);
+}
+
+/* The same where the log is the host program's: it gets what it would have got. */
+static ssize_t eal_overhear_write(void *cookie, const char *bytes, size_t n)
+{
+	(void)cookie;
+	dpdk_memif_heard();
+	if (!eal_is_asked((int)rte_log_cur_msg_loglevel()) && fwrite(bytes, 1, n, overheard.before) == n)
+		fflush(overheard.before);
+	return (ssize_t)n;
+}
+
+void dpdk_eal_overhear(const char *type, bool on)
+{
+	cookie_io_functions_t io = {.write = eal_overhear_write};
+
+	if (on && !overheard.uses++) {
+		overheard.type = rte_log_register(type); /* known already: its number */
+		overheard.level = rte_log_get_level((uint32_t)overheard.type);
+		overheard.global_level = rte_log_get_global_level();
+		if (eal_is_hosts) {
+			overheard.before = rte_log_get_stream();
+			overheard.own = overheard.own ? overheard.own : fopencookie(NULL, "w", io);
+			rte_openlog_stream(overheard.own ? overheard.own : overheard.before);
+		}
+		rte_log_set_level((uint32_t)overheard.type, RTE_LOG_DEBUG);
+		if (overheard.global_level < RTE_LOG_DEBUG)
+			rte_log_set_global_level(RTE_LOG_DEBUG);
+	} else if (!on && !--overheard.uses) {
+		rte_log_set_level((uint32_t)overheard.type, (uint32_t)overheard.level);
+		rte_log_set_global_level(overheard.global_level);
+		if (eal_is_hosts && rte_log_get_stream() == overheard.own)
+			rte_openlog_stream(overheard.before);
+	}
 }
 
 void dpdk_eal_words(char *out, size_t bytes)
@@ -292,7 +344,7 @@ int dpdk_eal_start(const struct link_config *config, const char *args)
 		snprintf(config->error, config->error_bytes, "%s", eal_failure);
 		err = -TERN_EIO;
 	} else if (!eal_runs && rte_lcore_count()) { /* asked before our own call, which also leaves cores when it fails: the host program has started it */
-		eal_runs = true;
+		eal_runs = eal_is_hosts = true;
 	} else if (!eal_runs) {
 		err = eal_start_locked(config, args);
 	}

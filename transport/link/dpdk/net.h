@@ -184,6 +184,14 @@ static inline bool net_port_is_open(const struct net_host *host, uint16_t port)
  */
 enum net_kind net_parse(struct net_host *host, const uint8_t *frame, size_t bytes, unsigned verified, struct net_packet *packet);
 
+enum { NET_STEER_ALL = -1, NET_STEER_NONE = 0 };
+
+/**
+ * Whose a frame is, where several hosts share a port and an address and have different UDP ports: without checking anything, which net_parse does.
+ * @return the UDP port it goes to; NET_STEER_ALL: ARP or neighbour discovery, each host must learn from it; NET_STEER_NONE: anything else, one host is enough
+ */
+int net_steer(const uint8_t *frame, size_t bytes);
+
 /** Takes in what a NET_ARP or NET_ND frame, as net_parse saw it, says of neighbours; other kinds do nothing. */
 void net_learn(struct net_host *host, const uint8_t *frame, const struct net_packet *packet, uint64_t now_ns);
 

@@ -357,3 +357,48 @@ enum net_kind net_parse(struct net_host *host, const uint8_t *frame, size_t byte
 		host->drops[packet->drop]++;
 	return packet->kind;
 }
+
+static int steer_ip4(const uint8_t *ip, size_t bytes)
+{
+	size_t header = bytes < NET_IP4_BYTES ? 0 : (size_t)(ip[0] & 15) * 4;
+
+	if (header < NET_IP4_BYTES || bytes < header + 4 || ip[9] != IP_UDP || net_get16(ip + 6) & 0x3fff)
+		return NET_STEER_NONE;
+	return net_get16(ip + header + 2);
+}
+
+static int steer_ip6(const uint8_t *ip, size_t bytes)
+{
+	size_t at = NET_IP6_BYTES;
+	uint8_t next = bytes < at ? IP6_FRAGMENT : ip[6];
+
+	for (int n = 0; n < NET_EXTENSIONS_MAX && (next == IP6_HOP_BY_HOP || next == IP6_ROUTING || next == IP6_OPTIONS); n++) {
+		if (bytes < at + 2)
+			return NET_STEER_NONE;
+		next = ip[at];
+		at += ((size_t)ip[at + 1] + 1) * 8;
+	}
+	if (bytes < at + 4)
+		return NET_STEER_NONE;
+	if (next == IP_UDP)
+		return net_get16(ip + at + 2);
+	return next == IP6_ICMP && (ip[at] == ICMP6_SOLICIT || ip[at] == ICMP6_ADVERTISE) ? NET_STEER_ALL : NET_STEER_NONE;
+}
+
+int net_steer(const uint8_t *frame, size_t bytes)
+{
+	size_t at = NET_ETHER_BYTES;
+
+	if (bytes < at + NET_VLAN_BYTES)
+		return NET_STEER_NONE;
+	uint16_t type = net_get16(frame + 12);
+	if (type == ETHER_VLAN) {
+		type = net_get16(frame + 16);
+		at += NET_VLAN_BYTES;
+	}
+	if (type == ETHER_IP4)
+		return steer_ip4(frame + at, bytes - at);
+	if (type == ETHER_IP6)
+		return steer_ip6(frame + at, bytes - at);
+	return type == ETHER_ARP ? NET_STEER_ALL : NET_STEER_NONE;
+}

@@ -64,7 +64,7 @@ static int option_addresses(struct dpdk_options *o, const struct link_config *co
 }
 
 /* Without ip=, a listener's host is our address. Its prefix is not known: everything is on the link unless the interface or ip= says more. */
-static int option_listen_host(struct dpdk_options *o, const struct link_config *config)
+int dpdk_options_listen(struct dpdk_options *o, const struct link_config *config)
 {
 	const char *host = config->host;
 	struct in_addr four;
@@ -157,11 +157,57 @@ int dpdk_options_host(struct dpdk_options *o, const struct link_config *config)
 			memcpy(o->mac, kernel.mac, sizeof(o->mac));
 	}
 	if (!err)
-		err = option_listen_host(o, config);
+		err = dpdk_options_listen(o, config);
 	if (!err && !o->net.ip4.s_addr && IN6_IS_ADDR_UNSPECIFIED(&o->net.ip6)) {
 		snprintf(config->error, config->error_bytes, "dpdk: the port has no address; give ip=10.0.0.1/24 (or ip6=), or if= for a kernel "
 		         "interface's");
 		err = -TERN_EADDR;
 	}
 	return err;
+}
+
+/* "10.0.0.1", or "no address". */
+static const char *join_addr(int family, const void *addr, char *out, size_t bytes)
+{
+	static const struct in6_addr none;
+	bool is_none = !memcmp(addr, &none, family == AF_INET6 ? 16 : 4);
+	return is_none || !inet_ntop(family, addr, out, (socklen_t)bytes) ? "no address" : out;
+}
+
+static int join_wrong(const struct dpdk_share *s, const struct link_config *config, const char *name, const char *wish, const char *has)
+{
+	snprintf(config->error, config->error_bytes, "dpdk: %s=%s: port %s is open in this process with %s; say the same, leave it out, or use another port", name,
+	         wish, s->port.name, has);
+	return -TERN_EADDR;
+}
+
+int dpdk_options_join(struct dpdk_options *o, const struct dpdk_share *s, const struct link_config *config)
+{
+	const struct net_config *net = &s->net;
+	char wish[64], has[64];
+	const char *args = strchr(o->dev, ','), *theirs = strchr(s->options.dev, ',');
+
+	int err = dpdk_options_listen(o, config);
+	if (err)
+		return err;
+	if (o->net.ip4.s_addr && o->net.ip4.s_addr != net->ip4.s_addr)
+		return join_wrong(s, config, "ip", join_addr(AF_INET, &o->net.ip4, wish, sizeof(wish)), join_addr(AF_INET, &net->ip4, has, sizeof(has)));
+	if (!IN6_IS_ADDR_UNSPECIFIED(&o->net.ip6) && memcmp(&o->net.ip6, &net->ip6, sizeof(net->ip6)))
+		return join_wrong(s, config, "ip6", join_addr(AF_INET6, &o->net.ip6, wish, sizeof(wish)), join_addr(AF_INET6, &net->ip6, has, sizeof(has)));
+	if (o->net.gateway4.s_addr && o->net.gateway4.s_addr != net->gateway4.s_addr)
+		return join_wrong(s, config, "gw", join_addr(AF_INET, &o->net.gateway4, wish, sizeof(wish)), join_addr(AF_INET, &net->gateway4, has, sizeof(has)));
+	if (!IN6_IS_ADDR_UNSPECIFIED(&o->net.gateway6) && memcmp(&o->net.gateway6, &net->gateway6, sizeof(net->gateway6)))
+		return join_wrong(s, config, "gw", join_addr(AF_INET6, &o->net.gateway6, wish, sizeof(wish)),
+			join_addr(AF_INET6, &net->gateway6, has, sizeof(has)));
+	snprintf(wish, sizeof(wish), "%u", o->net.vlan);
+	snprintf(has, sizeof(has), net->vlan ? "%u" : "no VLAN", net->vlan);
+	if (o->net.vlan && o->net.vlan != net->vlan)
+		return join_wrong(s, config, "vlan", wish, has);
+	if (*o->host_if && strcmp(o->host_if, s->options.host_if))
+		return join_wrong(s, config, "if", o->host_if, *s->options.host_if ? s->options.host_if : "no interface");
+	if (args && theirs && strcmp(args, theirs))
+		return join_wrong(s, config, "dev", o->dev, s->options.dev);
+	memcpy(o->host_if, s->options.host_if, sizeof(o->host_if)); /* its kernel answers for our address: dpdk.c keeps it quiet */
+	o->is_own_if = s->options.is_own_if;
+	return 0;
 }

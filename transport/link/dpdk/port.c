@@ -19,21 +19,25 @@
 
 /* Read in the sources of DPDK 22.11: who copies on transmit, who keeps a pointer, and into what. Others are hardware. */
 static const struct dpdk_driver drivers[] = {
-	{.name = "net_memif", .reader = DPDK_READ_CPU, .is_local = true, .any_mtu = true, .in_interrupt = true,
+	{.name = "net_memif", .reader = DPDK_READ_CPU, .is_local = true, .any_mtu = true, .in_interrupt = true, .one_queue = true,
 		.buffer = "bsize", .buffer_bytes = 2048}, /* chains of its buffers crash it */
-	{.name = "net_vhost", .reader = DPDK_READ_CPU, .is_local = true, .has_interrupt = true},
-	{.name = "net_virtio_user", .reader = DPDK_READ_COPY, .is_local = true, .any_mtu = true}, /* its peer maps DPDK's memory only */
-	{.name = "net_ring", .reader = DPDK_READ_COPY, .is_local = true, .any_mtu = true}, /* the receiver gets the mbuf itself */
+	{.name = "net_vhost", .reader = DPDK_READ_CPU, .is_local = true, .has_interrupt = true, .one_queue = true},
+	{.name = "net_virtio_user", .reader = DPDK_READ_COPY, .is_local = true, .any_mtu = true, .one_queue = true}, /* its peer maps DPDK's memory only */
+	{.name = "net_ring", .reader = DPDK_READ_COPY, .is_local = true, .any_mtu = true, .one_queue = true}, /* the receiver gets the mbuf itself */
 	{.name = "net_null", .reader = DPDK_READ_COPY, .is_local = true, .any_mtu = true},
-	{.name = "net_af_packet", .reader = DPDK_READ_CPU, .is_kernel = true, .is_shared = true},
-	{.name = "net_af_xdp", .reader = DPDK_READ_COPY, .is_kernel = true}, /* an mbuf of its own pool is sent as it is, another is copied */
-	{.name = "net_tap", .reader = DPDK_READ_CPU, .is_kernel = true},
+	{.name = "net_af_packet", .reader = DPDK_READ_CPU, .is_kernel = true, .is_shared = true, .one_queue = true},
+	/* an mbuf of its own pool is sent as it is, another is copied */
+	{.name = "net_af_xdp", .reader = DPDK_READ_COPY, .is_kernel = true, .one_queue = true, .stays = true},
+	{.name = "net_tap", .reader = DPDK_READ_CPU, .is_kernel = true, .one_queue = true}, /* wants as many to receive */
 };
 
-enum { PORT_KEEPERS_MAX = 8, PORT_CLOSE_S = 2 };
+enum { PORT_CLOSE_S = 2 };
 
 static pthread_mutex_t port_lock = PTHREAD_MUTEX_INITIALIZER; /* finding and attaching; not held while a port runs */
 static bool port_known[RTE_MAX_ETHPORTS]; /* configured by us before: stopped, not in use */
+/* Ready to be started again. DPDK 22.11 counts wrongly when it closes an af_xdp port (eth_dev_close takes one off twice): its socket stays, and a second one is refused
+ * until the process ends, with the driver's heap in disorder after that. */
+static struct dpdk_port *port_kept[RTE_MAX_ETHPORTS];
 
 #define PORT_FAIL(config, err, ...) (snprintf((config)->error, (config)->error_bytes, __VA_ARGS__), -(err))
 
@@ -76,70 +80,9 @@ static int port_first(struct dpdk_port *p, const struct link_config *config)
 	n = rte_eth_dev_count_total();
 	if (n)
 		return PORT_FAIL(config, TERN_EADDR,
-			"dpdk: all %u ports are in use in this process; a port belongs to one link: give another one, dev=", n);
+			"dpdk: all %u ports are in use in this process: give another one, dev=", n);
 	return PORT_FAIL(config, TERN_EADDR, "dpdk: there is no port; bind a NIC to vfio-pci (dpdk-devbind.py), or name a virtual one, "
 	                 "dev=net_af_packet0,iface=eth0");
-}
-
-/* When a memif listener's last device goes, DPDK 22.11 frees the socket but neither closes its descriptor nor takes its callback from the interrupt thread,
- * which then accepts at whatever has that memory next, and hangs. A device that is never started stays with each socket: the listener lives as long as the
- * process, and the next server takes it up. */
-struct port_keeper {
-	char args[256];
-	char path[108];
-};
-
-static struct port_keeper port_keepers[PORT_KEEPERS_MAX];
-static unsigned port_n_keepers;
-
-/* @return a value of DPDK's device arguments "name,key=value,...", as long as it is; NULL: not there */
-static const char *port_arg(const char *args, const char *key, size_t *bytes)
-{
-	size_t n = strlen(key);
-	for (const char *at = strchr(args, ','); at; at = strchr(at, ','))
-		if (!strncmp(++at, key, n) && at[n] == '=') {
-			*bytes = strcspn(at + n + 1, ",");
-			return at + n + 1;
-		}
-	return NULL;
-}
-
-static void port_keep(const char *dev)
-{
-	struct port_keeper *k = &port_keepers[port_n_keepers];
-	size_t role = 0, path = 0, kind = 0;
-	const char *args = strchr(dev, ','), *at = port_arg(dev, "role", &role);
-	struct rte_eth_dev_owner owner = {.name = "tern"};
-	char text[320];
-	uint16_t id;
-
-	bool is_server = at && ((role == 6 && !strncmp(at, "server", 6)) || (role == 6 && !strncmp(at, "master", 6)));
-	if (strncmp(dev, "net_memif", 9) || !is_server || port_n_keepers == PORT_KEEPERS_MAX || strlen(args) >= sizeof(k->args))
-		return;
-	for (unsigned i = 0; i < port_n_keepers; i++)
-		if (!strcmp(port_keepers[i].args, args))
-			return;
-	/* the last id counts; where the socket has its keeper already, by other arguments, this one is refused */
-	snprintf(text, sizeof(text), "net_memif_tern%u%s,id=%u", port_n_keepers, args, UINT32_MAX);
-	if (rte_dev_probe(text))
-		return;
-	snprintf(k->args, sizeof(k->args), "%s", args);
-	at = port_arg(dev, "socket-abstract", &kind);
-	bool is_file = at && !strncmp(at, "no", 2);
-	at = port_arg(dev, "socket", &path);
-	if (at && is_file)
-		snprintf(k->path, sizeof(k->path), "%.*s", (int)path, at);
-	port_n_keepers++;
-	text[strcspn(text, ",")] = 0;
-	if (!rte_eth_dev_get_port_by_name(text, &id) && !rte_eth_dev_owner_new(&owner.id))
-		rte_eth_dev_owner_set(id, &owner);
-}
-
-__attribute__((destructor)) static void port_keepers_end(void)
-{
-	for (unsigned i = 0; i < port_n_keepers; i++)
-		if (*port_keepers[i].path)
-			unlink(port_keepers[i].path);
 }
 
 /* Gives back a device that was probed and is no Ethernet port. */
@@ -154,7 +97,7 @@ static void port_forget(const char *name)
 /* A name, a PCI address, or a virtual device with its arguments, which is made. */
 static int port_named(struct dpdk_port *p, const char *dev, const struct link_config *config)
 {
-	char name[RTE_ETH_NAME_MAX_LEN], words[192];
+	char name[RTE_ETH_NAME_MAX_LEN], words[192], remedy[192];
 	struct rte_eth_dev_info info;
 	uint16_t id;
 
@@ -165,11 +108,12 @@ static int port_named(struct dpdk_port *p, const char *dev, const struct link_co
 		bool is_port = !err && !rte_eth_dev_get_port_by_name(name, &id);
 		if (!err && !is_port)
 			port_forget(name);
+		dpdk_memif_remedy(dev, remedy, sizeof(remedy));
 		if (!is_port)
-			return PORT_FAIL(config, TERN_EADDR, "dpdk: dev=%s: no such port, or in use by another process (%s%s)", dev,
-			                 err ? rte_strerror(-err) : "it is no Ethernet port", port_words(words, sizeof(words)));
+			return PORT_FAIL(config, TERN_EADDR, "dpdk: dev=%s: no such port, or in use by another process (%s%s)%s", dev,
+			                 err ? rte_strerror(-err) : "it is no Ethernet port", port_words(words, sizeof(words)), remedy);
 		p->is_ours = true;
-		port_keep(dev);
+		dpdk_memif_keep(dev);
 	}
 	bool is_claimed = port_claim(p, id);
 	if (!is_claimed && p->is_ours && !rte_eth_dev_info_get(id, &info)) {
@@ -177,8 +121,7 @@ static int port_named(struct dpdk_port *p, const char *dev, const struct link_co
 		rte_dev_remove(info.device);
 	}
 	if (!is_claimed)
-		return PORT_FAIL(config, TERN_EADDR, "dpdk: port %s is in use in this process; a port belongs to one link: give another one, dev=",
-			name);
+		return PORT_FAIL(config, TERN_EADDR, "dpdk: port %s is in use by another part of this process: give another one, dev=", name);
 	return 0;
 }
 
@@ -245,11 +188,12 @@ static int port_configure(struct dpdk_port *p, const struct rte_eth_dev_info *in
 	conf.rxmode.offloads = p->rx_offloads;
 	conf.txmode.offloads = p->tx_offloads;
 	conf.intr_conf.rxq = p->driver.has_interrupt;
-	int err = rte_eth_dev_configure(p->id, 1, 1, &conf);
+	p->tx_queues = p->driver.one_queue ? 1 : (uint16_t)RTE_MIN((unsigned)info->max_tx_queues, (unsigned)DPDK_LINKS_MAX);
+	int err = rte_eth_dev_configure(p->id, 1, p->tx_queues, &conf);
 	if (err && conf.intr_conf.rxq) {
 		conf.intr_conf.rxq = 0;
 		p->driver.has_interrupt = false;
-		err = rte_eth_dev_configure(p->id, 1, 1, &conf);
+		err = rte_eth_dev_configure(p->id, 1, p->tx_queues, &conf);
 	}
 	if (err)
 		return PORT_FAIL(config, TERN_EIO, "dpdk: port %s does not take its configuration: %s%s", p->name, rte_strerror(-err),
@@ -273,15 +217,16 @@ static int port_pools(struct dpdk_port *p, const struct link_config *config)
 	uint32_t room = frame > RTE_MBUF_DEFAULT_BUF_SIZE ? (frame + 127) & ~127u : RTE_MBUF_DEFAULT_BUF_SIZE;
 
 	snprintf(name, sizeof(name), "tern_data_%u", p->id);
-	p->data = rte_pktmbuf_pool_create(name, p->rx_ring + p->tx_ring + DPDK_LENT_MAX + slack, cache, 0, (uint16_t)room, socket);
+	unsigned frames = p->rx_ring + p->tx_ring * p->tx_queues + DPDK_LENT_MAX + DPDK_HANDED_MAX + slack;
+	p->data = rte_pktmbuf_pool_create(name, frames, cache, 0, (uint16_t)room, socket);
 	snprintf(name, sizeof(name), "tern_head_%u", p->id);
-	p->heads = rte_pktmbuf_pool_create(name, 2u * p->tx_ring + slack, cache, 0, DPDK_HEAD_ROOM, socket);
+	p->heads = rte_pktmbuf_pool_create(name, p->tx_ring * (p->tx_queues + 1u) + slack, cache, 0, DPDK_HEAD_ROOM, socket);
 	snprintf(name, sizeof(name), "tern_outer_%u", p->id);
 	p->outer = rte_pktmbuf_pool_create(name, DPDK_SLOTS + slack, cache, 0, 0, socket);
 	if (p->data && p->heads && p->outer)
 		return 0;
 	return PORT_FAIL(config, TERN_ENOMEM, "dpdk: no memory for %u packets of %u bytes (%s); reserve more hugepages, or give more than -m says",
-	                 p->rx_ring + p->tx_ring + DPDK_LENT_MAX + slack, room, rte_strerror(rte_errno));
+	                 frames, room, rte_strerror(rte_errno));
 }
 
 /* @param host  of the interface that is taken over; zeros: none */
@@ -307,8 +252,8 @@ static int port_start(struct dpdk_port *p, const struct rte_eth_dev_info *info, 
 	rx.offloads = p->rx_offloads;
 	tx.offloads = p->tx_offloads;
 	int err = rte_eth_rx_queue_setup(p->id, 0, p->rx_ring, (unsigned)socket, &rx, p->data);
-	if (!err)
-		err = rte_eth_tx_queue_setup(p->id, 0, p->tx_ring, (unsigned)socket, &tx);
+	for (uint16_t i = 0; !err && i < p->tx_queues; i++)
+		err = rte_eth_tx_queue_setup(p->id, i, p->tx_ring, (unsigned)socket, &tx);
 	if (!err)
 		err = rte_eth_dev_start(p->id);
 	if (err)
@@ -344,8 +289,60 @@ static void port_quiet_end(const struct port_quiet *q)
 	pthread_sigmask(SIG_SETMASK, &q->before, NULL);
 }
 
+/* Stops what cannot be closed and opened again. @return whether it is such a port, and was running */
+static bool port_keep(struct dpdk_port *p)
+{
+	struct dpdk_port *kept = p->driver.stays && p->is_ours && p->is_started ? malloc(sizeof(*kept)) : NULL;
+
+	if (!kept)
+		return false;
+	rte_eth_dev_stop(p->id);
+	*kept = *p;
+	pthread_mutex_lock(&port_lock);
+	port_kept[p->id] = kept;
+	port_known[p->id] = true;
+	rte_eth_dev_owner_unset(p->id, p->owner);
+	pthread_mutex_unlock(&port_lock);
+	return true;
+}
+
+/* The interface is the kernel's again when the program ends. */
+__attribute__((destructor)) static void port_kept_end(void)
+{
+	for (uint16_t id = 0; id < RTE_MAX_ETHPORTS; id++)
+		if (port_kept[id])
+			rte_eth_dev_close(id);
+}
+
+/* @param p  found and claimed, its MTU settled */
+static int port_again(struct dpdk_port *p, const struct link_config *config)
+{
+	struct dpdk_port *kept = port_kept[p->id];
+	struct rte_mbuf *old[DPDK_BURST];
+	uint64_t owner = p->owner;
+	uint16_t n;
+
+	if (p->mtu_bytes != kept->mtu_bytes)
+		return PORT_FAIL(config, TERN_EADDR, "dpdk: port %s keeps its MTU of %u for as long as the process lives: give mtu=%u", p->name, kept->mtu_bytes,
+			kept->mtu_bytes);
+	*p = *kept;
+	p->owner = owner;
+	pthread_mutex_lock(&port_lock);
+	port_kept[p->id] = NULL;
+	pthread_mutex_unlock(&port_lock);
+	free(kept);
+	p->is_started = !rte_eth_dev_start(p->id);
+	if (!p->is_started)
+		return PORT_FAIL(config, TERN_EIO, "dpdk: port %s does not start again; run the program anew", p->name);
+	for (int i = 0; i < DPDK_RING / DPDK_BURST && (n = rte_eth_rx_burst(p->id, 0, old, DPDK_BURST)); i++)
+		rte_pktmbuf_free_bulk(old, n); /* came while nobody had the port */
+	return 0;
+}
+
 static void port_release(struct dpdk_port *p)
 {
+	if (port_keep(p))
+		return;
 	if (p->is_started)
 		rte_eth_dev_stop(p->id);
 	p->is_started = false;
@@ -371,6 +368,17 @@ static int port_find(struct dpdk_port *p, const struct dpdk_options *o, const st
 	return err;
 }
 
+static int port_make(struct dpdk_link *l, const struct rte_eth_dev_info *info, uint16_t mtu, const struct link_config *config)
+{
+	struct dpdk_port *p = &l->port;
+	int err = port_configure(p, info, mtu, config);
+	if (!err)
+		err = port_pools(p, config);
+	if (!err && p->driver.in_interrupt)
+		err = dpdk_memif_open(l);
+	return err ? err : port_start(p, info, config);
+}
+
 static int port_open(struct dpdk_link *l, const struct link_config *config)
 {
 	struct dpdk_port *p = &l->port;
@@ -389,12 +397,10 @@ static int port_open(struct dpdk_link *l, const struct link_config *config)
 	port_driver(p, &info);
 	if (!err)
 		err = port_mtu(p, &info, &l->options, config, &mtu);
-	if (!err)
-		err = port_configure(p, &info, mtu, config);
-	if (!err)
-		err = port_pools(p, config);
-	if (!err)
-		err = port_start(p, &info, config);
+	if (!err && port_kept[p->id])
+		err = port_again(p, config);
+	else if (!err)
+		err = port_make(l, &info, mtu, config);
 	if (err) {
 		port_release(p);
 		return err;

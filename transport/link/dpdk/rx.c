@@ -81,8 +81,10 @@ static void rx_other(struct dpdk_link *l, const struct rte_mbuf *m, const struct
 
 	if (k->kind == NET_ARP || k->kind == NET_ND)
 		net_learn(&l->host, frame, k, now_ns);
-	if (l->twin.fd >= 0 && k->kind != NET_DROP) {
-		twin_tx(&l->twin, frame, m->pkt_len);
+	if (l->in_handed) /* whoever read it has answered, or given it to the kernel */
+		return;
+	if (l->share->twin.fd >= 0 && k->kind != NET_DROP) {
+		twin_tx(&l->share->twin, frame, m->pkt_len);
 		return;
 	}
 	switch (k->kind) {
@@ -136,7 +138,7 @@ static enum rx_verdict rx_one(struct dpdk_link *l, struct rte_mbuf *m, struct rx
 static bool rx_burst(struct dpdk_link *l, uint64_t now_ns)
 {
 	l->in_at = 0;
-	l->in_n = rte_eth_rx_burst(l->port.id, 0, l->in, DPDK_BURST);
+	l->in_n = dpdk_share_rx(l);
 	l->base.rx_calls++;
 	if (!l->in_n)
 		return false;
@@ -154,12 +156,12 @@ size_t dpdk_rx(struct link *link, struct rx_frame *out, size_t n, uint64_t now_n
 
 	dpdk_eal_thread();
 	l->now_ns = now_ns;
-	if (l->is_armed) {
-		rte_eth_dev_rx_intr_disable(l->port.id, 0);
-		l->is_armed = false;
-	}
+	dpdk_share_disarm(l);
+	if (l->share->memif)
+		dpdk_memif_tend(l, now_ns);
 	dpdk_tx_due(l, now_ns);
-	for (int tries = 0; l->lent < DPDK_LENT_MAX && (got < n || !n); tries += l->in_at == l->in_n) {
+	uint32_t lent_max = dpdk_share_lent_max(l);
+	for (int tries = 0; l->lent < lent_max && (got < n || !n); tries += l->in_at == l->in_n) {
 		if (l->in_at == l->in_n && (tries == RX_TRIES || !rx_burst(l, now_ns)))
 			break;
 		enum rx_verdict v = rx_one(l, l->in[l->in_at], got < n ? &out[got] : NULL, now_ns);
@@ -173,6 +175,8 @@ size_t dpdk_rx(struct link *link, struct rx_frame *out, size_t n, uint64_t now_n
 			rte_pktmbuf_free(m);
 		}
 	}
+	if (l->n_parked)
+		dpdk_tx_due(l, now_ns); /* an answer may have come */
 	l->base.rx_frames += got;
 	return got;
 }

@@ -168,6 +168,12 @@ void twin_close(struct twin *twin)
 	twin->fd = -1;
 }
 
+/* Whichever thread has a frame for the kernel writes it: the descriptor takes whole frames. */
+static void twin_count(uint64_t *counter)
+{
+	__atomic_fetch_add(counter, 1, __ATOMIC_RELAXED);
+}
+
 size_t twin_rx(struct twin *twin, uint8_t *out, size_t room)
 {
 	size_t tag = twin->vlan ? NET_VLAN_BYTES : 0;
@@ -181,7 +187,7 @@ size_t twin_rx(struct twin *twin, uint8_t *out, size_t room)
 	if (n < 0)
 		return 0;
 	if (n < NET_ETHER_BYTES || (size_t)n + tag > room) {
-		twin->rx_dropped++;
+		twin_count(&twin->rx_dropped);
 		return 0;
 	}
 	if (tag) {
@@ -190,7 +196,7 @@ size_t twin_rx(struct twin *twin, uint8_t *out, size_t room)
 		out[14] = (uint8_t)(twin->vlan_priority << 5 | twin->vlan >> 8);
 		out[15] = (uint8_t)twin->vlan;
 	}
-	twin->rx_frames++;
+	twin_count(&twin->rx_frames);
 	return (size_t)n + tag;
 }
 
@@ -203,9 +209,14 @@ bool twin_tx(struct twin *twin, const uint8_t *frame, size_t bytes)
 		return false;
 	struct iovec iov[2] = {{(uint8_t *)(uintptr_t)frame, 12}, {(uint8_t *)(uintptr_t)frame + 12 + skip, bytes - 12 - skip}};
 	if (writev(twin->fd, iov, 2) < 0) {
-		twin->tx_dropped++;
+		twin_count(&twin->tx_dropped);
 		return false;
 	}
-	twin->tx_frames++;
+	twin_count(&twin->tx_frames);
 	return true;
+}
+
+uint64_t twin_moved(const struct twin *twin)
+{
+	return __atomic_load_n(&twin->rx_frames, __ATOMIC_RELAXED) + __atomic_load_n(&twin->tx_frames, __ATOMIC_RELAXED);
 }

@@ -1,7 +1,7 @@
 /* The kernel's half of a port that user space has taken: a tap device with the port's hardware and IP addresses. What is not ours goes into it, what the kernel
  * sends comes out of it and leaves by the port; so TCP (the control connection), ping, and every other program go on as if the kernel still had the port.
  * The kernel then answers ARP, neighbour solicitations and echo; net_answer is silent (net_config.has_twin), and net_learn reads the same packets as they pass.
- * Called by the dpdk link's loop; nothing here blocks but twin_open. */
+ * Called by the dpdk link's loops, frames by several threads at once; nothing here blocks but twin_open. */
 #ifndef LINK_DPDK_TWIN_H
 #define LINK_DPDK_TWIN_H
 #include "link/dpdk/net.h"
@@ -29,5 +29,8 @@ size_t twin_rx(struct twin *twin, uint8_t *out, size_t room);
 
 /** Hands a frame of the port to the kernel, at most once; what it does not take is counted and lost. @return whether it was taken */
 bool twin_tx(struct twin *twin, const uint8_t *frame, size_t bytes);
+
+/** Grows with each frame either way. */
+uint64_t twin_moved(const struct twin *twin);
 
 #endif

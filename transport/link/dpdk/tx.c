@@ -148,7 +148,7 @@ static bool tx_flush(struct dpdk_link *l)
 {
 	if (!l->n_hold)
 		return true;
-	uint16_t sent = rte_eth_tx_burst(l->port.id, 0, l->hold, l->n_hold);
+	uint16_t sent = dpdk_share_tx(l, l->hold, l->n_hold);
 	l->base.tx_calls++;
 	l->n_hold = (uint16_t)(l->n_hold - sent);
 	memmove(l->hold, l->hold + sent, l->n_hold * sizeof(l->hold[0]));
@@ -158,7 +158,15 @@ static bool tx_flush(struct dpdk_link *l)
 
 void dpdk_tx_drop(struct dpdk_link *l, struct dpdk_path *p)
 {
-	uint16_t kept = 0;
+	uint16_t kept = 0, parked = 0;
+
+	for (uint16_t i = 0; i < l->n_parked; i++) {
+		if (p && l->parked[i]->path != &p->base)
+			l->parked[parked++] = l->parked[i];
+		else
+			tx_done(l, l->parked[i]);
+	}
+	l->n_parked = parked;
 	for (uint16_t i = 0; i < l->n_hold; i++) {
 		if (p && l->hold_path[i] != p) {
 			l->hold[kept] = l->hold[i];
@@ -180,6 +188,53 @@ static bool tx_up(struct dpdk_link *l, uint64_t now_ns)
 	return l->is_up;
 }
 
+/* What waited for a neighbour that has answered since. In order within a path: the first that stays keeps its later ones back, since nothing changes on the way. */
+static void tx_unpark(struct dpdk_link *l, uint64_t now_ns)
+{
+	uint16_t kept = 0;
+
+	for (uint16_t i = 0; i < l->n_parked; i++) {
+		struct frame *f = l->parked[i];
+		struct dpdk_path *p = (struct dpdk_path *)f->path;
+		bool is_ready = l->n_hold < DPDK_BURST && !net_flow_ready(&l->host, &p->flow, now_ns);
+		struct rte_mbuf *m = is_ready ? tx_build(l, p, f) : NULL;
+		if (is_ready && !m) { /* out of mbufs: all the rest stays */
+			memmove(l->parked + kept, l->parked + i, (l->n_parked - i) * sizeof(l->parked[0]));
+			kept = (uint16_t)(kept + l->n_parked - i);
+			break;
+		}
+		if (!m) {
+			l->parked[kept++] = f;
+			continue;
+		}
+		p->parked--;
+		l->hold[l->n_hold] = m;
+		l->hold_path[l->n_hold++] = p;
+	}
+	l->n_parked = kept;
+}
+
+/* A frame whose neighbour is not known waits beside the others: a station that does not answer holds up its own path only. Where no more may wait the path is offered
+ * again; if that would hold others up, the frame is lost, as in any host (RFC 1122 section 2.3.2.2 wants one kept). @return whether it was taken */
+static bool tx_park(struct dpdk_link *l, struct frame *const *frames, size_t n)
+{
+	struct dpdk_path *p = (struct dpdk_path *)frames[0]->path;
+	size_t others = 1;
+
+	if (l->n_parked < DPDK_PARKED_MAX && p->parked < DPDK_PARKED_PATH) {
+		l->parked[l->n_parked++] = frames[0];
+		p->parked++;
+		return true;
+	}
+	while (others < n && frames[others]->path == &p->base)
+		others++;
+	if (others == n)
+		return false;
+	l->base.tx_dropped++;
+	tx_done(l, frames[0]);
+	return true;
+}
+
 /* Turns frames into mbufs behind what is held. @return how many frames were taken */
 static size_t tx_fill(struct dpdk_link *l, struct frame *const *frames, size_t n, uint64_t now_ns)
 {
@@ -189,16 +244,17 @@ static size_t tx_fill(struct dpdk_link *l, struct frame *const *frames, size_t n
 	for (; taken < n && l->n_hold < DPDK_BURST && l->out < DPDK_DONE_MAX; taken++) {
 		struct frame *f = frames[taken];
 		struct dpdk_path *p = (struct dpdk_path *)f->path;
-		if (p != ready && net_flow_ready(&l->host, &p->flow, now_ns))
-			break;
-		ready = p;
 		if (f->wire_bytes > p->base.max_frame_bytes) { /* no mbuf holds it: lost on the way, as anywhere */
 			l->base.tx_dropped++;
 			tx_done(l, f);
+		} else if (p->parked || (p != ready && net_flow_ready(&l->host, &p->flow, now_ns))) {
+			if (!tx_park(l, frames + taken, n - taken))
+				break;
 		} else {
 			struct rte_mbuf *m = tx_build(l, p, f);
 			if (!m)
 				break;
+			ready = p;
 			l->hold[l->n_hold] = m;
 			l->hold_path[l->n_hold++] = p;
 		}
@@ -217,13 +273,15 @@ size_t dpdk_tx(struct link *link, struct frame *const *frames, size_t n, uint64_
 	dpdk_eal_thread();
 	if (!tx_up(l, now_ns) || !tx_flush(l))
 		return 0;
+	if (l->n_parked)
+		tx_unpark(l, now_ns);
 	while (taken < n) {
 		size_t k = tx_fill(l, frames + taken, n - taken, now_ns);
 		taken += k;
 		if (!k || !tx_flush(l))
 			break;
 	}
-	if (taken < n)
+	if (taken < n || l->n_parked)
 		dpdk_tx_due(l, now_ns); /* the question for a neighbour goes out at once */
 	return taken;
 }
@@ -236,10 +294,8 @@ size_t dpdk_reap(struct link *link, struct frame **out, size_t n, uint64_t now_n
 	if (l->n_hold)
 		tx_flush(l);
 	if (l->n_free_slots < DPDK_SLOTS && now_ns - l->asked_ns >= DPDK_FLUSH_NS) {
-		/* most drivers look for what the wire has taken only when they are given more */
 		l->asked_ns = now_ns;
-		if (rte_eth_tx_done_cleanup(l->port.id, 0, 0) < 0)
-			rte_eth_tx_descriptor_status(l->port.id, 0, 0);
+		dpdk_share_clean(l);
 	}
 	while (got < n && l->done_tail != l->done_head)
 		out[got++] = l->done[l->done_tail++ & (DPDK_DONE_MAX - 1)];
@@ -253,8 +309,14 @@ void dpdk_tx_host(struct dpdk_link *l, const uint8_t *frame, size_t bytes)
 	char *at = m ? rte_pktmbuf_append(m, (uint16_t)bytes) : NULL;
 	if (at)
 		memcpy(at, frame, bytes);
-	if (m && (!at || !rte_eth_tx_burst(l->port.id, 0, &m, 1)))
+	if (!m || (at && dpdk_share_tx(l, &m, 1)))
+		return;
+	if (!at || l->n_hold == DPDK_BURST || !l->is_up) {
 		rte_pktmbuf_free(m); /* whoever asked will ask again */
+		return;
+	}
+	l->hold[l->n_hold] = m;
+	l->hold_path[l->n_hold++] = NULL;
 }
 
 static void tx_twin(struct dpdk_link *l, uint64_t now_ns)
@@ -263,7 +325,7 @@ static void tx_twin(struct dpdk_link *l, uint64_t now_ns)
 	size_t n;
 
 	l->twin_ns = now_ns;
-	for (int i = 0; i < DPDK_TWIN_FRAMES && (n = twin_rx(&l->twin, frame, sizeof(frame))); i++)
+	for (int i = 0; i < DPDK_TWIN_FRAMES && (n = twin_rx(&l->share->twin, frame, sizeof(frame))); i++)
 		dpdk_tx_host(l, frame, n);
 }
 
@@ -272,8 +334,10 @@ void dpdk_tx_due(struct dpdk_link *l, uint64_t now_ns)
 	uint8_t frame[NET_POLL_MAX];
 	size_t n;
 
+	if (l->n_parked && l->is_up)
+		tx_unpark(l, now_ns);
 	tx_flush(l); /* small frames were given back already: nobody else may come for what is held */
-	if (l->twin.fd >= 0 && now_ns - l->twin_ns >= DPDK_TWIN_NS)
+	if (l->share->twin.fd >= 0 && now_ns - l->twin_ns >= DPDK_TWIN_NS)
 		tx_twin(l, now_ns);
 	if (net_deadline(&l->host) > now_ns || !tx_up(l, now_ns))
 		return;
