@@ -68,7 +68,7 @@ struct dpdk_port {
 	bool is_ours;          /* probed by this link: removed with it */
 	bool is_started;
 	struct rte_ether_addr mac;
-	struct rte_mempool *data, *heads, *outer; /* whole frames; headers; mbufs without a buffer, for memory of others */
+	struct rte_mempool *data, *heads; /* whole frames; headers, and mbufs over memory of others */
 };
 
 struct dpdk_options {
@@ -101,6 +101,12 @@ struct dpdk_slot {
 	struct dpdk_slot *next;
 };
 
+/* Mbufs of one pool, ready to be filled. */
+struct dpdk_stock {
+	unsigned n;
+	struct rte_mbuf *mbuf[DPDK_BURST];
+};
+
 struct dpdk_map {
 	uint8_t *addr;
 	uint64_t bytes;
@@ -121,6 +127,7 @@ struct dpdk_link {
 	/* tx */
 	struct dpdk_slot *slots, *free_slot;
 	uint32_t n_free_slots;
+	struct dpdk_stock heads, data;
 	struct rte_mbuf *hold[DPDK_BURST]; /* taken, the port's ring was full */
 	struct dpdk_path *hold_path[DPDK_BURST];
 	uint16_t n_hold;

@@ -276,9 +276,7 @@ static int port_pools(struct dpdk_port *p, const struct link_config *config)
 	p->data = rte_pktmbuf_pool_create(name, p->rx_ring + p->tx_ring + DPDK_LENT_MAX + slack, cache, 0, (uint16_t)room, socket);
 	snprintf(name, sizeof(name), "tern_head_%u", p->id);
 	p->heads = rte_pktmbuf_pool_create(name, 2u * p->tx_ring + slack, cache, 0, DPDK_HEAD_ROOM, socket);
-	snprintf(name, sizeof(name), "tern_outer_%u", p->id);
-	p->outer = rte_pktmbuf_pool_create(name, DPDK_SLOTS + slack, cache, 0, 0, socket);
-	if (p->data && p->heads && p->outer)
+	if (p->data && p->heads)
 		return 0;
 	return PORT_FAIL(config, TERN_ENOMEM, "dpdk: no memory for %u packets of %u bytes (%s); reserve more hugepages, or give more than -m says",
 	                 p->rx_ring + p->tx_ring + DPDK_LENT_MAX + slack, room, rte_strerror(rte_errno));
@@ -360,7 +358,6 @@ static void port_release(struct dpdk_port *p)
 	pthread_mutex_unlock(&port_lock);
 	rte_mempool_free(p->data);
 	rte_mempool_free(p->heads);
-	rte_mempool_free(p->outer);
 }
 
 static int port_find(struct dpdk_port *p, const struct dpdk_options *o, const struct link_config *config)
