@@ -72,7 +72,9 @@ static void link_open(int i, const char *dev)
 {
 	char options[400], error[512] = "";
 	snprintf(options, sizeof(options), "dev=%s&ip=10.9.0.%d/24&twin=0&mtu=%u", dev, i + 1, payload + HEAD + LAYERS);
-	struct link_config config = {.listening = true, .port = 7400, .options = options, .now_ns = clock_ns(), .error = error, .error_bytes = sizeof(error)};
+	struct link_config config = {.listening = true, .port = 7400, .options = options, .now_ns = clock_ns()};
+	config.error = error;
+	config.error_bytes = sizeof(error);
 	if (ops->open(&config, &end[i].link))
 		die(dev, error);
 }

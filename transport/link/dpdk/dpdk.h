@@ -8,6 +8,7 @@
 #include <rte_ethdev.h>
 #include <rte_mbuf.h>
 #include "link/dpdk/net.h"
+#include "link/dpdk/net_known.h"
 #include "link/dpdk/twin.h"
 #include "link/link.h"
 
@@ -91,6 +92,7 @@ struct dpdk_path {
 	uint32_t bucket;
 	uint16_t port;          /* ours */
 	int reserve_fd;         /* the kernel's socket that keeps the port, -1: none */
+	struct net_known known; /* what comes on it */
 };
 
 /* A frame whose memory mbufs point to. */
