@@ -17,6 +17,8 @@ enum {
 	DPDK_BUCKETS = 4096,   /* of the table of paths, a power of two */
 	DPDK_BURST = 64,       /* mbufs to or from the port in one call */
 	DPDK_RING = 1024,      /* descriptors wanted each way */
+	DPDK_RING_LEAST = 128,
+	DPDK_LOCAL_BYTES = 2 << 20, /* of frames in a ring between processes */
 	DPDK_SLOTS = 8192,     /* frames whose memory the port may still read */
 	DPDK_DONE_MAX = 16384, /* taken and not yet reaped, a power of two */
 	DPDK_LENT_MAX = 4096,  /* received and not yet given back */
