@@ -151,9 +151,19 @@ static void port_forget(const char *name)
 			return;
 }
 
+/* Arguments that a device gets unless the user says otherwise. af_xdp by itself polls its interface with a system call for each look at an empty ring, which pays only
+ * where the interface's interrupts are held back (napi_defer_hard_irqs): tern-bw over a veth 0.59 -> 0.65 GB/s without. */
+static void port_arguments(const char *dev, char *out, size_t bytes)
+{
+	size_t value;
+	bool is_xdp = !strncmp(dev, "net_af_xdp", 10) && !port_arg(dev, "busy_budget", &value);
+	snprintf(out, bytes, "%s%s", dev, is_xdp ? ",busy_budget=0" : "");
+}
+
 /* A name, a PCI address, or a virtual device with its arguments, which is made. */
 static int port_named(struct dpdk_port *p, const char *dev, const struct link_config *config)
 {
+	char args[256];
 	char name[RTE_ETH_NAME_MAX_LEN], words[192];
 	struct rte_eth_dev_info info;
 	uint16_t id;
@@ -161,7 +171,8 @@ static int port_named(struct dpdk_port *p, const char *dev, const struct link_co
 	snprintf(name, sizeof(name), "%.*s", (int)strcspn(dev, ","), dev);
 	if (rte_eth_dev_get_port_by_name(name, &id)) {
 		dpdk_eal_words(words, sizeof(words));
-		int err = rte_dev_probe(dev);
+		port_arguments(dev, args, sizeof(args));
+		int err = rte_dev_probe(args);
 		bool is_port = !err && !rte_eth_dev_get_port_by_name(name, &id);
 		if (!err && !is_port)
 			port_forget(name);

@@ -124,8 +124,10 @@ static void tx_attach(struct dpdk_link *l, struct frame *f, unsigned first, stru
 	m->nb_segs = (uint16_t)(1 + n);
 }
 
-static void tx_sums(const struct dpdk_link *l, const struct dpdk_path *p, const struct frame *f, struct rte_mbuf *m)
+/* @param is_whole  the datagram is all in this mbuf: summed there, where the copy has left it in the first cache */
+static void tx_sums(const struct dpdk_link *l, const struct dpdk_path *p, const struct frame *f, struct rte_mbuf *m, bool is_whole)
 {
+	const struct frame_seg whole = {.addr = rte_pktmbuf_mtod_offset(m, uint8_t *, p->flow.header_bytes), .bytes = f->wire_bytes};
 	const struct net_flow *flow = &p->flow;
 	uint8_t *head = rte_pktmbuf_mtod(m, uint8_t *);
 
@@ -136,7 +138,7 @@ static void tx_sums(const struct dpdk_link *l, const struct dpdk_path *p, const 
 	} else if (l->port.driver.is_local && !flow->is_ip6) {
 		memset(head + flow->udp_at + 6, 0, 2); /* RFC 768: none; it would guard memory against itself */
 	} else {
-		net_udp_sum(flow, head, f->seg, f->segs);
+		net_udp_sum(flow, head, is_whole ? &whole : f->seg, is_whole ? 1 : f->segs);
 	}
 }
 
@@ -163,7 +165,7 @@ static struct rte_mbuf *tx_build(struct dpdk_link *l, struct dpdk_path *p, struc
 		}
 		tx_attach(l, f, head, m);
 	}
-	tx_sums(l, p, f, m);
+	tx_sums(l, p, f, m, copy);
 	if (copy)
 		tx_done(l, f);
 	return m;
