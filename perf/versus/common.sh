@@ -24,9 +24,14 @@ VERSUS_PORT=21000
 # What else runs on the machine should disturb as little as it can; the same for every program.
 VERSUS_NICE=
 nice -n -19 true 2>/dev/null && [ "$(nice -n -19 nice)" = -19 ] && VERSUS_NICE="nice -n -19"
+# Where the kernel groups processes by session (sched_autogroup) nice counts within one only: the whole session is raised for as long as this runs. Without it, beside
+# a build in another session, two processes at nice -19 lost 38 % of their cores; with it 3 %.
+versus_group=$(sed -n 's/.* nice //p' /proc/self/autogroup 2>/dev/null)
+[ -n "$VERSUS_NICE" ] && [ -n "$versus_group" ] && echo -19 2>/dev/null >/proc/self/autogroup
 VERSUS_SERVER=
 versus_dir=$(mktemp -d)
 versus_end() {
+	[ -n "$versus_group" ] && echo "$versus_group" 2>/dev/null >/proc/self/autogroup
 	[ -n "$VERSUS_SERVER" ] && kill -9 "$VERSUS_SERVER" 2>/dev/null
 	rm -rf "$versus_dir"
 }

@@ -1,10 +1,12 @@
 #!/bin/bash
 # The dpdk link between two processes of one host, beside dpdk-testpmd on the same virtual device in the same run: memif, vhost and virtio-user, and af_xdp over veth beside the udp link.
-# A frame's cost is compared with testpmd's (one sends, one receives and throws away) plus one memcpy of the frame, which placing it costs any receiver. Everything is interleaved on the same two
-# cores. Rates are the best of the rounds: both ends poll, and a core that is taken away for milliseconds only ever adds; latency is the median. Last lines: ratios to the targets.
+# A frame's cost is compared with testpmd's (one sends, one receives and throws away) plus one memcpy of the frame, which placing it costs any receiver. Everything is
+# interleaved on the same two cores. A virtual machine's cores may be near each other (one cache) or far, and change while this runs: only what was measured at one
+# distance is held against each other, near if there is all of it, otherwise far. Rates are the best of the rounds: both ends poll, and a core that is taken away for
+# milliseconds only ever adds; latency is the median. Three rounds take about 200 s. Last lines: ratios to the targets.
 # Usage: dpdk.sh [-n ROUNDS] [-w memif,vhost,xdp] [BUILD_DIR]; wants root (namespaces, hugepages; both are given back).
 here=$(cd "$(dirname "$0")" && pwd)
-rounds=5
+rounds=3
 what=memif,vhost,xdp
 while getopts n:w: option; do
 	case $option in
@@ -14,7 +16,7 @@ while getopts n:w: option; do
 	esac
 done
 build=$(cd "${!OPTIND:-$here/../../build}" 2>/dev/null && pwd) || { echo "$0: no build folder; give it, as in $0 ../../build-release" >&2; exit 2; }
-for program in perf/tern-bw perf/tern-lat perf/micro/frame-copy transport/link/dpdk/libtern-dpdk.so; do
+for program in perf/tern-bw perf/tern-lat perf/micro/frame-copy perf/micro/core-distance perf/micro/dpdk-frame transport/link/dpdk/libtern-dpdk.so; do
 	[ -x "$build/$program" ] || { echo "$0: $build/$program is missing; run ninja -C $build" >&2; exit 2; }
 done
 . "$here/common.sh"
@@ -24,7 +26,7 @@ versus_isolate "$0" "$@"
 
 CORE_CLIENT=${CORE_CLIENT:-0}
 CORE_SERVER=${CORE_SERVER:-$(($(nproc) > 1 ? 1 : 0))}
-LIMIT_S=${LIMIT_S:-300} # no round begins after this
+LIMIT_S=${LIMIT_S:-280} # no round begins that would end later
 PAGES=300 # of 2 MiB
 PAYLOADS="1400 8192" # of a frame; headers: ours 32, UDP 8, IP 20, Ethernet 14
 export TERN_KEY=$versus_dir/key TERN_MODULES=$build/transport/link/dpdk
@@ -68,38 +70,52 @@ tern() {
 	versus_stop
 }
 
+# distance: how far apart the cores are now, in $apart; before it was $was
+distance() {
+	was=$apart
+	read -r apart cycles_a_ns < <(timeout 5 $VERSUS_NICE "$build/perf/micro/core-distance" "$CORE_CLIENT" "$CORE_SERVER" 5)
+}
+
+# keep NAME VALUE: as versus_keep, with the distance; both ends of the measurement must agree on it, or it counts in the table only
+keep() {
+	distance
+	versus_keep "$1" "$2"
+	[[ "$2" =~ ^[0-9] ]] && echo "$2 ${was:-$apart} $apart" >>"$versus_dir/$1.apart"
+}
+
 ns_a_frame='8e9 * PAYLOAD / d["results"][0]["bits_per_second"]'
 bulk() { # NAME KIND PAYLOAD
 	local way=
 	[ "$2" = vhost ] && way=--read
-	tern "$2" "$3" tern-bw -s 1M -D 700ms $way
-	versus_keep "$1" "$(versus_json "${ns_a_frame/PAYLOAD/$3}" <"$versus_dir/json")"
+	tern "$2" "$3" tern-bw -s 1M -D 400ms $way
+	keep "$1" "$(versus_json "${ns_a_frame/PAYLOAD/$3}" <"$versus_dir/json")"
 }
 
 latency() { # NAME KIND
-	tern "$2" 1400 tern-lat -s 8 -D 500ms
-	versus_keep "$1" "$(versus_json 'd["results"][0]["t_typical_usec"]' <"$versus_dir/json")"
+	tern "$2" 1400 tern-lat -s 8 -D 300ms
+	keep "$1" "$(versus_json 'd["results"][0]["t_typical_usec"]' <"$versus_dir/json")"
 }
 
-# testpmd KIND PAYLOAD: ns a frame, of the best second of three
+# testpmd KIND PAYLOAD: ns a frame, of the best second. Who receives is started first and killed when the sender is done: memif and vhost do not always end well.
 testpmd() {
 	command -v dpdk-testpmd >/dev/null || return
 	devices "$1"
-	local common take=rxonly give=txonly reader=server
+	local common take=rxonly give=txonly reader=server try
 	[ "$1" = vhost ] && take=txonly give=rxonly reader=client
-	common="--total-num-mbufs=8192 --mbuf-size=9472 --stats-period 1 --no-mlockall --txd=1024 --rxd=1024"
-	(sleep 5) 2>/dev/null | timeout -k 1 10 $VERSUS_NICE dpdk-testpmd --lcores "0@$CORE_SERVER,1@$CORE_SERVER" $eal --no-telemetry --file-prefix=versus_a --vdev "$server_dev" -- \
-		$common --txpkts=$(($2 + 74)) --forward-mode=$take >"$versus_dir/server" 2>&1 &
+	common="--total-num-mbufs=8192 --mbuf-size=9472 --stats-period 1 --no-mlockall --txd=1024 --rxd=1024 --txpkts=$(($2 + 74))"
+	timeout -k 1 10 $VERSUS_NICE dpdk-testpmd --lcores "0@$CORE_SERVER,1@$CORE_SERVER" $eal --no-telemetry --file-prefix=versus_a --vdev "$server_dev" -- \
+		$common --forward-mode=$take < <(exec sleep 9) >"$versus_dir/server" 2>&1 &
 	tester=$!
 	for try in $(seq 40); do
 		grep -q "forwarding" "$versus_dir/server" && break
 		sleep 0.05
 	done
-	(sleep 4) | timeout -k 1 9 $VERSUS_NICE dpdk-testpmd --lcores "0@$CORE_CLIENT,1@$CORE_CLIENT" $eal --no-telemetry --file-prefix=versus_b --vdev "$client_dev" -- \
-		$common --txpkts=$(($2 + 74)) --forward-mode=$give >"$versus_dir/client" 2>&1
-	wait "$tester" 2>/dev/null # memif ends it with a segmentation fault when the other side goes first
+	(timeout -k 1 6 $VERSUS_NICE dpdk-testpmd --lcores "0@$CORE_CLIENT,1@$CORE_CLIENT" $eal --no-telemetry --file-prefix=versus_b --vdev "$client_dev" -- \
+		$common --forward-mode=$give < <(exec sleep 2.6) >"$versus_dir/client" 2>&1) 2>/dev/null
+	kill "$tester" 2>/dev/null # timeout passes it on
+	wait "$tester" 2>/dev/null
 	tester=
-	versus_keep "testpmd_$1_$2" "$(awk '/Rx-pps:/ { bytes = $4 / 8; if ($2 > most && bytes > $2 * ('"$2"' + 60)) most = $2 } END { if (most) print 1e9 / most }' "$versus_dir/$reader")"
+	keep "testpmd_$1_$2" "$(awk '/Rx-pps:/ { bytes = $4 / 8; if ($2 > most && bytes > $2 * ('"$2"' + 60)) most = $2 } END { if (most) print 1e9 / most }' "$versus_dir/$reader")"
 }
 
 hugepages() {
@@ -142,10 +158,13 @@ has memif && kinds=memif
 has vhost && hugepages && kinds="$kinds vhost virtio"
 has xdp && ! veths && what=${what//xdp/}
 
+apart= cycles_a_ns= was=
+distance
 start=$SECONDS
 for ((round = 1; round <= rounds; round++)); do
-	if ((SECONDS - start > LIMIT_S)); then
-		versus_say "stopping after $((round - 1)) of $rounds rounds: $LIMIT_S s are over"
+	took=$((round > 1 ? (SECONDS - start) / (round - 1) : 0))
+	if ((SECONDS - start + took > LIMIT_S)); then
+		versus_say "stopping after $((round - 1)) of $rounds rounds: another one would end after $LIMIT_S s"
 		break
 	fi
 	for kind in $kinds; do
@@ -155,6 +174,7 @@ for ((round = 1; round <= rounds; round++)); do
 			testpmd "$kind" "$payload"
 			bulk "tern_${kind}_$payload" "$kind" "$payload"
 			private=
+			bulk "sealed_${kind}_$payload" "$kind" "$payload"
 			bulk "sealed_${kind}_$payload" "$kind" "$payload"
 			versus_keep "memcpy_$payload" "$(timeout 10 $VERSUS_NICE "$build/perf/micro/frame-copy" "$payload" 0.2 "$CORE_SERVER" | awk '{ print $2 }')"
 		done
@@ -167,17 +187,38 @@ for ((round = 1; round <= rounds; round++)); do
 	fi
 done
 
-best() { sort -g "$versus_dir/$1.samples" 2>/dev/null | head -n 1; }
+# What is nearer than twice the nearest that was seen is near. classed NAME CLASS: its samples with the cores that far apart all the time
+nearest=$(cat "$versus_dir"/*.apart 2>/dev/null | awk '{ print $2; print $3 }' | sort -g | head -n 1)
+classed() { awk -v c="$2" -v d="${nearest:-0}" '{ a = $2 <= 2 * d; b = $3 <= 2 * d } a == b && a == (c == "near") { print $1 }' "$versus_dir/$1.apart" 2>/dev/null; }
+best() { classed "$1" "$2" | sort -g | head -n 1; }
+
+# together SAMPLES...: the class in which all of them have values, in $class
+together() {
+	local sample
+	for class in near far; do
+		for sample in "$@"; do [[ $sample == memcpy_* || -n "$(best "$sample" "$class")" ]] || continue 2; done
+		return 0
+	done
+	return 1
+}
 
 # ratio NAME TARGET EXPRESSION SAMPLES...: $1, $2... in the expression are the best samples
 ratio() {
-	local name=$1 target=$2 expression=$3 sample values=
+	local name=$1 target=$2 expression=$3 sample values= class
 	shift 3
+	together "$@" || { echo "RATIO $name - $target (not all of $* were measured equally far apart)"; return; }
 	for sample in "$@"; do
-		[ -s "$versus_dir/$sample.samples" ] || { echo "RATIO $name - $target (no value of $sample)"; return; }
-		values="$values $(best "$sample")"
+		if [[ $sample == memcpy_* ]]; then values="$values $(sort -g "$versus_dir/$sample.samples" | head -n 1)"; else values="$values $(best "$sample" "$class")"; fi
 	done
 	echo "$values" | awk -v n="$name" -v t="$target" "{ printf \"RATIO %s %.3f %s\n\", n, $expression, t }"
+}
+
+# rates NAME PAYLOAD: what the best sample means a second, and in cycles of the time stamp counter
+rates() {
+	local ns class
+	together "$1" || return
+	ns=$(best "$1" "$class")
+	awk -v name="$1" -v ns="$ns" -v p="$2" -v c="$cycles_a_ns" -v class="$class" 'BEGIN { printf "%-26s %8.3f Mframes/s %7.2f GB/s %7.0f cycles a frame, %s\n", name, 1e3 / ns, p / ns, ns * c, class }'
 }
 
 echo "# $(uname -sr), $(nproc) cores, client on core $CORE_CLIENT, server on core $CORE_SERVER, ${VERSUS_NICE:-usual priority}, load $(cut -d' ' -f1-3 /proc/loadavg), DPDK $(pkg-config --modversion libdpdk 2>/dev/null)"
@@ -190,6 +231,19 @@ for kind in $kinds; do
 	versus_row half_rtt_$kind us
 done
 for payload in $PAYLOADS; do versus_row memcpy_$payload ns; done
+echo "# the cores: near is up to $((2 * ${nearest:-0})) ns for a line's round trip; the lowest values, as the ratios take them:"
+for kind in $kinds; do
+	for payload in $PAYLOADS; do
+		for name in tern_${kind}_$payload sealed_${kind}_$payload testpmd_${kind}_$payload; do rates $name $payload; done
+	done
+done
+echo "# the link alone beside the bare driver, both ends on one core (dpdk-frame): cycles, then instructions by callgrind"
+for kind in $kinds; do
+	for payload in $PAYLOADS; do
+		TERN_DPDK_EAL='' timeout 20 $VERSUS_NICE "$build/perf/micro/dpdk-frame" $kind $payload 100000 "$CORE_CLIENT" 2>/dev/null || versus_say "FAILED dpdk-frame $kind $payload"
+	done
+done
+"$here/../micro/dpdk.sh" "$build" $PAYLOADS
 has xdp && { versus_row af_xdp GB/s; versus_row udp GB/s; }
 for kind in $kinds; do
 	echo "RATIO ${kind}_half_rtt_us $(versus_median half_rtt_$kind || echo -) <=3"

@@ -11,6 +11,7 @@
 #include <rte_mbuf.h>
 #include <rte_ring.h>
 #include "link/dpdk/net.h"
+#include "link/dpdk/net_known.h"
 #include "link/dpdk/twin.h"
 #include "link/link.h"
 
@@ -19,6 +20,8 @@ enum {
 	DPDK_BUCKETS = 4096,   /* of the table of paths, a power of two */
 	DPDK_BURST = 64,       /* mbufs to or from the port in one call */
 	DPDK_RING = 1024,      /* descriptors wanted each way */
+	DPDK_RING_LEAST = 128,
+	DPDK_LOCAL_BYTES = 2 << 20, /* of frames in a ring between processes */
 	DPDK_SLOTS = 8192,     /* frames whose memory the port may still read */
 	DPDK_PARKED_MAX = 256, /* frames that wait for a neighbour, */
 	DPDK_PARKED_PATH = 32, /* of one path */
@@ -97,7 +100,7 @@ struct dpdk_port {
 	bool is_ours;          /* probed by this link: removed with it */
 	bool is_started;
 	struct rte_ether_addr mac;
-	struct rte_mempool *data, *heads, *outer; /* whole frames; headers; mbufs without a buffer, for memory of others */
+	struct rte_mempool *data, *heads; /* whole frames; headers, and mbufs over memory of others */
 };
 
 struct dpdk_options {
@@ -121,6 +124,7 @@ struct dpdk_path {
 	uint16_t port;          /* ours */
 	int reserve_fd;         /* the kernel's socket that keeps the port, -1: none */
 	uint16_t parked;        /* in dpdk_link.parked */
+	struct net_known known; /* what comes on it */
 };
 
 /* A frame whose memory mbufs point to. */
@@ -129,6 +133,12 @@ struct dpdk_slot {
 	struct dpdk_link *link;
 	struct frame *frame;
 	struct dpdk_slot *next;
+};
+
+/* Mbufs of one pool, ready to be filled. */
+struct dpdk_stock {
+	unsigned n;
+	struct rte_mbuf *mbuf[DPDK_BURST];
 };
 
 struct dpdk_map {
@@ -174,6 +184,7 @@ struct dpdk_link {
 	/* tx */
 	struct dpdk_slot *slots, *free_slot;
 	uint32_t n_free_slots;
+	struct dpdk_stock heads, data;
 	struct rte_mbuf *hold[DPDK_BURST]; /* taken, the port's ring was full */
 	struct dpdk_path *hold_path[DPDK_BURST];
 	uint16_t n_hold;
@@ -267,6 +278,8 @@ void dpdk_memif_heard(void);
 bool dpdk_memif_is_trying(void);
 /** Connects again where the peer is gone. */
 void dpdk_memif_tend(struct dpdk_link *l, uint64_t now_ns);
+/** @return a value of DPDK's device arguments "name,key=value,...", *bytes long; NULL: not there */
+const char *dpdk_port_arg(const char *args, const char *key, size_t *bytes);
 /** After a device is made by its arguments: the listening socket stays. */
 void dpdk_memif_keep(const char *dev);
 /** What to do where it could not be made, "" if nothing is known. */

@@ -188,8 +188,7 @@ struct memif_keeper {
 static struct memif_keeper memif_keepers[MEMIF_KEEPERS_MAX];
 static unsigned memif_n_keepers;
 
-/* @return a value of DPDK's device arguments "name,key=value,...", as long as it is; NULL: not there */
-static const char *memif_arg(const char *args, const char *key, size_t *bytes)
+const char *dpdk_port_arg(const char *args, const char *key, size_t *bytes)
 {
 	size_t n = strlen(key);
 	for (const char *at = strchr(args, ','); at; at = strchr(at, ','))
@@ -203,7 +202,7 @@ static const char *memif_arg(const char *args, const char *key, size_t *bytes)
 static bool memif_is_server(const char *dev)
 {
 	size_t role = 0;
-	const char *at = memif_arg(dev, "role", &role);
+	const char *at = dpdk_port_arg(dev, "role", &role);
 	return !strncmp(dev, "net_memif", 9) && at && role == 6 && (!strncmp(at, "server", 6) || !strncmp(at, "master", 6));
 }
 
@@ -211,10 +210,10 @@ static bool memif_is_server(const char *dev)
 static void memif_path(const char *dev, char out[108])
 {
 	size_t path = 0, kind = 0;
-	const char *at = memif_arg(dev, "socket-abstract", &kind);
+	const char *at = dpdk_port_arg(dev, "socket-abstract", &kind);
 	bool is_file = at && !strncmp(at, "no", 2);
 
-	at = memif_arg(dev, "socket", &path);
+	at = dpdk_port_arg(dev, "socket", &path);
 	*out = 0;
 	if (at && is_file && path < 108)
 		snprintf(out, 108, "%.*s", (int)path, at);

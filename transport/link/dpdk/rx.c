@@ -103,11 +103,36 @@ static void rx_other(struct dpdk_link *l, const struct rte_mbuf *m, const struct
 
 enum rx_verdict { RX_USED, RX_LENT, RX_LATER };
 
+static void rx_lend(struct dpdk_link *l, struct rte_mbuf *m, const struct net_packet *k, struct dpdk_path *p, struct rx_frame *out)
+{
+	*out = (struct rx_frame){.head = rte_pktmbuf_mtod_offset(m, uint8_t *, k->payload_at), .head_bytes = k->payload_bytes, .path = p ? &p->base : NULL,
+		.lent = m, .ecn = k->ecn};
+	m->tx_offload = k->ip_at | (uint64_t)k->l4_at << 16; /* for from; unused on receive */
+	l->base.rx_bytes += k->payload_bytes;
+}
+
+/* The next datagram of the path that the last one was of: nearly all are. */
+static inline bool rx_known(struct dpdk_link *l, struct rte_mbuf *m, struct rx_frame *out)
+{
+	struct dpdk_path *p = l->last;
+	struct net_known_datagram d;
+
+	if (!p || m->nb_segs > 1 || !net_known_is(&p->known, rte_pktmbuf_mtod(m, uint8_t *), m->data_len, m->pkt_len, rx_verified(l, m), &d))
+		return false;
+	const struct net_packet k = {.ip_at = p->known.ip_at, .l4_at = p->known.l4_at, .payload_at = p->known.header_bytes,
+		.payload_bytes = d.payload_bytes, .ecn = d.ecn};
+	rx_lend(l, m, &k, p, out);
+	return true;
+}
+
 /* One mbuf. @param out  NULL: no room for another frame */
 static enum rx_verdict rx_one(struct dpdk_link *l, struct rte_mbuf *m, struct rx_frame *out, uint64_t now_ns)
 {
+	const struct dpdk_path *last = l->last;
 	struct net_packet k;
 
+	if (out && rx_known(l, m, out))
+		return RX_LENT;
 	if (m->nb_segs > 1 && rte_pktmbuf_linearize(m)) {
 		l->base.rx_dropped++; /* longer than our MTU: no mbuf of the pool holds it in one */
 		return RX_USED;
@@ -129,9 +154,9 @@ static enum rx_verdict rx_one(struct dpdk_link *l, struct rte_mbuf *m, struct rx
 		l->base.rx_dropped++; /* a connected path's port hears its peer only */
 		return RX_USED;
 	}
-	*out = (struct rx_frame){.head = frame + k.payload_at, .head_bytes = k.payload_bytes, .path = p ? &p->base : NULL, .lent = m, .ecn = k.ecn};
-	m->tx_offload = k.ip_at | (uint64_t)k.l4_at << 16; /* for from; unused on receive */
-	l->base.rx_bytes += k.payload_bytes;
+	if (p && (p == last || !p->known.words)) /* it was not known, or looks different now */
+		net_known_make(&p->known, frame, &k);
+	rx_lend(l, m, &k, p, out);
 	return RX_LENT;
 }
 
@@ -184,10 +209,17 @@ size_t dpdk_rx(struct link *link, struct rx_frame *out, size_t n, uint64_t now_n
 void dpdk_rx_free(struct link *link, struct rx_frame *frames, size_t n)
 {
 	struct dpdk_link *l = (struct dpdk_link *)link;
+	struct rte_mbuf *back[DPDK_BURST];
 	dpdk_eal_thread();
-	for (size_t i = 0; i < n; i++)
-		rte_pktmbuf_free(frames[i].lent);
 	l->lent -= (uint32_t)n;
+	while (n) { /* in bulk: a pool is asked once for all of them */
+		unsigned k = n < DPDK_BURST ? (unsigned)n : DPDK_BURST;
+		for (unsigned i = 0; i < k; i++)
+			back[i] = frames[i].lent;
+		rte_pktmbuf_free_bulk(back, k);
+		frames += k;
+		n -= k;
+	}
 }
 
 int dpdk_from(struct link *link, const struct rx_frame *frame, struct link_addr *out)

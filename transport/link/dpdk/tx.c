@@ -61,42 +61,73 @@ static bool tx_in_place(struct dpdk_link *l, const struct frame *f)
 	return true;
 }
 
+/* A frame's own header has FRAME_HEAD_MAX bytes of room, and what it is copied to as well: a few moves instead of a call. */
+static inline void tx_head(const struct frame *f, uint8_t *to)
+{
+	if (f->seg[0].addr == f->head)
+		memcpy(to, f->head, FRAME_HEAD_MAX);
+	else
+		memcpy(to, f->seg[0].addr, f->seg[0].bytes);
+}
+
 static void tx_copy(struct dpdk_link *l, const struct frame *f, struct rte_mbuf *m)
 {
-	for (unsigned i = 0; i < f->segs; i++) {
-		memcpy(rte_pktmbuf_mtod_offset(m, uint8_t *, m->data_len), f->seg[i].addr, f->seg[i].bytes);
-		m->data_len = (uint16_t)(m->data_len + f->seg[i].bytes);
+	uint8_t *to = rte_pktmbuf_mtod_offset(m, uint8_t *, m->data_len);
+
+	tx_head(f, to);
+	for (unsigned i = 1; i < f->segs; i++) {
+		to += f->seg[i - 1].bytes;
+		memcpy(to, f->seg[i].addr, f->seg[i].bytes);
 	}
+	m->data_len = (uint16_t)(m->data_len + f->wire_bytes);
 	uint32_t head = f->seg[0].bytes < FRAME_HEAD_MAX ? f->seg[0].bytes : FRAME_HEAD_MAX;
 	l->base.copied_bytes += f->wire_bytes - head;
 }
 
-/* Chains an mbuf for each segment from `first` on. @return false: no mbuf or slot left; what was chained is the caller's to free */
-static bool tx_attach(struct dpdk_link *l, struct frame *f, unsigned first, struct rte_mbuf *m)
+/* At least n mbufs at hand: the pool is asked for a burst at a time, not for each. */
+static inline bool tx_stock(struct dpdk_stock *s, struct rte_mempool *pool, unsigned n)
+{
+	unsigned more = DPDK_BURST - s->n;
+
+	if (s->n >= n)
+		return true;
+	if (rte_pktmbuf_alloc_bulk(pool, s->mbuf + s->n, more))
+		return false;
+	s->n = DPDK_BURST;
+	return true;
+}
+
+static void tx_stock_back(struct dpdk_stock *s)
+{
+	rte_pktmbuf_free_bulk(s->mbuf, s->n);
+	s->n = 0;
+}
+
+/* Chains an mbuf over each segment from `first` on. They come from the pool of the header before them: drivers give runs of one pool back at once. */
+static void tx_attach(struct dpdk_link *l, struct frame *f, unsigned first, struct rte_mbuf *m)
 {
 	struct dpdk_slot *s = l->free_slot;
-	struct rte_mbuf *outer[FRAME_SEGS_MAX], *last = m;
+	struct rte_mbuf *last = m;
 	unsigned n = f->segs - first;
 
-	if (!s || rte_pktmbuf_alloc_bulk(l->port.outer, outer, n))
-		return false;
 	l->free_slot = s->next;
 	l->n_free_slots--;
 	s->frame = f;
 	rte_mbuf_ext_refcnt_set(&s->shared, (uint16_t)n);
-	for (unsigned i = 0; i < n; i++) {
-		const struct frame_seg *seg = &f->seg[first + i];
-		rte_pktmbuf_attach_extbuf(outer[i], seg->addr, (rte_iova_t)(uintptr_t)seg->addr, (uint16_t)seg->bytes, &s->shared);
-		outer[i]->data_len = (uint16_t)seg->bytes;
-		last->next = outer[i];
-		last = outer[i];
+	for (const struct frame_seg *seg = &f->seg[first], *end = seg + n; seg < end; seg++) {
+		struct rte_mbuf *outer = l->heads.mbuf[--l->heads.n];
+		rte_pktmbuf_attach_extbuf(outer, seg->addr, (rte_iova_t)(uintptr_t)seg->addr, (uint16_t)seg->bytes, &s->shared);
+		outer->data_len = (uint16_t)seg->bytes;
+		last->next = outer;
+		last = outer;
 	}
 	m->nb_segs = (uint16_t)(1 + n);
-	return true;
 }
 
-static void tx_sums(const struct dpdk_link *l, const struct dpdk_path *p, const struct frame *f, struct rte_mbuf *m)
+/* @param is_whole  the datagram is all in this mbuf: summed there, where the copy has left it in the first cache */
+static void tx_sums(const struct dpdk_link *l, const struct dpdk_path *p, const struct frame *f, struct rte_mbuf *m, bool is_whole)
 {
+	const struct frame_seg whole = {.addr = rte_pktmbuf_mtod_offset(m, uint8_t *, p->flow.header_bytes), .bytes = f->wire_bytes};
 	const struct net_flow *flow = &p->flow;
 	uint8_t *head = rte_pktmbuf_mtod(m, uint8_t *);
 
@@ -107,7 +138,7 @@ static void tx_sums(const struct dpdk_link *l, const struct dpdk_path *p, const 
 	} else if (l->port.driver.is_local && !flow->is_ip6) {
 		memset(head + flow->udp_at + 6, 0, 2); /* RFC 768: none; it would guard memory against itself */
 	} else {
-		net_udp_sum(flow, head, f->seg, f->segs);
+		net_udp_sum(flow, head, is_whole ? &whole : f->seg, is_whole ? 1 : f->segs);
 	}
 }
 
@@ -116,28 +147,25 @@ static struct rte_mbuf *tx_build(struct dpdk_link *l, struct dpdk_path *p, struc
 {
 	bool small = f->wire_bytes <= DPDK_INLINE_BYTES, copy = small || !tx_in_place(l, f);
 	bool own = l->port.driver.reader == DPDK_READ_COPY || (copy && !small); /* some drivers send mbufs of the port's own pool as they are */
-	struct rte_mbuf *m = rte_pktmbuf_alloc(own ? l->port.data : l->port.heads);
+	unsigned head = f->segs > 1 && f->seg[0].bytes <= FRAME_HEAD_MAX, outer = copy ? 0 : f->segs - head;
+	struct dpdk_stock *stock = own ? &l->data : &l->heads;
 
-	if (!m)
+	if (!tx_stock(stock, own ? l->port.data : l->port.heads, 1 + outer) || (outer && !l->free_slot))
 		return NULL;
-	net_udp_header(&p->flow, rte_pktmbuf_mtod(m, uint8_t *), f->wire_bytes, l->ip_id);
+	struct rte_mbuf *m = stock->mbuf[--stock->n];
+	net_udp_header(&p->flow, rte_pktmbuf_mtod(m, uint8_t *), f->wire_bytes, l->ip_id++);
 	m->data_len = p->flow.header_bytes;
+	m->pkt_len = p->flow.header_bytes + f->wire_bytes;
 	if (copy) {
 		tx_copy(l, f, m);
 	} else {
-		bool head = f->segs > 1 && f->seg[0].bytes <= FRAME_HEAD_MAX;
 		if (head) {
-			memcpy(rte_pktmbuf_mtod_offset(m, uint8_t *, m->data_len), f->seg[0].addr, f->seg[0].bytes);
+			tx_head(f, rte_pktmbuf_mtod_offset(m, uint8_t *, m->data_len));
 			m->data_len = (uint16_t)(m->data_len + f->seg[0].bytes);
 		}
-		if (!tx_attach(l, f, head, m)) {
-			rte_pktmbuf_free(m);
-			return NULL;
-		}
+		tx_attach(l, f, head, m);
 	}
-	m->pkt_len = p->flow.header_bytes + f->wire_bytes;
-	tx_sums(l, p, f, m);
-	l->ip_id++;
+	tx_sums(l, p, f, m, copy);
 	if (copy)
 		tx_done(l, f);
 	return m;
@@ -176,6 +204,10 @@ void dpdk_tx_drop(struct dpdk_link *l, struct dpdk_path *p)
 		rte_pktmbuf_free(l->hold[i]);
 	}
 	l->n_hold = kept;
+	if (!p) {
+		tx_stock_back(&l->heads);
+		tx_stock_back(&l->data);
+	}
 }
 
 static bool tx_up(struct dpdk_link *l, uint64_t now_ns)
