@@ -89,7 +89,7 @@ static void over_all(const char *query, unsigned paths)
 {
 	tern_config c = inter_config();
 	char with[256];
-	snprintf(with, sizeof(with), "%s&cc=fixed&contract=%s", query, inter_file("contract.ini", "rate = 1Gbit\ndedicated = yes\n", 0600));
+	snprintf(with, sizeof(with), "%s&cc=fixed&contract=%s", query, inter_file("contract.ini", "rate = 200Mbit\ndedicated = yes\n", 0600));
 	open_pair(&c, "0.0.0.0", with);
 	CHECK_EQ(inter_stat(&p.a, p.ab, "paths"), paths);
 	CHECK_EQ(inter_stat(&p.b, p.ba, "paths"), paths);

@@ -194,11 +194,48 @@ static void breaks_and_connects_again(void)
 	writes_close(end);
 }
 
+/* A peer that gives the path up: all that was under way is told when the call returns, and both ends connect again. */
+static void reset_tells_all(void)
+{
+	struct suite_end end[2];
+
+	CU_ASSERT_FATAL(writes_open(end));
+	struct writes_area *source = &writes_area[1][0];
+	writes_map(&end[1], source);
+	for (int round = 0; round < 6; round++) {
+		struct writes_seen *seen = &writes_seen[1];
+		struct writes_area *area = writes_expose(end, 0, 1);
+		uint32_t before = end[0].path->connection;
+		struct writes_one one = {.from = source, .target = area->target, .bytes = 256};
+		for (uint32_t i = 0; i < 40; i++, one.target_at += 1000)
+			if (!writes_offer(end, 1, &one))
+				writes_step(end);
+		size_t events = writes_seen[0].events_n;
+		int who = round % 2; /* the writer, or the one written to */
+		suite_ops->path_reset(end[who].link, end[who].path);
+		CU_ASSERT(!end[who].path->is_connected);
+		writes_until(end, &writes_seen[0].events_n, events + 1);
+		CU_ASSERT(area->last == LINK_BROKEN && area->ended == 1);
+		memset(area->memory, 0x5a, WRITES_AREA_BYTES + 2 * WRITES_GUARD);
+		writes_connected(end);
+		writes_settle(end);
+		CU_ASSERT(end[0].path->connection > before);
+		CU_ASSERT_EQUAL(end[1].path->connection, end[0].path->connection);
+		CU_ASSERT(writes_untouched(area->memory, WRITES_AREA_BYTES + 2 * WRITES_GUARD));
+		size_t taken = (size_t)(writes_next - WRITES_FIRST);
+		for (size_t i = 0; i < taken; i++)
+			CU_ASSERT_EQUAL(seen->done[i] + seen->lost[i], (end[1].link->caps & LINK_RELIABLE) != 0);
+		CU_ASSERT_EQUAL(seen->reaped_n, taken);
+	}
+	writes_close(end);
+}
+
 const struct suite_case break_cases[] = {
     {"connects_in_both_orders", connects_in_both_orders, SUITE_WRITES},
     {"wrong_token_waits", wrong_token_waits, SUITE_WRITES},
     {"closing_stops_writes", closing_stops_writes, SUITE_WRITES},
     {"closing_writer", closing_writer, SUITE_WRITES},
+    {"reset_tells_all", reset_tells_all, SUITE_WRITES},
     {"breaks_and_connects_again", breaks_and_connects_again, SUITE_WRITES | SUITE_BREAKS},
 };
 const size_t break_n_cases = sizeof(break_cases) / sizeof(break_cases[0]);

@@ -252,6 +252,37 @@ static void path_close_gives_back(void)
 	suite_close(end);
 }
 
+/* What a given-up path holds comes back at once, and it can be used again. */
+static void path_reset_gives_back(void)
+{
+	enum { N = 32 };
+	static uint8_t memory[N][1000];
+	static struct frame frames[N];
+	struct suite_end end[2];
+	struct frame *list[N], *back[N];
+	uint32_t size = 900;
+
+	CU_ASSERT_FATAL(suite_open(end, 0));
+	for (int round = 0; round < 4; round++) {
+		for (size_t i = 0; i < N; i++) {
+			suite_frame(&frames[i], end[1].path, memory[i], 1000, 2);
+			list[i] = &frames[i];
+		}
+		size_t taken = suite_ops->tx(end[1].link, list, N, suite_now()), reaped = 0;
+		suite_ops->path_reset(end[1].link, end[1].path);
+		uint64_t until = suite_now() + 100000000;
+		do
+			reaped += suite_ops->reap(end[1].link, back + reaped, N - reaped, suite_now());
+		while (reaped < taken && suite_now() < until);
+		CU_ASSERT_EQUAL(reaped, taken);
+		suite_drain(&end[0]);
+		suite_free(&end[0]);
+		suite_pass(end, 1, &size, 1, 1, false);
+		suite_pass(end, 0, &size, 1, 1, false);
+	}
+	suite_close(end);
+}
+
 static void paths_come_and_go(void)
 {
 	enum { PATHS = 200 };
@@ -472,6 +503,7 @@ const struct suite_case suite_cases[] = {
     {"lent_kept", lent_kept, 0},
     {"buffers_run_out", buffers_run_out, 0},
     {"path_close_gives_back", path_close_gives_back, 0},
+    {"path_reset_gives_back", path_reset_gives_back, SUITE_ALONE},
     {"paths_come_and_go", paths_come_and_go, SUITE_ALONE},
     {"oversize_passes_by", oversize_passes_by, 0},
     {"wait_fires", wait_fires, SUITE_FD},

@@ -254,6 +254,11 @@ static void dpdk_path_close(struct link *link, struct link_path **path)
 	*path = NULL;
 }
 
+static void dpdk_path_reset(struct link *link, struct link_path *path)
+{
+	dpdk_tx_drop((struct dpdk_link *)link, (struct dpdk_path *)path);
+}
+
 /* What was dropped and why, for whoever looks for lost frames. */
 static void dpdk_tell_drops(const struct dpdk_link *l)
 {
@@ -356,6 +361,7 @@ __attribute__((visibility("default"))) const struct link_ops link_dpdk_ops = {
 	.close = dpdk_close,
 	.path_open = dpdk_path_open,
 	.path_close = dpdk_path_close,
+	.path_reset = dpdk_path_reset,
 	.mem_map = dpdk_mem_map,
 	.mem_unmap = dpdk_mem_unmap,
 	.tx = dpdk_tx,

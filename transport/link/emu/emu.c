@@ -390,6 +390,13 @@ static int emu_from(struct link *base, const struct rx_frame *frame, struct link
 	return emu->ops.from(emu->inner, frame, out);
 }
 
+static void emu_path_reset(struct link *base, struct link_path *path)
+{
+	struct emu_link *emu = (struct emu_link *)base;
+
+	emu->ops.path_reset(emu->inner, ((struct emu_path *)path)->inner);
+}
+
 static int emu_to(struct link *base, const struct rx_frame *frame, struct link_addr *out)
 {
 	struct emu_link *emu = (struct emu_link *)base;
@@ -424,6 +431,7 @@ const struct link_ops link_emu_ops = {
 	.close = emu_close,
 	.path_open = emu_path_open,
 	.path_close = emu_path_close,
+	.path_reset = emu_path_reset,
 	.tx = emu_tx,
 	.reap = emu_reap,
 	.rx = emu_rx,
