@@ -242,7 +242,7 @@ int peer_rx_mix(struct peer_path *path, const uint8_t *payload, size_t bytes, ui
 
 void peer_owe(struct peer *peer, uint64_t now_ns)
 {
-	bool owed = peer->state == PEER_OPENING, has_path = peer_has_path(peer);
+	bool owed = peer->state == PEER_OPENING, has_path = peer->paths > 1 && peer_has_path(peer);
 	for (unsigned i = 0; i < peer->paths; i++) {
 		const struct peer_path *p = peer->path[i];
 		bool counts = p->state == PEER_PATH_UP || !has_path; /* a path that is down owes nothing while another is up */
@@ -299,7 +299,8 @@ int peer_timers(struct peer_path *path, uint64_t now_ns)
 	if (path->direct && path->direct->waits)
 		peer_direct_again(path, now_ns);
 	peer_ping_timer(path, now_ns);
-	peer_path_watch(path, now_ns);
+	if (path->peer->paths > 1)
+		peer_path_watch(path, now_ns);
 	peer_owe(path->peer, now_ns);
 	if (peer_dead_when_ns(path->peer) > now_ns)
 		return 0;
@@ -352,13 +353,15 @@ uint64_t peer_when_ns(struct peer_path *path, uint64_t now_ns)
 	when = t < when ? t : when;
 	t = peer_dead_when_ns(path->peer);
 	when = t < when ? t : when;
-	t = peer_path_when_ns(path, now_ns);
-	when = t < when ? t : when;
+	if (path->peer->paths > 1) {
+		t = peer_path_when_ns(path, now_ns);
+		when = t < when ? t : when;
+	}
 	unsigned want = path->state == PEER_PATH_UP ? msg_tx_want(path->peer->pair) : 0;
 	if (want) {
 		uint64_t open = UINT64_MAX;
 		if (flow_tx_room(&path->flow, now_ns, &open)) {
-			if (peer_path_want(path, want, now_ns))
+			if (path->peer->paths < 2 || peer_path_want(path, want, now_ns))
 				return 0;
 			open = now_ns + PEER_YIELD_NS; /* others are nearer at the moment */
 		}

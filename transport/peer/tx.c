@@ -381,7 +381,9 @@ size_t peer_tx(struct peer_path *path, struct peer_tray *t, uint64_t now_ns)
 	if (path->state != PEER_PATH_UP)
 		return t->n;
 	while (t->n < t->room && (room = flow_tx_room(&path->flow, now_ns, &when))) {
-		unsigned want = peer_path_want(path, msg_tx_want(pair), now_ns);
+		unsigned want = msg_tx_want(pair);
+		if (path->peer->paths > 1)
+			want = peer_path_want(path, want, now_ns);
 		uint64_t sent = 0;
 		if (want & MSG_WANT_RECORDS)
 			sent = peer_tx_mix(path, t, true, false, now_ns);
