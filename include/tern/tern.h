@@ -99,7 +99,7 @@ int tern_ep_close(tern_ep **ep);
  * cc=NAME, contract=FILE, mtu=BYTES, ctl=HOST[:PORT] (the control connection, TCP, goes there instead: for addresses that the kernel does not have; in an
  * address to connect to it needs the host in digits). Others are the link's: engine= of udp, those of docs/rdma.md and docs/dpdk.md.
  * To connect over several paths (docs/paths.md): also=ADDRESS,ADDRESS (further addresses of the peer, in digits, same port) and paths=N (so many to each
- * address; they share its contract, so a listener with a contract says paths=N, too); 16 in all.
+ * address; they share its contract); 16 in all. A listener's contract is shared by all paths of a peer; with paths=N by so many.
  * @return 0, -TERN_EADDR (malformed, in use), -TERN_ESCHEME, -TERN_EKEY (no site key), -TERN_EINVAL (an unknown option), -TERN_EPRIVATE (rdma without
  *         private=1)
  */

@@ -111,6 +111,7 @@ struct api_peer {
 	struct contract contract;
 	bool has_contract;
 	bool accepted, connected, draining, closing, closed;
+	uint8_t offered;     /* paths in its hello, if it was accepted */
 	int bye_status;      /* of the peer's goodbye */
 	uint64_t closing_ns; /* the peer said goodbye: what it still acknowledges counts until then */
 	void *user;

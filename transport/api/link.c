@@ -153,6 +153,14 @@ int api_contract_load(tern_ctx *ctx, const struct api_address *a, struct contrac
 	return 0;
 }
 
+/* One contract for all paths to an address. Whoever accepts does not know which paths share one, unless its own address says it: then all do (5.11). */
+static unsigned api_contract_parts(const struct api_peer *peer)
+{
+	if (peer->address.paths)
+		return peer->address.paths;
+	return peer->accepted && peer->offered ? peer->offered : 1;
+}
+
 void api_path_params(tern_ctx *ctx, const struct api_peer *peer, struct loop_path_params *out)
 {
 	const struct contract *c = &peer->contract;
@@ -164,7 +172,7 @@ void api_path_params(tern_ctx *ctx, const struct api_peer *peer, struct loop_pat
 	if (!peer->has_contract)
 		return;
 	/* each end's file says "up" of its own direction */
-	unsigned parts = peer->address.paths ? peer->address.paths : 1; /* one contract for all paths to an address */
+	unsigned parts = api_contract_parts(peer);
 	init->contract_bytes_per_s = (uint64_t)((double)c->up_bytes_per_s * c->share) / parts;
 	init->contract_rtt_ns = c->rtt_ns; /* CONTRACT_NONE is TERN_CC_NONE */
 	init->buffer_bytes = c->buffer_bytes == CONTRACT_NONE ? CONTRACT_NONE : c->buffer_bytes / parts;

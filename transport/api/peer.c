@@ -261,6 +261,7 @@ static int peer_prepare(void *arg, const struct control_ask *ask, struct wire_he
 	mine->credit_bytes = limits.credit_bytes;
 	mine->credit_heads = limits.credit_heads;
 	mine->paths = 0;
+	peer->offered = ask->is_initiator ? 0 : ask->theirs->paths;
 	unsigned wanted = ask->is_initiator ? api_address_paths(&peer->address) : ask->theirs->paths;
 	for (unsigned i = 0; i < wanted; i++) {
 		uint8_t id = ask->is_initiator ? (uint8_t)i : ask->theirs->path[i].path_id;

@@ -39,23 +39,26 @@ uint64_t flow_rate_bytes_per_s(const struct flow *f, bool at_best)
 	return (by_window < pace) != at_best ? (uint64_t)by_window : pace;
 }
 
+/* Before the first sample a hint has to do, three times as long. */
 static uint64_t extent_due_ns(const struct flow *f, const struct flow_extent *e)
 {
-	return e->sent_ns + e->span_ns + f->srtt_ns + 4 * f->rttvar_ns + f->peer_ack_delay_ns;
+	uint64_t wait = f->srtt_ns == UINT64_MAX ? 3 * f->contract_rtt_ns : f->srtt_ns + 4 * f->rttvar_ns;
+
+	return e->sent_ns + e->span_ns + wait + f->peer_ack_delay_ns;
 }
 
 uint64_t flow_overdue_ns(const struct flow *f)
 {
 	const struct flow_extent *extent = f->shared->extent;
-	uint64_t due = UINT64_MAX;
+	uint64_t due = UINT64_MAX, rtt = f->srtt_ns == UINT64_MAX ? f->contract_rtt_ns : f->srtt_ns;
 
-	if (f->srtt_ns == UINT64_MAX)
+	if (rtt == UINT64_MAX)
 		return UINT64_MAX;
 	/* a lone frame at the tail may just be lost: its second probe would have brought an answer */
 	if (f->head != FLOW_NONE && (f->next_number - extent[f->head].first >= FLOW_TAIL_FRAMES || f->probes >= 2))
 		due = extent_due_ns(f, &extent[f->head]);
 	if (f->link_head != FLOW_NONE) {
-		uint64_t by_link = extent_due_ns(f, &extent[f->link_head]) + FLOW_LINK_TRIES_NS + 4 * f->srtt_ns;
+		uint64_t by_link = extent_due_ns(f, &extent[f->link_head]) + FLOW_LINK_TRIES_NS + 4 * rtt;
 		due = by_link < due ? by_link : due;
 	}
 	return due == UINT64_MAX || due > f->heard_ns ? due : f->heard_ns;

@@ -118,7 +118,7 @@ uint32_t flow_probes(const struct flow *f);
 /** What the path carries: its pace, or its window in each RTT; whichever is less, or at_best more. */
 uint64_t flow_rate_bytes_per_s(const struct flow *f, bool at_best);
 /** When the oldest frame in flight should have been acknowledged at the latest, or when the last acknowledgement of anything came, whichever is later.
- * UINT64_MAX: nothing is in flight, or it may be a lost tail that is still being probed, or there is no RTT yet. What the link reports has as long again as
+ * UINT64_MAX: nothing is in flight, or it may be a lost tail that is still being probed, or nothing is known of its RTT. What the link reports has as long again as
  * the link may take to try again. */
 uint64_t flow_overdue_ns(const struct flow *f);
 /** The path is given up: what is in flight is lost (up to max reports; call until it returns 0). Frames that the link reports stay until it does. The flow can be used

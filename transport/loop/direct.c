@@ -159,8 +159,11 @@ void loop_direct(struct loop *lp, uint64_t now_ns)
 		direct_done(lp, link, now_ns);
 	}
 	for (struct list *at = list_first(&lp->connects), *next; at; at = next) {
+		uint64_t closes = lp->closes;
 		next = list_next(&lp->connects, at);
 		direct_connection(list_entry(at, struct loop_path, connects), now_ns);
+		if (lp->closes != closes) /* a peer went with all its paths, the next one may be among them */
+			next = list_first(&lp->connects);
 	}
 	direct_expose(lp);
 	direct_hide(lp);

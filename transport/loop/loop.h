@@ -77,6 +77,7 @@ struct loop_path {
 	uint32_t mtu_bytes;
 	struct frame *waiting[LOOP_TRAY]; /* encoded and sealed, not taken by the link: offered again as they are (5.4) */
 	size_t waiting_n;
+	uint64_t look_ns;      /* while its link takes nothing: when its timers run at the latest */
 	struct list expect;    /* in loop.expect while its link places and large plain frames come */
 	bool is_expecting, is_posted;
 	uint32_t rx_payload;   /* of the last full frame: the stride of the next guess */

@@ -262,6 +262,16 @@ static void loop_rx_frame(struct rx *rx)
 	}
 }
 
+/* Two paths of a pair would guess the same memory, and what one call brings over both would lie on each other: one guess a pair. */
+static bool rx_is_guessed(const struct loop_path *path)
+{
+	const struct loop_peer *peer = path->peer;
+	for (unsigned i = 0; i < peer->peer.paths && peer->peer.paths > 1; i++)
+		if (peer->path[i] != path && peer->path[i]->is_posted)
+			return true;
+	return false;
+}
+
 /* Makes the guess of each path of the link anew: what was expected may have come, ended, or belong to the caller again.
  * @return how many frames to take at once */
 static size_t rx_post(struct loop *lp, struct link *link)
@@ -274,7 +284,8 @@ static size_t rx_post(struct loop *lp, struct link *link)
 		next = list_next(&lp->expect, at);
 		if (path->link != link)
 			continue;
-		bool worth = path->rx_payload >= LOOP_POST_PAYLOAD_MIN && msg_rx_expect(path->peer->peer.pair, &post.addr, &post.bytes, &op);
+		bool worth = path->rx_payload >= LOOP_POST_PAYLOAD_MIN && !rx_is_guessed(path) &&
+			msg_rx_expect(path->peer->peer.pair, &post.addr, &post.bytes, &op);
 		if (worth && link->ops->rx_post(link, path->via, &post) == 0) {
 			size_t fit = LOOP_POST_BATCH_BYTES / (path->rx_payload + WIRE_BULK_HEADER_BYTES);
 			path->is_posted = true;

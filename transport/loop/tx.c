@@ -98,6 +98,8 @@ static bool loop_offer(struct loop_path *path, uint64_t now_ns)
 		return true;
 	size_t taken = link->ops->tx(link, path->waiting, path->waiting_n, now_ns);
 	path->loop->is_moving |= taken > 0;
+	if (taken)
+		path->pp.blocked_ns = 0;
 	path->waiting_n -= taken;
 	memmove(path->waiting, path->waiting + taken, path->waiting_n * sizeof(path->waiting[0]));
 	loop_reap_link(path->loop, link, now_ns);
@@ -133,10 +135,19 @@ static bool loop_burst(struct loop_path *path, bool last, uint64_t now_ns)
 	return n > 0;
 }
 
-/* Its link takes nothing more now. A connection that is made, or a queue that is an RTT long, tells by its descriptor when there is room: no spinning. */
-static uint64_t loop_blocked(const struct loop_path *path, uint64_t now_ns)
+/* Its link takes nothing more now. A connection that is made, or a queue that is an RTT long, tells by its descriptor when there is room: no spinning. For
+ * the others that is a matter of microseconds, unless something is wrong: meanwhile timers go on. */
+static uint64_t loop_blocked(struct loop_path *path, uint64_t now_ns)
 {
-	return path->link->caps & LINK_CONNECTS ? now_ns + LOOP_BLOCKED_NS : 0;
+	if (path->link->caps & LINK_CONNECTS)
+		return now_ns + LOOP_BLOCKED_NS;
+	if (!path->pp.blocked_ns)
+		path->pp.blocked_ns = now_ns;
+	if (path->look_ns <= now_ns) {
+		path->look_ns = now_ns + LOOP_BLOCKED_NS;
+		heap_set(&path->loop->timers, path->slot, path->look_ns);
+	}
+	return 0;
 }
 
 /* @return when the path wants another turn: 0 in the next step, UINT64_MAX never by itself */

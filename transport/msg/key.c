@@ -207,13 +207,14 @@ void msg_unexport(struct msg *m, uint64_t id)
 	}
 }
 
-/* Keys that the peer gave for a path's last connection. */
+/* Keys that the peer gave for a path's earlier connections. Those for this one may be here already: the peer may have had it sooner, and said them over another path. */
 static void rkeys_void(struct msg_pair *pair, unsigned path)
 {
+	uint32_t now = pair->connection[path];
 	for (struct list *at = list_first(&pair->rkey_age), *next; at; at = next) {
 		struct msg_rkey *r = list_entry(at, struct msg_rkey, age);
 		next = list_next(&pair->rkey_age, at);
-		if (r->target.path == path)
+		if (r->target.path == path && (!now || r->target.connection != (uint8_t)now))
 			rkey_put(pair->m, r);
 	}
 }
@@ -424,17 +425,17 @@ static bool target_holds(const struct msg_pair *pair, const struct frame_target 
 }
 
 /* Lost bytes are anybody's. So is what nobody can place, or this path can, too. */
-enum msg_share key_share(const struct msg_op *op, unsigned path)
+enum key_share key_share(const struct msg_op *op, unsigned path)
 {
 	bool mine = false, others = false;
 	if (!rangeset_empty(&op->ranges) || op->sent_bytes >= op->to_bytes)
-		return MSG_SHARE_ANY;
+		return KEY_SHARE_ANY;
 	for (unsigned i = 0; i < MSG_TARGETS; i++)
 		if (target_holds(op->pair, &op->to[i])) {
 			mine |= op->to[i].path == path;
 			others |= op->to[i].path != path;
 		}
-	return mine == others ? MSG_SHARE_ANY : mine ? MSG_SHARE_OWN : MSG_SHARE_NONE;
+	return mine == others ? KEY_SHARE_ANY : mine ? KEY_SHARE_OWN : KEY_SHARE_NONE;
 }
 
 /* May the run go to the peer's memory by itself? Then *bytes becomes what may, a multiple of 4 KiB where more follows: the writes of the next ones begin aligned. */

@@ -109,9 +109,9 @@ void msg_pair_turn(struct msg_pair *pair, unsigned path, uint32_t quantum_bytes)
  * @return bytes written, with one item; 0: none is due
  */
 size_t msg_tx_head(struct msg_pair *pair, unsigned want, uint8_t *out, size_t room, struct flow_item *item);
-/** Of the bytes that wait, is there anything that this path may take (what another path's key is for is left to that one), and something that only it can place? */
-enum msg_share { MSG_SHARE_NONE = 0, MSG_SHARE_ANY, MSG_SHARE_OWN };
-enum msg_share msg_tx_share(const struct msg_pair *pair, unsigned path);
+/** Of the classes of bytes that wait, which may this path take (what other paths have keys for is left to them), and which of those can only it place? */
+struct msg_share { unsigned may, own; }; /* enum msg_want */
+struct msg_share msg_tx_share(const struct msg_pair *pair, unsigned path);
 /** Bytes that wait in msg_tx_run's queues; counts no further than `enough`, nor past some dozens of messages. */
 uint64_t msg_tx_waiting(const struct msg_pair *pair, uint64_t enough);
 /**

@@ -128,7 +128,7 @@ static struct msg_op *run_op(struct msg_pair *pair, struct list *queue)
 		return list_entry(at, struct msg_op, link);
 	for (unsigned steps = 0; at && steps < MSG_SCAN_MAX; at = list_next(queue, at), steps++) {
 		struct msg_op *op = list_entry(at, struct msg_op, link);
-		if (key_share(op, pair->tx_path) == MSG_SHARE_NONE)
+		if (key_share(op, pair->tx_path) == KEY_SHARE_NONE)
 			continue;
 		list_remove(at);
 		list_push_front(queue, at);
@@ -137,23 +137,24 @@ static struct msg_op *run_op(struct msg_pair *pair, struct list *queue)
 	return NULL;
 }
 
-static enum msg_share share_in(const struct list *queue, unsigned path)
+static enum key_share share_in(const struct list *queue, unsigned path)
 {
-	enum msg_share most = MSG_SHARE_NONE;
+	enum key_share most = KEY_SHARE_NONE;
 	unsigned steps = 0;
-	for (const struct list *at = list_first(queue); at && most != MSG_SHARE_OWN && steps < MSG_SCAN_MAX; at = list_next(queue, at), steps++) {
-		enum msg_share share = key_share(list_entry(at, struct msg_op, link), path);
+	for (const struct list *at = list_first(queue); at && most != KEY_SHARE_OWN && steps < MSG_SCAN_MAX; at = list_next(queue, at), steps++) {
+		enum key_share share = key_share(list_entry(at, struct msg_op, link), path);
 		most = share > most ? share : most;
 	}
 	return most;
 }
 
-enum msg_share msg_tx_share(const struct msg_pair *pair, unsigned path)
+struct msg_share msg_tx_share(const struct msg_pair *pair, unsigned path)
 {
 	if (!is_shared(pair))
-		return MSG_SHARE_ANY;
-	enum msg_share small = share_in(&pair->small, path), bulk = small == MSG_SHARE_OWN ? small : share_in(&pair->bulk, path);
-	return small > bulk ? small : bulk;
+		return (struct msg_share){.may = MSG_WANT_SMALL | MSG_WANT_BULK};
+	enum key_share small = share_in(&pair->small, path), bulk = share_in(&pair->bulk, path);
+	return (struct msg_share){.may = (small ? MSG_WANT_SMALL : 0) | (bulk ? MSG_WANT_BULK : 0),
+		.own = (small == KEY_SHARE_OWN ? MSG_WANT_SMALL : 0) | (bulk == KEY_SHARE_OWN ? MSG_WANT_BULK : 0)};
 }
 
 size_t msg_tx_head(struct msg_pair *pair, unsigned want, uint8_t *out, size_t room, struct flow_item *item)

@@ -376,7 +376,8 @@ void key_tx(struct msg_mix *x);
 bool key_say(struct msg_mix *x, struct msg_key *key);
 void key_said(struct msg *m, const struct flow_item *item, bool acked);
 int rkey_rx(struct msg_pair *pair, const struct wire_key *r);
-enum msg_share key_share(const struct msg_op *op, unsigned path);
+enum key_share { KEY_SHARE_NONE = 0, KEY_SHARE_ANY, KEY_SHARE_OWN };
+enum key_share key_share(const struct msg_op *op, unsigned path); /* of the operation's next bytes: for others, anybody's, only this path's */
 bool key_run(const struct msg_op *op, uint64_t offset, uint64_t *bytes, struct frame_target *out);
 void rkeys_take(struct msg_pair *pair, uint8_t kind, uint64_t id, struct msg_op *op); /* into op->to */
 /* what waits for a key goes on: announce.c, in.c, onesided.c */

@@ -33,8 +33,8 @@ bool peer_path_turn(const struct peer_path *path, uint64_t waiting_bytes, uint64
 	uint64_t first = UINT64_MAX, rates = 0;
 	for (unsigned i = 0; i < peer->paths; i++) {
 		const struct peer_path *p = peer->path[i];
-		if (p == path || !path_works(p))
-			continue;
+		if (p == path || !path_works(p) || (waiting_bytes && !msg_tx_share(peer->pair, p->id).may))
+			continue; /* what it must not take it does not bring */
 		uint64_t owd = path_owd_ns(p, now_ns), open = flow_open_ns(&p->flow, now_ns);
 		uint64_t arrives = (open == UINT64_MAX ? now_ns + owd : open) + owd; /* a shut window opens within a round trip, half of one on average */
 		first = arrives < first ? arrives : first;
@@ -55,23 +55,29 @@ unsigned peer_path_want(const struct peer_path *path, unsigned want, uint64_t no
 	const struct msg_pair *pair = path->peer->pair;
 	if (path->peer->paths < 2 || !want)
 		return want;
-	enum msg_share share = want & bytes ? msg_tx_share(pair, path->id) : MSG_SHARE_NONE;
-	if (share == MSG_SHARE_NONE)
-		want &= ~bytes;
+	struct msg_share share = want & bytes ? msg_tx_share(pair, path->id) : (struct msg_share){0};
+	want &= share.may | MSG_WANT_RECORDS;
 	if (!want || peer_path_turn(path, 0, now_ns))
 		return want;
-	if (share == MSG_SHARE_NONE || (share == MSG_SHARE_ANY && !peer_path_turn(path, msg_tx_waiting(pair, UINT64_MAX), now_ns)))
+	if (!(want & share.own) && (!(want & bytes) || !peer_path_turn(path, msg_tx_waiting(pair, UINT64_MAX), now_ns)))
 		return 0;
 	return want & bytes;
 }
 
 /* ---- failover ---- */
 
+/* Since when something should have happened; UINT64_MAX: nothing is wrong. */
+static uint64_t suspect_since_ns(const struct peer_path *path)
+{
+	uint64_t overdue = flow_overdue_ns(&path->flow);
+	return path->blocked_ns && path->blocked_ns < overdue ? path->blocked_ns : overdue;
+}
+
 uint64_t peer_path_when_ns(const struct peer_path *path, uint64_t now_ns)
 {
 	if (path->peer->paths < 2 || !path_works(path))
 		return UINT64_MAX;
-	uint64_t since = flow_overdue_ns(&path->flow);
+	uint64_t since = suspect_since_ns(path);
 	if (since == UINT64_MAX)
 		return UINT64_MAX;
 	if (now_ns < since + PEER_SUSPECT_NS)
@@ -79,21 +85,25 @@ uint64_t peer_path_when_ns(const struct peer_path *path, uint64_t now_ns)
 	return now_ns < since + PEER_FAILOVER_NS ? since + PEER_FAILOVER_NS : now_ns + PEER_SUSPECT_NS;
 }
 
-/* Whether the peer lives: asked on each other path that was not heard since. @return it does */
-static bool others_heard(const struct peer_path *path, uint64_t since_ns, uint64_t now_ns)
+/* Does the peer live, while this path is silent? What another path brings shows that it lived half a round trip of that path ago; this one had to bring something from
+ * then on. Who was not heard is asked. */
+static bool others_heard(struct peer_path *path, uint64_t since_ns, uint64_t now_ns)
 {
 	const struct peer *peer = path->peer;
-	bool heard = false;
+	uint64_t own = path_owd_ns(path, 0);
 	for (unsigned i = 0; i < peer->paths; i++) {
 		struct peer_path *p = peer->path[i];
-		if (p == path || !path_works(p))
+		uint64_t owd = path_owd_ns(p, 0), heard = p->heard_ns;
+		if (p == path || p->state == PEER_PATH_WAITING)
 			continue;
-		if (p->heard_ns >= since_ns)
-			heard = true;
-		else if (p->ping_when_ns > now_ns + PEER_SUSPECT_NS)
+		if (path_works(p) && heard + own >= since_ns + owd + PEER_SUSPECT_NS) {
+			if (!path->alive_ns || heard - owd < path->alive_ns)
+				path->alive_ns = heard - owd;
+		} else if (p->ping_when_ns > now_ns + PEER_SUSPECT_NS) {
 			p->ping_when_ns = now_ns;
+		}
 	}
-	return heard;
+	return path->alive_ns && now_ns >= path->alive_ns + own + PEER_SUSPECT_NS;
 }
 
 static void path_give_up(struct peer_path *path, uint64_t now_ns)
@@ -112,7 +122,7 @@ static void path_give_up(struct peer_path *path, uint64_t now_ns)
 	path->ping_gap_ns = PEER_PING_GAP_FIRST_NS;
 	path->ping_when_ns = now_ns;
 	path->is_given_up = true;
-	path->suspect_ns = 0;
+	path->suspect_ns = path->alive_ns = path->blocked_ns = 0;
 }
 
 void peer_path_broken(struct peer_path *path, bool is_broken, uint64_t now_ns)
@@ -120,8 +130,6 @@ void peer_path_broken(struct peer_path *path, bool is_broken, uint64_t now_ns)
 	path->is_broken = is_broken;
 	if (is_broken && path->state == PEER_PATH_UP && peer_has_path(path->peer))
 		path_give_up(path, now_ns);
-	if (!is_broken && path->state == PEER_PATH_VALIDATING)
-		path->validate_ns = now_ns; /* what connecting took is no RTT */
 	if (!is_broken && path->state == PEER_PATH_DEAD) {
 		path->ping_gap_ns = PEER_PING_GAP_FIRST_NS;
 		path->ping_when_ns = now_ns;
@@ -131,11 +139,15 @@ void peer_path_broken(struct peer_path *path, bool is_broken, uint64_t now_ns)
 
 void peer_path_watch(struct peer_path *path, uint64_t now_ns)
 {
+	if (path->is_broken && path->state == PEER_PATH_UP && peer_has_path(path->peer)) {
+		path_give_up(path, now_ns); /* it was the last one when it broke; now there is another */
+		return;
+	}
 	if (path->peer->paths < 2 || !path_works(path))
 		return;
-	uint64_t since = flow_overdue_ns(&path->flow);
+	uint64_t since = suspect_since_ns(path);
 	if (since == UINT64_MAX || now_ns < since + PEER_SUSPECT_NS) {
-		path->suspect_ns = 0;
+		path->suspect_ns = path->alive_ns = 0;
 		return;
 	}
 	/* who has slept through all of it himself asks first, and looks again */

@@ -80,7 +80,6 @@ void peer_path_forget(struct peer_path *path)
 void peer_path_found(struct peer_path *path, uint32_t frame_limit, uint64_t now_ns)
 {
 	path->state = PEER_PATH_VALIDATING;
-	path->validate_ns = now_ns;
 	path->frame_limit = frame_limit;
 	path->frame_min = frame_limit < PEER_FRAME_MIN ? frame_limit : PEER_FRAME_MIN;
 	if (path->frame_max > frame_limit)
@@ -151,7 +150,7 @@ static void peer_pong(struct peer_path *path, const struct wire_ping *pong, uint
 	if (path->state == PEER_PATH_VALIDATING || path->state == PEER_PATH_DEAD) {
 		bool returns = path->state == PEER_PATH_DEAD;
 		path->state = PEER_PATH_UP;
-		path->first_rtt_ns = now_ns - path->validate_ns;
+		path->first_rtt_ns = now_ns - path->round_ns[pong->token < path->round_token[0]];
 		if (!returns)
 			flow_rtt_hint(&path->flow, path->first_rtt_ns);
 		if (path->peer->state == PEER_OPENING)
@@ -307,6 +306,15 @@ int peer_timers(struct peer_path *path, uint64_t now_ns)
 	return path->peer->state == PEER_OPENING ? -TERN_EBLOCKED : -TERN_EPEER;
 }
 
+/* A round of pings begins: what is answered tells the RTT, unless two more rounds have begun by then. */
+static void peer_round(struct peer_path *path, uint64_t now_ns)
+{
+	path->round_ns[1] = path->round_ns[0];
+	path->round_token[1] = path->round_token[0];
+	path->round_ns[0] = now_ns;
+	path->round_token[0] = path->ping_token + 1;
+}
+
 /* The ping that is due: PEER_PING_BARE, or the datagram size it must be padded to; 0: none. A round is the link's limit and each smaller rung of the ladder
  * above the size in use (while validating the floor too), one frame each. */
 uint32_t peer_ping_next(struct peer_path *path, uint64_t now_ns)
@@ -315,6 +323,8 @@ uint32_t peer_ping_next(struct peer_path *path, uint64_t now_ns)
 		return 0;
 	while (path->searching && path->search_step <= LADDER_STEPS) {
 		uint32_t step = path->search_step++;
+		if (!step)
+			peer_round(path, now_ns);
 		uint32_t size = step ? ladder[step - 1] : path->frame_limit;
 		bool floor = size == path->frame_min && path->state != PEER_PATH_UP;
 		if (step ? size < path->frame_limit && (size > path->frame_max || floor) : size > path->frame_max || size == path->frame_min)
@@ -328,8 +338,10 @@ uint32_t peer_ping_next(struct peer_path *path, uint64_t now_ns)
 		return bare ? PEER_PING_BARE : 0;
 	uint64_t most = path->peer->state == PEER_UP && peer_has_path(path->peer) ? PING_GAP_DEAD_NS : PING_GAP_MAX_NS;
 	path->ping_gap_ns = path->ping_gap_ns * 2 < most ? path->ping_gap_ns * 2 : most;
-	if (path->state == PEER_PATH_DEAD)
+	if (path->state == PEER_PATH_DEAD) {
+		peer_round(path, now_ns);
 		return PEER_PING_BARE;
+	}
 	peer_search_start(path, path->ping_when_ns);
 	return 0;
 }

@@ -89,13 +89,15 @@ struct peer_path {
 	uint32_t small_debt_bytes; /* 5.9: what small messages took ahead of waiting bulk, times 3 */
 	uint64_t opened_ns, heard_ns; /* heard: last authentic arrival */
 	uint64_t suspect_ns;    /* when it was first seen overdue; 0: it is not */
+	uint64_t alive_ns;      /* since then: the first moment of which another path shows that the peer was alive; 0: none */
+	uint64_t blocked_ns;    /* since when its link has taken nothing of what waits there; 0: it takes. The loop's to say */
 	uint64_t first_rtt_ns;  /* of its validation: what is known until acknowledgements come */
 	/* pings */
 	uint64_t ping_when_ns, ping_gap_ns;
 	uint64_t ping_token;
 	uint32_t ping_unanswered;
 	uint32_t search_step;   /* next rung of the size ladder in this round */
-	uint64_t validate_ns;   /* when the first ping left */
+	uint64_t round_ns[2], round_token[2]; /* when the last two rounds of pings left, the latest first, and their first tokens */
 	uint64_t search_when_ns; /* next round while the size is below the link's */
 	bool searching;
 	uint8_t pongs;
