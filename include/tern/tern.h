@@ -149,21 +149,57 @@ int tern_peer_identity(tern_ep *ep, tern_peer peer, char *name, size_t bytes, ui
 
 enum tern_rights { TERN_REMOTE_READ = 1, TERN_REMOTE_WRITE = 2 };
 
-/** Allocates memory that every open link takes without a copy; page-aligned, zeroed. Freed by tern_mem_release. @return 0, -TERN_ENOMEM, -TERN_EINVAL */
+enum tern_mem_kind {
+	TERN_MEM_HOST = 0, /* the processor's: malloc, huge pages, memfd, files mapped writable */
+	TERN_MEM_DMABUF,   /* another driver's, as a dma-buf */
+	TERN_MEM_CUDA,     /* refused: register its dma-buf */
+};
+
+/* Memory to register. What a later version adds is 0 here. */
+typedef struct tern_memdesc {
+	size_t size_bytes; /* sizeof(tern_memdesc) */
+	void *addr;        /* HOST: where it is. DMABUF: where the caller has mapped it, from `offset` on, or NULL: mapped by the library (tern_mem_address) */
+	uint64_t bytes;
+	uint64_t offset;   /* DMABUF: in the dma-buf */
+	uint32_t kind;     /* enum tern_mem_kind */
+	int device;        /* of the kinds that have several; 0 */
+	int dmabuf_fd;     /* DMABUF: stays the caller's, who may close it after the call */
+	uint32_t rights;   /* enum tern_rights: all that tern_mem_export may give; 0: both */
+} tern_memdesc;
+
+/**
+ * Allocates memory that every open link takes without a copy; page-aligned, zeroed; 2 MiB and more in huge pages where the system has them. Freed by tern_mem_release.
+ * @return 0, -TERN_ENOMEM, -TERN_EINVAL
+ */
 int tern_mem_alloc(tern_ctx *ctx, uint64_t bytes, void **addr, tern_mem **out);
 
-/** Registers the caller's memory, which must stay mapped until tern_mem_release. @return 0, -TERN_ENOMEM, -TERN_EINVAL */
+/**
+ * Registers memory for every link that is open or comes: once, whatever the number of peers. The memory must stay mapped until tern_mem_release. Pinning takes its time
+ * (20 ms/GB) in the caller's thread; operations of others go on. Where a link cannot map it its frames are copied, which the log says in words.
+ *
+ * A dma-buf must be mappable for the processor: links without a device of their own, small messages and what was lost go through that mapping. Operations say `mem`
+ * with it, always; its driver is told when the processor looks (DMA_BUF_IOCTL_SYNC): from the call to the operation's event, and while it is exported.
+ * @param desc  read during the call only
+ * @return 0; -TERN_ENOMEM (cannot be pinned), -TERN_EINVAL (no dma-buf, or it is shorter; another kind), -TERN_EIO (the dma-buf cannot be mapped)
+ */
+int tern_mem_register_desc(tern_ctx *ctx, const tern_memdesc *desc, tern_mem **out);
+
+/** The same for ordinary memory. */
 int tern_mem_register(tern_ctx *ctx, void *addr, uint64_t bytes, tern_mem **out);
+
+/** Where registered memory is, for operations and for the processor. @return 0, -TERN_EINVAL */
+int tern_mem_address(const tern_mem *mem, void **addr, uint64_t *bytes);
 
 /**
  * Ends a registration or frees an allocation and revokes its exports. Takes up to 100 ms where a link lets peers write there by itself.
- * @return 0 and *mem = NULL; -TERN_EBUSY while an operation uses it (nothing was done), or if a link did not give it back in time (its exports are revoked: call again)
+ * @return 0 and *mem = NULL; -TERN_EBUSY while an operation uses it, named or found to lie in it (nothing was done), or if a link did not give it back in time (its
+ *         exports are revoked: call again)
  */
 int tern_mem_release(tern_mem **mem);
 
 /**
  * Lets one peer read or write the memory.
- * @param rights  enum tern_rights
+ * @param rights  enum tern_rights; no others than it was registered with
  * @param blob    gets a handle for that peer (TERN_HANDLE_MAX is always enough); it carries this node's epoch
  * @return 0, -TERN_ESTALE, -TERN_EINVAL, -TERN_ELIMIT (4096 exports)
  */

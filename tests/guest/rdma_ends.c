@@ -162,7 +162,7 @@ uint8_t *map(struct end *e, size_t bytes, uint32_t *key)
 {
 	uint8_t *m = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	CU_ASSERT_FATAL(m != MAP_FAILED);
-	CU_ASSERT_EQUAL(ops->mem_map(e->link, m, bytes, key), 0);
+	CU_ASSERT_EQUAL(link_map(ops, e->link, m, bytes, key), 0);
 	return m;
 }
 
@@ -181,7 +181,7 @@ void write_frame(struct frame *f, struct end *from, const struct frame_target *t
 
 struct link_exposed expose(struct end end[2], int at, uint8_t *m, uint64_t bytes, uint32_t key)
 {
-	struct link_expose what = {.addr = m, .bytes = bytes, .mem = key, .is_write = true, .ref = random64()};
+	struct link_expose what = {.addr = m, .bytes = bytes, .mem = key, .ref = random64()};
 	struct link_exposed none = {0};
 	uint32_t id = 0;
 

@@ -4,6 +4,7 @@
 #define TESTS_GUEST_RDMA_ENDS_H
 #include <stdbool.h>
 #include <string.h>
+#include "../link/map.h"
 #include "../unit/unit.h"
 #include "link/link.h"
 #include "tern/error.h"

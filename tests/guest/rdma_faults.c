@@ -169,7 +169,7 @@ static void limit_reached(void)
 	small.rlim_max = before.rlim_max;
 	uint8_t *m = mmap(NULL, MEMORY, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	CU_ASSERT_EQUAL(setrlimit(RLIMIT_MEMLOCK, &small), 0);
-	CU_ASSERT_EQUAL(ops->mem_map(end[0].link, m, MEMORY, &key), -TERN_ENOMEM);
+	CU_ASSERT_EQUAL(link_map(ops, end[0].link, m, MEMORY, &key), -TERN_ENOMEM);
 	CU_ASSERT_PTR_NOT_NULL(strstr(end[0].link->trouble, "ulimit -l"));
 	CU_ASSERT_PTR_NOT_NULL(strstr(end[0].link->trouble, "64 KiB"));
 	CU_ASSERT_PTR_NOT_NULL(strstr(end[0].link->trouble, "4096 KiB"));
@@ -180,7 +180,7 @@ static void limit_reached(void)
 	printf("    %s\n", end[1].link->trouble);
 	CU_ASSERT_EQUAL(setrlimit(RLIMIT_MEMLOCK, &before), 0);
 	UNTIL(end, end[1].path->is_connected && end[0].path->is_connected);
-	CU_ASSERT_EQUAL(ops->mem_map(end[0].link, m, MEMORY, &key), 0);
+	CU_ASSERT_EQUAL(link_map(ops, end[0].link, m, MEMORY, &key), 0);
 	close_both(end);
 	munmap(m, MEMORY);
 }

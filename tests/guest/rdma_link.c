@@ -356,7 +356,7 @@ static void bad_input(void)
 	uint32_t key;
 	CU_ASSERT_EQUAL(ops->path_open(end[0].link, &(struct link_path_config){.token = tokens[0], .is_acceptor = true}, &end[0].path), 0);
 	CU_ASSERT_EQUAL(
-	        ops->expose(end[0].link, end[0].path, &(struct link_expose){.addr = tokens[0], .bytes = 16, .is_write = true}, &key), -TERN_EAGAIN);
+	        ops->expose(end[0].link, end[0].path, &(struct link_expose){.addr = tokens[0], .bytes = 16}, &key), -TERN_EAGAIN);
 	ops->close(&end[0].link);
 }
 
@@ -390,19 +390,24 @@ static void memory_regions(void)
 
 	open_both(end);
 	uint8_t *m = map(&end[0], MEMORY, &key[0]);
-	CU_ASSERT_EQUAL(ops->mem_map(end[0].link, m + 4096, 8192, &key[1]), 0);
-	CU_ASSERT_EQUAL(key[1], key[0]); /* inside: the same region */
-	CU_ASSERT_EQUAL(ops->mem_map(end[1].link, m, MEMORY, &key[2]), 0);
+	struct mem_what inside = mem_what_host(m + 4096, 8192, false);
+	CU_ASSERT_EQUAL(ops->mem_map(end[0].link, &inside, &key[1], words, sizeof(words)), 0);
+	CU_ASSERT_EQUAL(key[1], key[0]); /* an operation inside it needs nothing new */
+	inside.lasts = true;
+	CU_ASSERT_EQUAL(ops->mem_map(end[0].link, &inside, &key[2], words, sizeof(words)), 0);
+	CU_ASSERT_NOT_EQUAL(key[2], key[0]); /* what is registered may outlive what is around it */
+	ops->mem_unmap(end[0].link, key[2]);
+	CU_ASSERT_EQUAL(link_map(ops, end[1].link, m, MEMORY, &key[2]), 0);
 	CU_ASSERT_EQUAL(key[2], key[0]); /* of the domain, not of the link */
 	ops->mem_unmap(end[0].link, key[0]);
 	ops->mem_unmap(end[1].link, key[2]);
 	x = expose(end, 0, m, 4096, key[1]);
 	hide(end, 0, x.id);
 	ops->mem_unmap(end[0].link, key[1]);
-	struct link_expose what = {.addr = m, .bytes = 4096, .is_write = true};
+	struct link_expose what = {.addr = m, .bytes = 4096};
 	CU_ASSERT_EQUAL(ops->expose(end[0].link, end[0].path, &what, &key[1]), -TERN_EINVAL);
 	CU_ASSERT_EQUAL(mprotect(m, MEMORY, PROT_READ), 0);
-	CU_ASSERT_EQUAL(ops->mem_map(end[0].link, m, MEMORY, &what.mem), 0); /* to be sent from only */
+	CU_ASSERT_EQUAL(link_map(ops, end[0].link, m, MEMORY, &what.mem), 0); /* to be sent from only */
 	CU_ASSERT_EQUAL(ops->expose(end[0].link, end[0].path, &what, &key[1]), -TERN_EINVAL);
 	CU_ASSERT_PTR_NOT_NULL(strstr(end[0].link->trouble, "read-only"));
 	uint8_t *to = map(&end[1], MEMORY, &key[1]);
@@ -412,7 +417,7 @@ static void memory_regions(void)
 	ops->mem_unmap(end[0].link, what.mem);
 	munmap(to, MEMORY);
 	munmap(m, MEMORY);
-	CU_ASSERT_EQUAL(ops->mem_map(end[0].link, m, MEMORY, &key[0]), -TERN_ENOMEM);
+	CU_ASSERT_EQUAL(link_map(ops, end[0].link, m, MEMORY, &key[0]), -TERN_ENOMEM);
 	CU_ASSERT_PTR_NOT_NULL(strstr(end[0].link->trouble, "cannot be registered"));
 	close_both(end);
 }
@@ -428,7 +433,7 @@ static void many_exposures(void)
 	uint8_t *m = map(&end[0], N * STEP, &key);
 	uint64_t begin = now();
 	for (int i = 0; i < N; i++) {
-		struct link_expose what = {.addr = m + i * STEP, .bytes = STEP, .mem = key, .is_write = true, .ref = (uint64_t)i};
+		struct link_expose what = {.addr = m + i * STEP, .bytes = STEP, .mem = key, .ref = (uint64_t)i};
 		CU_ASSERT_EQUAL_FATAL(ops->expose(end[0].link, end[0].path, &what, &ids[i]), 0);
 	}
 	for (uint64_t until = now() + PATIENCE_MS * 1000000ull; hidden < N && now() < until; doze(end)) {

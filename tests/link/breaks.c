@@ -57,7 +57,7 @@ static void wrong_token_waits(void)
 	uint8_t memory[64];
 	suite_frame(&f, more[1].path, memory, sizeof(memory), 1);
 	CU_ASSERT_EQUAL(suite_ops->tx(end[1].link, &list, 1, suite_now()), 0);
-	struct link_expose what = {.addr = area->addr, .bytes = 100, .mem = area->mem, .is_write = true};
+	struct link_expose what = {.addr = area->addr, .bytes = 100, .mem = area->mem};
 	CU_ASSERT_EQUAL(suite_ops->expose(end[1].link, more[1].path, &what, &id), -TERN_EAGAIN);
 	suite_pass(end, 0, &size, 1, 1, false);
 	suite_ops->path_close(end[1].link, &more[1].path);

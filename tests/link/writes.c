@@ -135,7 +135,7 @@ static void hidden_once(void)
 			if (!area->memory)
 				writes_map(&end[0], area);
 			struct link_expose what = {
-			        .addr = area->addr + i, .bytes = 1 + suite_random() % 5000, .mem = area->mem, .is_write = true, .ref = i};
+			        .addr = area->addr + i, .bytes = 1 + suite_random() % 5000, .mem = area->mem, .ref = i};
 			area->exposed = area->ended = area->last = 0;
 			CU_ASSERT_EQUAL_FATAL(suite_ops->expose(end[0].link, end[0].path, &what, &area->id), 0);
 			if (i % 4 == 0)
@@ -167,19 +167,19 @@ static void exposing_refused(void)
 	static uint8_t memory[3 * 4096] __attribute__((aligned(4096)));
 
 	CU_ASSERT_FATAL(writes_open(end));
-	CU_ASSERT_EQUAL(suite_ops->mem_map(end[0].link, memory, 8192, &key), 0);
+	CU_ASSERT_EQUAL(link_map(suite_ops, end[0].link, memory, 8192, &key), 0);
 	CU_ASSERT_NOT_EQUAL(key, 0);
-	struct link_expose bad[] = {{.addr = memory, .bytes = 100, .mem = key ^ 0x40000000, .is_write = true},
-	                            {.addr = memory, .bytes = 100, .mem = 0, .is_write = true},
-	                            {.addr = memory + 8000, .bytes = 1000, .mem = key, .is_write = true},
-	                            {.addr = memory, .bytes = 0, .mem = key, .is_write = true}};
+	struct link_expose bad[] = {{.addr = memory, .bytes = 100, .mem = key ^ 0x40000000},
+	                            {.addr = memory, .bytes = 100, .mem = 0},
+	                            {.addr = memory + 8000, .bytes = 1000, .mem = key},
+	                            {.addr = memory, .bytes = 0, .mem = key}};
 	for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
 		CU_ASSERT_EQUAL(suite_ops->expose(end[0].link, end[0].path, &bad[i], &id), -TERN_EINVAL);
 	writes_settle(end);
 	CU_ASSERT_EQUAL(writes_seen[0].events_n, 0);
 	suite_ops->mem_unmap(end[0].link, key);
 	CU_ASSERT_EQUAL(
-	        suite_ops->expose(end[0].link, end[0].path, &(struct link_expose){.addr = memory, .bytes = 9, .mem = key, .is_write = true}, &id),
+	        suite_ops->expose(end[0].link, end[0].path, &(struct link_expose){.addr = memory, .bytes = 9, .mem = key}, &id),
 	        -TERN_EINVAL);
 	writes_close(end);
 }

@@ -2,6 +2,7 @@
  * fixture, so the same cases hold a simulated link and a device. */
 #ifndef TESTS_LINK_WRITES_H
 #define TESTS_LINK_WRITES_H
+#include "map.h"
 #include "suite.h"
 
 enum {

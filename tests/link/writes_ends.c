@@ -179,7 +179,7 @@ void writes_map(struct suite_end *end, struct writes_area *area)
 	CU_ASSERT_PTR_NOT_NULL_FATAL(area->memory);
 	memset(area->memory, 0x5a, bytes);
 	area->addr = area->memory + WRITES_GUARD;
-	CU_ASSERT_EQUAL_FATAL(suite_ops->mem_map(end->link, area->memory, bytes, &area->mem), 0);
+	CU_ASSERT_EQUAL_FATAL(link_map(suite_ops, end->link, area->memory, bytes, &area->mem), 0);
 }
 
 struct writes_area *writes_expose(struct suite_end end[2], int at, size_t i)
@@ -189,7 +189,7 @@ struct writes_area *writes_expose(struct suite_end end[2], int at, size_t i)
 
 	if (!area->memory)
 		writes_map(&end[at], area);
-	struct link_expose what = {.addr = area->addr, .bytes = WRITES_AREA_BYTES, .mem = area->mem, .is_write = true, .ref = i};
+	struct link_expose what = {.addr = area->addr, .bytes = WRITES_AREA_BYTES, .mem = area->mem, .ref = i};
 	area->exposed = area->ended = area->last = 0;
 	CU_ASSERT_EQUAL_FATAL(suite_ops->expose(end[at].link, end[at].path, &what, &area->id), 0);
 	writes_until(end, &writes_seen[at].events_n, events + 1);

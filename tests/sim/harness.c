@@ -65,7 +65,7 @@ static void harness_node(struct harness *h, const struct harness_config *config,
 	if (err)
 		fprintf(stderr, "harness: node %d: %d %s\n", end, err, why);
 	assert(!err);
-	err = loop_link_add(h->loop[end], h->link[end]);
+	err = loop_link_add(h->loop[end], h->link[end], h->link[end]->trouble, sizeof(h->link[end]->trouble));
 	assert(!err);
 	err = msg_ep_open(h->loop[end]->msg, &h->ep[end]);
 	assert(!err);

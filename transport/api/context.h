@@ -43,7 +43,7 @@ struct api_slab {
 struct api_list {
 	struct layout_range range[LAYOUT_RANGES_MAX];
 	tern_mem *mem[LAYOUT_RANGES_MAX];
-	uint32_t n; /* of mem */
+	uint32_t n;     /* of mem */
 };
 
 struct api_address {
@@ -72,6 +72,7 @@ struct api_op {
 	struct api_list *ranges; /* of api_lists, or NULL */
 	uint8_t *inject;         /* of api_injects, or NULL */
 	tern_mem *mem;
+	bool is_open;            /* to the processor: api_op_mem */
 	uint64_t time_ns;
 };
 
@@ -129,8 +130,13 @@ struct tern_mem {
 	tern_ctx *ctx;
 	uint8_t *addr;
 	uint64_t bytes;
-	bool owned;
-	uint32_t key;     /* of loop_map; 0: no link needs it */
+	bool owned;       /* allocated here */
+	uint32_t number;  /* of its region: what goes into frames and exports */
+	uint32_t rights;  /* that exports may give */
+	int dmabuf_fd;    /* our own; -1: ordinary memory */
+	uint64_t offset;  /* in the dma-buf */
+	bool is_mapped;   /* the dma-buf, here */
+	bool is_open;     /* the dma-buf, to the processor, because peers reach it */
 	_Atomic uint32_t uses;
 };
 
@@ -297,15 +303,15 @@ void api_peer_forget(struct api_peer *peer);
 /* memory.c */
 /** Ends revocations whose last operation has ended. Under the lock. */
 void api_mem_revoked(tern_ctx *ctx);
-/** A link has come that needs memory mapped: all that is registered. Under the lock. */
-void api_mem_map(tern_ctx *ctx);
-/** The last such link goes. */
-void api_mem_unmap(tern_ctx *ctx);
+/** An operation begins, or ends, with memory of this registration. */
+void api_mem_op(const tern_mem *mem, bool writes, bool begins);
 /** A peer or an endpoint (the other is 0, NULL) goes: its exports and revocations too. */
 void api_mem_forget(tern_ctx *ctx, tern_peer peer, const tern_ep *ep);
 
 /* op.c */
 void api_command(tern_ctx *ctx, void *entry);
+/** The processor begins, or ends, to look at memory that the operation names: a dma-buf's driver wants to know. */
+void api_op_mem(struct api_op *op, bool begins);
 /** on_put of tern_ctx.lists. */
 void api_list_put(void *object);
 

@@ -41,6 +41,7 @@ void api_event(tern_ep *ep, const tern_event *event)
 void api_op_free(struct api_op *op)
 {
 	tern_ctx *ctx = op->ep->ctx;
+	api_op_mem(op, false);
 	if (op->ranges)
 		api_slab_put(&ctx->lists, op->ranges);
 	if (op->inject)
@@ -100,6 +101,7 @@ static void api_op_words(struct api_op *op)
 static void api_op_done(struct api_op *op)
 {
 	op->time_ns = op->ep->ctx->now_ns;
+	api_op_mem(op, false);
 	if (op->op.status)
 		api_op_words(op);
 	if (op->ep->is_closing || ((op->op.flags & TERN_QUIET) && !op->op.status)) {

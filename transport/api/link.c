@@ -105,8 +105,10 @@ int api_link_open(tern_ctx *ctx, const struct api_address *a, uint8_t use, uint1
 	struct link_wait w = {.fd = -1};
 	l->link->ops->wait(l->link, false, &w);
 	api_link_watch(ctx, w.fd);
-	loop_link_add(ctx->loop, l->link);
-	api_mem_map(ctx);
+	*why = 0;
+	loop_link_add(ctx->loop, l->link, why, sizeof(why));
+	if (*why)
+		LOG(ctx, TERN_LOG_WARN, "%s", why);
 	ctx->links[ctx->links_n++] = l;
 	*out = l;
 	return 0;
@@ -120,8 +122,6 @@ void api_link_close(tern_ctx *ctx, struct api_link **link)
 	if (i == ctx->links_n)
 		return;
 	ctx->links[i] = ctx->links[--ctx->links_n];
-	if (loop_link_last(ctx->loop, (*link)->link))
-		api_mem_unmap(ctx);
 	loop_link_remove(ctx->loop, (*link)->link); /* closes the descriptor: epoll forgets it */
 	free(*link);
 	*link = NULL;

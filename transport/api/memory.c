@@ -1,68 +1,117 @@
 /* Registered memory, exports and imports. A handle is {mark, version, rights, key, bytes, epoch}: what a peer needs to name the memory, nothing of where it is. */
+#include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/random.h>
+#include <unistd.h>
 #include "api/context.h"
 #include "base/clock.h"
 #include "base/err.h"
+#include "mem/dmabuf.h"
 #include "wire/bytes.h"
 
 #define MEM_HIDE_NS 100000000ull
+#define MEM_HUGE_BYTES (2ull << 20)
 enum { HANDLE_MARK = 'M', HANDLE_VERSION = 1, HANDLE_BYTES = 2 + 1 + 5 + 8 + 8 + 8 };
 
-static int mem_new(tern_ctx *ctx, void *addr, uint64_t bytes, bool owned, tern_mem **out)
+static int mem_map(tern_mem *m)
+{
+	tern_ctx *ctx = m->ctx;
+	struct loop_mapping job = {
+	    .what = {.addr = m->addr, .bytes = m->bytes, .dmabuf_fd = m->dmabuf_fd, .offset = m->offset, .lasts = true}};
+	api_lock(ctx);
+	loop_map_begin(ctx->loop, &job);
+	api_unlock(ctx);
+	loop_map_run(&job); /* the loop goes on meanwhile */
+	api_lock(ctx);
+	int err = loop_map_end(ctx->loop, &job);
+	m->number = job.number;
+	if (!err)
+		list_push_back(&ctx->mems, &m->link);
+	api_unlock(ctx);
+	if (err)
+		return ERR(err, "%llu bytes at %p: %s", (unsigned long long)m->bytes, (void *)m->addr, *job.why ? job.why : tern_error_text(err));
+	if (*job.why)
+		LOG(ctx, TERN_LOG_WARN, "%s", job.why);
+	return 0;
+}
+
+/* The dma-buf as the processor sees it: where the caller has mapped it, or mapped here. */
+static int mem_dmabuf(tern_mem *m, const tern_memdesc *d)
+{
+	char why[320];
+	void *addr;
+	int err = mem_dmabuf_map(d->dmabuf_fd, d->offset, d->bytes, &addr, why, sizeof(why));
+	if (err)
+		return ERR(err, "%s", why);
+	if (d->addr)
+		mem_dmabuf_unmap(addr, d->offset, d->bytes);
+	else
+		m->addr = addr;
+	m->is_mapped = !d->addr;
+	m->dmabuf_fd = fcntl(d->dmabuf_fd, F_DUPFD_CLOEXEC, 0);
+	return m->dmabuf_fd < 0 ? ERR(TERN_EIO, "dma-buf: %s", strerror(errno)) : 0;
+}
+
+static void mem_free(tern_mem *m)
+{
+	if (m->is_open)
+		mem_dmabuf_sync(m->dmabuf_fd, true, false);
+	if (m->is_mapped)
+		mem_dmabuf_unmap(m->addr, m->offset, m->bytes);
+	if (m->dmabuf_fd >= 0)
+		close(m->dmabuf_fd);
+	if (m->owned)
+		munmap(m->addr, m->bytes);
+	free(m);
+}
+
+static int mem_new(tern_ctx *ctx, const tern_memdesc *d, bool owned, tern_mem **out)
 {
 	tern_mem *m = calloc(1, sizeof(*m));
 	if (!m)
 		return ERR(TERN_ENOMEM, "no memory for a registration");
-	m->ctx = ctx;
-	m->addr = addr;
-	m->bytes = bytes;
-	m->owned = owned;
+	*m = (struct tern_mem){.ctx = ctx, .addr = d->addr, .bytes = d->bytes, .offset = d->offset, .dmabuf_fd = -1,
+		.rights = d->rights ? d->rights : TERN_REMOTE_READ | TERN_REMOTE_WRITE};
 	list_init(&m->link);
-	api_lock(ctx);
-	struct link *link = ctx->loop->mem_link;
-	int err = loop_map(ctx->loop, addr, bytes, &m->key);
+	int err = d->kind == TERN_MEM_DMABUF ? mem_dmabuf(m, d) : 0;
 	if (!err)
-		list_push_back(&ctx->mems, &m->link);
-	else
-		ERR(err, "%llu bytes at %p cannot be used by %s: %s", (unsigned long long)bytes, addr, link->ops->name,
-		    *link->trouble ? link->trouble : tern_error_text(err));
-	api_unlock(ctx);
+		err = mem_map(m);
+	m->owned = owned && !err;
 	if (err)
-		free(m);
+		mem_free(m);
 	else
 		*out = m;
 	return err;
 }
 
-void api_mem_unmap(tern_ctx *ctx)
+void api_mem_op(const tern_mem *mem, bool writes, bool begins)
 {
-	for (struct list *at = list_first(&ctx->mems); at; at = list_next(&ctx->mems, at)) {
-		tern_mem *m = list_entry(at, tern_mem, link);
-		loop_unmap(ctx->loop, m->key);
-		m->key = 0;
-	}
+	if (mem->dmabuf_fd >= 0)
+		mem_dmabuf_sync(mem->dmabuf_fd, writes, begins);
 }
 
-/* Exports made before the link came can be written directly from now on, too. */
-static void mem_export_map(const tern_mem *m)
+/* Large ones begin on a huge page and get such pages where the system has them: a device then has fewer of them to look up, and registering takes fewer. */
+static void *mem_pages(uint64_t bytes)
 {
-	struct mem_table *t = m->ctx->loop->exports;
-	for (uint32_t i = 0; t->used && i < MEM_EXPORTS_MAX * 2; i++)
-		if (t->slot[i].key && t->slot[i].addr == m->addr && t->slot[i].bytes == m->bytes)
-			t->slot[i].mem = m->key;
-}
-
-void api_mem_map(tern_ctx *ctx)
-{
-	for (struct list *at = list_first(&ctx->mems); at; at = list_next(&ctx->mems, at)) {
-		tern_mem *m = list_entry(at, tern_mem, link);
-		if (!m->key && loop_map(ctx->loop, m->addr, m->bytes, &m->key))
-			LOG(ctx, TERN_LOG_WARN, "registered memory will be copied: %s", ctx->loop->mem_link->trouble);
-		mem_export_map(m);
-	}
+	uint64_t more = bytes >= MEM_HUGE_BYTES ? MEM_HUGE_BYTES : 0;
+	if (bytes + more < bytes)
+		return NULL;
+	uint8_t *p = mmap(NULL, bytes + more, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (p == MAP_FAILED)
+		return NULL;
+	if (!more)
+		return p;
+	uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE), used = (bytes + page - 1) / page * page;
+	uint64_t skip = (MEM_HUGE_BYTES - (uintptr_t)p % MEM_HUGE_BYTES) % MEM_HUGE_BYTES;
+	if (skip)
+		munmap(p, skip);
+	if (more + bytes > skip + used)
+		munmap(p + skip + used, more + bytes - skip - used);
+	madvise(p + skip, used, MADV_HUGEPAGE);
+	return p + skip;
 }
 
 int tern_mem_alloc(tern_ctx *ctx, uint64_t bytes, void **addr, tern_mem **out)
@@ -71,10 +120,11 @@ int tern_mem_alloc(tern_ctx *ctx, uint64_t bytes, void **addr, tern_mem **out)
 		return ERR(TERN_EINVAL, "tern_mem_alloc: arguments must not be NULL, bytes not 0");
 	if (api_fork_check(ctx))
 		return -TERN_EFORK;
-	void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	if (p == MAP_FAILED)
+	void *p = mem_pages(bytes);
+	if (!p)
 		return ERR(TERN_ENOMEM, "no memory for %llu bytes", (unsigned long long)bytes);
-	int err = mem_new(ctx, p, bytes, true, out);
+	tern_memdesc d = {.addr = p, .bytes = bytes};
+	int err = mem_new(ctx, &d, true, out);
 	if (err)
 		munmap(p, bytes);
 	else
@@ -82,13 +132,51 @@ int tern_mem_alloc(tern_ctx *ctx, uint64_t bytes, void **addr, tern_mem **out)
 	return err;
 }
 
-int tern_mem_register(tern_ctx *ctx, void *addr, uint64_t bytes, tern_mem **out)
+static int mem_desc_check(const tern_memdesc *d)
 {
-	if (!ctx || !addr || !out || !bytes || (uintptr_t)addr + bytes < (uintptr_t)addr)
-		return ERR(TERN_EINVAL, "tern_mem_register: %llu bytes at %p cannot be memory", (unsigned long long)bytes, addr);
+	if (d->kind == TERN_MEM_CUDA)
+		return ERR(TERN_EINVAL,
+		           "CUDA memory is not registered by its address: get its dma-buf (cuMemGetHandleForAddressRange) and register that, "
+		           "TERN_MEM_DMABUF");
+	if (d->kind > TERN_MEM_CUDA)
+		return ERR(TERN_EINVAL, "memory of kind %u: there are TERN_MEM_HOST and TERN_MEM_DMABUF", d->kind);
+	if (d->rights & ~(uint32_t)(TERN_REMOTE_READ | TERN_REMOTE_WRITE))
+		return ERR(TERN_EINVAL, "rights are %u: TERN_REMOTE_READ, TERN_REMOTE_WRITE, both, or 0 for both", d->rights);
+	if (d->kind == TERN_MEM_DMABUF && d->dmabuf_fd < 0)
+		return ERR(TERN_EINVAL, "dmabuf_fd is %d: give the dma-buf's descriptor", d->dmabuf_fd);
+	bool wraps = (uintptr_t)d->addr + d->bytes < (uintptr_t)d->addr || d->offset + d->bytes < d->offset;
+	if (!d->bytes || (d->kind == TERN_MEM_HOST && !d->addr) || wraps)
+		return ERR(TERN_EINVAL, "%llu bytes at %p cannot be memory", (unsigned long long)d->bytes, d->addr);
+	return 0;
+}
+
+int tern_mem_register_desc(tern_ctx *ctx, const tern_memdesc *desc, tern_mem **out)
+{
+	tern_memdesc d = {.dmabuf_fd = -1};
+	if (!ctx || !desc || !out)
+		return ERR(TERN_EINVAL, "tern_mem_register_desc: arguments must not be NULL");
+	if (desc->size_bytes < offsetof(tern_memdesc, rights))
+		return ERR(TERN_EINVAL, "desc.size_bytes is %zu; set it to sizeof(tern_memdesc)", desc->size_bytes);
+	memcpy(&d, desc, desc->size_bytes < sizeof(d) ? desc->size_bytes : sizeof(d)); /* an older program's ends earlier */
 	if (api_fork_check(ctx))
 		return -TERN_EFORK;
-	return mem_new(ctx, addr, bytes, false, out);
+	int err = mem_desc_check(&d);
+	return err ? err : mem_new(ctx, &d, false, out);
+}
+
+int tern_mem_register(tern_ctx *ctx, void *addr, uint64_t bytes, tern_mem **out)
+{
+	tern_memdesc d = {.size_bytes = sizeof(d), .addr = addr, .bytes = bytes};
+	return tern_mem_register_desc(ctx, &d, out);
+}
+
+int tern_mem_address(const tern_mem *mem, void **addr, uint64_t *bytes)
+{
+	if (!mem || !addr || !bytes)
+		return ERR(TERN_EINVAL, "tern_mem_address: arguments must not be NULL");
+	*addr = mem->addr;
+	*bytes = mem->bytes;
+	return 0;
 }
 
 /* Exports of the registration to a peer, or to all. Those that no operation uses are removed if asked; the others lose their rights: what is under way ends, nothing
@@ -170,6 +258,7 @@ int tern_mem_release(tern_mem **mp)
 	if (api_fork_check(m->ctx))
 		return -TERN_EFORK;
 	api_lock(m->ctx);
+	api_commands_flush(m->ctx);
 	api_mem_revoked(m->ctx); /* those that are left have an operation under way: busy */
 	bool busy = atomic_load(&m->uses) || mem_exports(m, TERN_ANY_PEER, false, &found);
 	uint64_t until = clock_now_ns() + MEM_HIDE_NS;
@@ -177,19 +266,16 @@ int tern_mem_release(tern_mem **mp)
 		api_step(m->ctx, clock_now_ns());
 		busy = clock_now_ns() > until;
 	}
-	if (!busy) {
+	busy = busy || loop_unmap(m->ctx->loop, m->number);
+	if (!busy)
 		list_remove(&m->link);
-		loop_unmap(m->ctx->loop, m->key);
-	}
 	api_unlock(m->ctx);
 	if (busy)
 		return ERR(TERN_EBUSY,
-		           "operations use the memory still (%u of ours; the others are a peer's reads and writes); wait for their events, or revoke "
-		           "and wait",
+		           "operations use the memory still (%u of ours name it; the others lie in it, or are a peer's reads and writes); wait for "
+		           "their events, or revoke and wait",
 		           atomic_load(&m->uses));
-	if (m->owned)
-		munmap(m->addr, m->bytes);
-	free(m);
+	mem_free(m);
 	*mp = NULL;
 	return 0;
 }
@@ -199,11 +285,13 @@ int tern_mem_export(tern_ep *ep, tern_mem *mem, tern_peer only, uint32_t rights,
 	if (!ep || !mem || !blob || !bytes || !rights || (rights & ~(uint32_t)(TERN_REMOTE_READ | TERN_REMOTE_WRITE)))
 		return ERR(TERN_EINVAL,
 		           "tern_mem_export: rights must be TERN_REMOTE_READ, TERN_REMOTE_WRITE or both (they are %u), the rest not NULL", rights);
+	if (rights & ~mem->rights)
+		return ERR(TERN_EINVAL, "tern_mem_export: rights %u, the memory is registered for %u only", rights, mem->rights);
 	if (*bytes < HANDLE_BYTES)
 		return ERR(TERN_EINVAL, "a handle needs %d bytes, there is room for %zu", HANDLE_BYTES, *bytes);
 	if (api_fork_check(ep->ctx))
 		return -TERN_EFORK;
-	struct mem_export e = {.peer = only, .addr = mem->addr, .bytes = mem->bytes, .rights = rights, .mem = mem->key};
+	struct mem_export e = {.peer = only, .addr = mem->addr, .bytes = mem->bytes, .rights = rights, .mem = mem->number};
 	while (!e.key)
 		if (getrandom(&e.key, sizeof(e.key), 0) < 0)
 			return ERR(TERN_EIO, "getrandom failed");
@@ -211,6 +299,9 @@ int tern_mem_export(tern_ep *ep, tern_mem *mem, tern_peer only, uint32_t rights,
 	struct api_peer *peer = api_peer_of(ep, only);
 	int err = peer && !peer->closed ? mem_table_add(ep->ctx->loop->exports, &e) : -TERN_ESTALE;
 	if (!err) {
+		if (mem->dmabuf_fd >= 0 && !mem->is_open) /* the peer reads and writes when it likes */
+			mem_dmabuf_sync(mem->dmabuf_fd, true, true);
+		mem->is_open = mem->dmabuf_fd >= 0;
 		loop_export(peer->lp, e.key);
 		api_wake(ep->ctx);
 	}

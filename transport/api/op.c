@@ -37,6 +37,35 @@ void api_list_put(void *object)
 	list->n = 0;
 }
 
+/* The region's number, if the memory holds all of the range. */
+static int op_mem(const tern_mem *mem, const uint8_t *low, const uint8_t *end, uint32_t *number)
+{
+	*number = mem ? mem->number : 0;
+	if (!mem || (low >= mem->addr && end <= mem->addr + mem->bytes))
+		return 0;
+	return ERR(TERN_EINVAL, "buffer: %p to %p is not in the registered memory given with it, %llu bytes at %p", (const void *)low,
+	           (const void *)end, (unsigned long long)mem->bytes, (void *)mem->addr);
+}
+
+/* Every range is looked at before anything is kept. */
+static int op_regions(struct layout *l, const tern_buf *buf)
+{
+	uint8_t *low, *end;
+	if (l->kind == LAYOUT_LIST) {
+		for (uint32_t i = 0; i < l->n; i++) {
+			struct layout_range *r = &l->range[i];
+			int err = op_mem(buf->iov[r->source].mem, r->addr, r->addr + (r->end - (i ? r[-1].end : 0)), &r->mem);
+			if (err)
+				return err;
+		}
+		return 0;
+	}
+	if (!l->bytes)
+		return 0;
+	layout_span(l, &low, &end);
+	return op_mem(buf->tensor ? buf->tensor->mem : buf->iov[l->source].mem, low, end, &l->mem);
+}
+
 static void op_list_use(struct api_list *list, const tern_buf *buf)
 {
 	for (size_t i = 0; i < buf->n; i++) {
@@ -61,6 +90,9 @@ static int op_buffer(struct api_op *op, tern_ctx *ctx, const tern_buf *buf, bool
 		return ERR(TERN_EINVAL, "buffer: %s", why);
 	if (receiving && layout_overlaps(&op->op.layout))
 		return ERR(TERN_EINVAL, "buffer: elements of the tensor overlap; nothing can be received into it");
+	err = op_regions(&op->op.layout, buf);
+	if (err)
+		return err;
 	if (buf && buf->tensor) {
 		const tern_tensor *t = buf->tensor;
 		op->op.dtype = (uint8_t)t->dtype;
@@ -75,7 +107,20 @@ static int op_buffer(struct api_op *op, tern_ctx *ctx, const tern_buf *buf, bool
 	}
 	if (op->mem)
 		atomic_fetch_add(&op->mem->uses, 1);
+	api_op_mem(op, true);
 	return 0;
+}
+
+void api_op_mem(struct api_op *op, bool begins)
+{
+	bool writes = op->op.type == MSG_OP_RECV || op->op.type == MSG_OP_READ;
+	if (op->is_open == begins)
+		return;
+	op->is_open = begins;
+	if (op->mem)
+		api_mem_op(op->mem, writes, begins);
+	for (uint32_t i = 0; op->ranges && i < op->ranges->n; i++)
+		api_mem_op(op->ranges->mem[i], writes, begins);
 }
 
 static void op_reset(struct api_op *op, tern_ep *ep, tern_peer peer, const tern_args *args)
@@ -84,6 +129,7 @@ static void op_reset(struct api_op *op, tern_ep *ep, tern_peer peer, const tern_
 	op->ranges = NULL;
 	op->inject = NULL;
 	op->mem = NULL;
+	op->is_open = false;
 	op->ep = ep;
 	op->op.peer = peer;
 	op->op.flags = args->flags;
@@ -106,11 +152,11 @@ struct op_request {
 static int op_fill(struct api_op *op, const struct op_request *r, tern_ctx *ctx)
 {
 	bool receiving = r->type == MSG_OP_RECV || r->type == MSG_OP_READ;
+	op->op.type = r->type;
 	int err = op_buffer(op, ctx, r->buf, receiving);
 	if (err)
 		return err;
 	uint64_t bytes = layout_bytes(&op->op.layout);
-	op->op.type = r->type;
 	op->op.key = r->key;
 	op->op.remote_offset = r->remote_offset;
 	if (r->key && (r->remote_offset > r->remote_bytes || bytes > r->remote_bytes - r->remote_offset))

@@ -17,7 +17,7 @@ enum {
 struct frame_seg {
 	uint8_t *addr;
 	uint32_t bytes;
-	uint32_t mem; /* link's key of the memory, 0: none needed */
+	uint32_t mem; /* number of the region that it lies in, by which links find their key (link_mem_key); 0: in none */
 };
 
 /* Memory that a peer's link has exposed, as its frames name it. Opaque to all but links; travels in records. */

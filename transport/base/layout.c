@@ -161,6 +161,17 @@ int layout_from_buf(const tern_buf *buf, struct layout *out, struct layout_range
 	return buf->tensor ? from_tensor(buf->tensor, out, why) : from_list(buf, out, storage, why);
 }
 
+void layout_span(const struct layout *layout, uint8_t **low, uint8_t **end)
+{
+	assert(layout->kind != LAYOUT_LIST);
+	*low = layout->kind == LAYOUT_FLAT ? layout->addr : layout->dim.base;
+	*end = *low + layout->run;
+	for (uint8_t i = 0; layout->kind == LAYOUT_STRIDED && i < layout->n; i++) {
+		int64_t reach = (int64_t)(layout->dim.shape[i] - 1) * layout->dim.stride[i];
+		*(reach < 0 ? low : end) += reach;
+	}
+}
+
 static bool ranges_overlap(const struct layout *layout)
 {
 	const struct layout_range *range = layout->range;

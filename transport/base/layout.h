@@ -66,6 +66,9 @@ static inline uint64_t layout_min_run(const struct layout *layout)
 	return layout->run;
 }
 
+/** The lowest address of one run or a strided tensor, and the one behind the highest. Not for lists. */
+void layout_span(const struct layout *layout, uint8_t **low, uint8_t **end);
+
 /**
  * May two bytes of the message share an address? Then nothing may be received into it.
  * Cautious: nested strides where an inner dimension reaches past the next outer stride count as overlapping even where they interleave.

@@ -21,9 +21,9 @@ static void dummy_path_reset(struct link *link, struct link_path *path)
 	(void)link, (void)path;
 }
 
-static int dummy_mem_map(struct link *link, void *addr, uint64_t bytes, uint32_t *key)
+static int dummy_mem_map(struct link *link, const struct mem_what *what, uint32_t *key, char *why, size_t why_bytes)
 {
-	(void)link, (void)addr, (void)bytes;
+	(void)link, (void)what, (void)why, (void)why_bytes;
 	*key = 0;
 	return 0;
 }

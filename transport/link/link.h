@@ -7,12 +7,13 @@
  * - path_close has all frames of that path back (reapable) within 100 ms and no later write into posted memory.
  * - WRITES: between frames of one lane the order of tx is the order of rx where the link is RELIABLE, otherwise what arrives keeps its order nearly always.
  *   A frame with a target is given back by reap as soon as the link has noted it; its payload stays in use until RELIABLE links say `done`, others until reap.
- * - One thread (the loop's) calls everything on one link.
+ * - One thread (the loop's) calls everything on one link, but mem_map and mem_unmap.
  */
 #ifndef LINK_LINK_H
 #define LINK_LINK_H
 #include <stdbool.h>
 #include "base/frame.h"
+#include "mem/what.h"
 
 enum link_cap {
 	LINK_BYTES = 1,        /* carries encoded datagrams; otherwise it reads descriptors */
@@ -25,6 +26,8 @@ enum link_cap {
 	LINK_WRITES = 128,     /* takes frames with a target: expose, hide, exposed */
 	LINK_CONNECTS = 256,   /* makes the connection of a path itself, and anew when it broke; both ends open the path, with the session's token */
 	LINK_PLAIN = 512,      /* cannot carry sealed frames: for sessions that are private at both ends */
+	LINK_MAPS = 1024,      /* a device reads or writes memory by itself: what is registered is mapped for it (mem_map, mem_scope) */
+	LINK_MAPS_OPS = 2048,  /* and what is not, while a large operation uses it: mapping costs less than the copy that it saves */
 };
 
 enum { LINK_TOKEN_BYTES = 16, LINK_LANES_MAX = 16, LINK_PARTS_MAX = 4 };
@@ -59,18 +62,17 @@ struct link_path_config {
 	bool is_acceptor;     /* CONNECTS: the peer connects; `remote` says at most from where */
 };
 
-/* What a peer is to reach. mem: of mem_map. ref comes back with each event. */
+/* What a peer is to reach, for writing. mem: of mem_map. ref comes back with each event. */
 struct link_expose {
 	uint8_t *addr;
 	uint64_t bytes;
 	uint32_t mem;
-	bool is_write, is_read;
 	uint64_t ref;
 };
 
 enum link_exposed_state {
 	LINK_EXPOSED = 1, /* the target holds from now on */
-	LINK_HIDDEN,      /* after hide: nothing is written or read there any more; the id is free again */
+	LINK_HIDDEN,      /* after hide: nothing is written there any more; the id is free again */
 	LINK_BROKEN,      /* the same, because the connection broke or the device refused; without hide */
 };
 
@@ -116,10 +118,20 @@ struct link {
 	uint32_t caps;         /* enum link_cap */
 	uint32_t max_segments; /* of a tx frame */
 	struct link_addr local; /* after open: the bound address */
-	char trouble[256];      /* words about the last failure of mem_map, path_open, or a path's fault */
+	char trouble[256];      /* words about the last failure of expose, path_open, or a path's fault */
 	uint64_t rx_frames, rx_bytes, tx_frames, tx_bytes, tx_calls, rx_calls, rx_dropped, tx_dropped; /* counters, datagram bytes */
 	uint64_t copied_bytes; /* of payload, where the device cannot read it from where it is */
+	const void *mem_scope;    /* MAPS: links with the same one share keys; set by open */
+	const uint32_t *mem_keys; /* MAPS: by frame_seg.mem, the keys that mem_map gave; the loop's. NULL: frame_seg.mem is the key */
+	uint32_t pins;    /* the loop's: mappings under way outside its thread */
+	bool is_leaving;  /* the loop's: it goes with the last pin */
 };
+
+/** The link's own key of a segment's memory, 0: it has none. One load. */
+static inline uint32_t link_mem_key(const struct link *link, uint32_t mem)
+{
+	return link->mem_keys ? link->mem_keys[mem] : mem;
+}
 
 /* Every link's path begins with this. */
 struct link_path {
@@ -150,10 +162,12 @@ struct link_ops {
 	/** The path was given up for others: what it holds and has not sent is dropped and comes back by reap. CONNECTS: its connection is taken down
 	 * and made anew, `done` tells what was under way as lost. dummy: nothing */
 	void (*path_reset)(struct link *link, struct link_path *path);
-	/** Makes memory usable without a copy; *key goes into frame_seg.mem. Memory inside a mapping costs a look-up; each call wants its own
-	 * mem_unmap. Keys hold for all links of one scheme and domain. dummy: key 0. @return 0, -TERN_ENOMEM (memory cannot be pinned; config.error's
-	 * words are in link->trouble) */
-	int (*mem_map)(struct link *link, void *addr, uint64_t bytes, uint32_t *key);
+	/** Makes memory usable without a copy. Memory inside a mapping costs a look-up; each call wants its own mem_unmap. Keys hold for all links of
+	 *  one mem_scope. From any thread, several at a time, as long as the link is open. dummy: key 0.
+	 *  @param key  0: the device does not reach such memory, and frames from it are copied
+	 *  @param why  gets words about a failure and what to do
+	 *  @return 0, -TERN_ENOMEM (it cannot be pinned), -TERN_EIO (the device takes no such memory) */
+	int (*mem_map)(struct link *link, const struct mem_what *what, uint32_t *key, char *why, size_t why_bytes);
 	void (*mem_unmap)(struct link *link, uint32_t key);
 	/** @return how many of the first frames were taken */
 	size_t (*tx)(struct link *link, struct frame *const *frames, size_t n, uint64_t now_ns);
@@ -168,7 +182,7 @@ struct link_ops {
 	int (*rx_post)(struct link *link, struct link_path *path, const struct link_post *post);
 	/** Takes it back: afterwards nothing is written there. */
 	void (*rx_revoke)(struct link *link, struct link_path *path);
-	/** Lets the path's peer, and nobody else, write or read there. Its events come from `exposed`: LINK_EXPOSED, then at last HIDDEN or BROKEN.
+	/** Lets the path's peer, and nobody else, write there. Its events come from `exposed`: LINK_EXPOSED, then at last HIDDEN or BROKEN.
 	 *  @return 0; -TERN_EAGAIN: not connected; -TERN_ELIMIT; -TERN_EINVAL: not mapped. dummy: -TERN_EINVAL */
 	int (*expose)(struct link *link, struct link_path *path, const struct link_expose *what, uint32_t *id);
 	void (*hide)(struct link *link, uint32_t id);

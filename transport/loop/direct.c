@@ -1,5 +1,5 @@
-/* Links that write into the peer's memory (docs/design/005-rdma.md): their connections, what they report, memory mapped, exposed and hidden. Called by loop_step
- * and by path.c. Knows records and keys only as msg hands them out. */
+/* Links that write into the peer's memory (docs/design/005-rdma.md): their connections, what they report, memory exposed and hidden. Called by loop_step and
+ * by path.c. Knows records and keys only as msg hands them out. */
 #include <stdlib.h>
 #include <string.h>
 #include "loop/loop.h"
@@ -100,7 +100,7 @@ static void direct_expose(struct loop *lp)
 	for (unsigned i = 0; i < DIRECT_ROUNDS && msg_expose_next(lp->msg, &e); i++) {
 		struct loop_peer *peer = msg_pair_owner(e.pair);
 		struct loop_path *path = direct_path(peer, e.path);
-		struct link_expose what = {.addr = e.addr, .bytes = e.bytes, .mem = e.mem, .is_write = true, .ref = e.ref};
+		struct link_expose what = {.addr = e.addr, .bytes = e.bytes, .mem = path ? link_mem_key(path->link, e.mem) : 0, .ref = e.ref};
 		uint32_t id;
 		if (path && path->via && !path->link->ops->expose(path->link, path->via, &what, &id))
 			msg_expose_asked(lp->msg, e.ref, id);
@@ -169,20 +169,6 @@ void loop_direct(struct loop *lp, uint64_t now_ns)
 	direct_hide(lp);
 }
 
-/* ---- memory ---- */
-
-int loop_map(struct loop *lp, void *addr, uint64_t bytes, uint32_t *key)
-{
-	*key = 0;
-	return lp->mem_link ? lp->mem_link->ops->mem_map(lp->mem_link, addr, bytes, key) : 0;
-}
-
-void loop_unmap(struct loop *lp, uint32_t key)
-{
-	if (key && lp->mem_link)
-		lp->mem_link->ops->mem_unmap(lp->mem_link, key);
-}
-
 void loop_export(struct loop_peer *peer, uint64_t key)
 {
 	msg_export(peer->peer.pair, key);
@@ -195,35 +181,9 @@ void loop_unexport(struct loop *lp, uint64_t key)
 	lp->is_posted = true;
 }
 
-/* Failing costs speed only: the bytes are copied into memory that is mapped. */
-static void direct_map(struct loop *lp, struct msg_op *op)
-{
-	if (layout_bytes(&op->layout) < LOOP_MAP_BYTES || op->layout.kind != LAYOUT_FLAT)
-		return;
-	if (loop_map(lp, op->layout.addr, layout_bytes(&op->layout), &op->layout.mem))
-		op->layout.mem = 0;
-}
-
-static void direct_forget(void *arg, struct msg_op *op)
-{
-	if (op->layout.kind != LAYOUT_FLAT || !op->layout.mem)
-		return;
-	if (op->type != MSG_OP_REPLY) /* that is the export's */
-		loop_unmap(arg, op->layout.mem);
-	op->layout.mem = 0;
-}
-
-void loop_direct_forget(struct loop *lp)
-{
-	msg_each(lp->msg, direct_forget, lp);
-	for (size_t i = 0; i < sizeof(lp->exports->slot) / sizeof(lp->exports->slot[0]); i++)
-		lp->exports->slot[i].mem = 0;
-}
-
 void loop_post(struct loop *lp, struct msg_op *op)
 {
-	if (lp->mem_link)
-		direct_map(lp, op);
+	loop_memory_op(lp, op);
 	msg_post(lp->msg, op);
 	lp->is_posted = true;
 }
@@ -231,9 +191,7 @@ void loop_post(struct loop *lp, struct msg_op *op)
 struct msg_op *loop_done(struct loop *lp)
 {
 	struct msg_op *op = msg_done(lp->msg);
-	if (op && lp->mem_link && op->layout.kind == LAYOUT_FLAT && op->layout.mem) {
-		loop_unmap(lp, op->layout.mem);
-		op->layout.mem = 0;
-	}
+	if (op)
+		loop_memory_done(lp, op);
 	return op;
 }

@@ -78,6 +78,13 @@ int loop_open(const struct loop_config *config, struct loop **out)
 	}
 	lp->flows = flow_shared_init(flows, config->extents, config->ranges);
 	loop_open_pools(lp, heap);
+	struct loop_mapping pool = {.what = mem_what_host(lp->chunks, LOOP_CHUNKS * sizeof(struct loop_chunk), true)};
+	pool.what.is_sent_only = true;
+	if (loop_map_end(lp, &pool)) { /* no link is there yet */
+		loop_close(&lp);
+		return -TERN_ENOMEM;
+	}
+	lp->chunk_mem = pool.number;
 	*out = lp;
 	return 0;
 }
@@ -88,8 +95,12 @@ void loop_close(struct loop **lpp)
 	*lpp = NULL;
 	if (!lp)
 		return;
-	for (size_t i = 0; i < lp->links; i++)
-		lp->link[i]->ops->close(&lp->link[i]);
+	while (lp->links) {
+		loop_memory_unlink(lp, lp->link[lp->links - 1]);
+		lp->links--;
+		lp->link[lp->links]->ops->close(&lp->link[lp->links]);
+	}
+	mem_map_fini(&lp->mem);
 	for (size_t i = 0; i < sizeof(lp->memory) / sizeof(lp->memory[0]); i++)
 		if (lp->memory[i].addr)
 			munmap(lp->memory[i].addr, lp->memory[i].bytes);
@@ -98,28 +109,13 @@ void loop_close(struct loop **lpp)
 	free(lp);
 }
 
-int loop_link_add(struct loop *lp, struct link *link)
+int loop_link_add(struct loop *lp, struct link *link, char *why, size_t why_bytes)
 {
 	if (lp->links == LOOP_LINKS_MAX)
 		return -TERN_ELIMIT;
 	lp->link[lp->links++] = link;
-	if (!lp->mem_link && (link->caps & LINK_WRITES))
-		lp->mem_link = link;
+	loop_memory_link(lp, link, why, why_bytes);
 	return 0;
-}
-
-/* A link other than this one that maps memory. */
-static struct link *loop_mapper(const struct loop *lp, const struct link *other)
-{
-	for (size_t i = 0; i < lp->links; i++)
-		if (lp->link[i] != other && (lp->link[i]->caps & LINK_WRITES))
-			return lp->link[i];
-	return NULL;
-}
-
-bool loop_link_last(const struct loop *lp, const struct link *link)
-{
-	return lp->mem_link == link && !loop_mapper(lp, link);
 }
 
 void loop_link_remove(struct loop *lp, struct link *link)
@@ -130,11 +126,11 @@ void loop_link_remove(struct loop *lp, struct link *link)
 	if (i == lp->links)
 		return;
 	loop_reap(lp, lp->now_ns);
-	if (loop_link_last(lp, link))
-		loop_direct_forget(lp);
+	link->is_leaving = link->pins > 0;
+	if (link->is_leaving)
+		return;
+	loop_memory_unlink(lp, link);
 	lp->link[i] = lp->link[--lp->links];
-	if (lp->mem_link == link)
-		lp->mem_link = loop_mapper(lp, link); /* keys hold for all links of a kind: any other does as well */
 	link->ops->close(&link);
 }
 

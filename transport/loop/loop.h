@@ -9,6 +9,7 @@
 #include "base/list.h"
 #include "control/session.h"
 #include "link/link.h"
+#include "mem/map.h"
 #include "mem/table.h"
 #include "msg/msg.h"
 #include "peer/peer.h"
@@ -31,6 +32,7 @@ enum {
 	LOOP_LAST_ACKS = 2,         /* said before a goodbye: one may be lost */
 	LOOP_KEYS = 4096,           /* memory exposed at once, and keys of peers remembered */
 	LOOP_MAP_BYTES = 16384,     /* operations from here on have their memory mapped while they are posted: MSG_ANNOUNCE_BYTES */
+	LOOP_INLINE_BYTES = 4096,   /* up to here a message is copied into a frame with others: where its memory lies matters to no link */
 	LOOP_BLOCKED_NS = 1000000,  /* a path whose link takes nothing looks again then, if the link's descriptor has not said so before */
 };
 
@@ -54,6 +56,16 @@ struct loop_counters {
 
 struct loop;
 struct loop_peer;
+
+/* A registration in the making. */
+struct loop_mapping {
+	struct mem_what what;
+	uint32_t number;              /* of the region, once it is registered */
+	int err;
+	struct link *link[MEM_KINDS_MAX]; /* that map it, by kind; they stay open until loop_map_end */
+	uint32_t key[MEM_KINDS_MAX];
+	char why[320];                /* words: the failure, or which link copies, and why; "" otherwise */
+};
 
 /* What a path needs from its contract; made by api. */
 struct loop_path_params {
@@ -122,7 +134,9 @@ struct loop {
 	uint32_t max_paths;
 	struct heap timers;      /* ref: slot */
 	struct list active, events, expect, connects;
-	struct link *mem_link;   /* maps memory for all of its kind; NULL: no link needs it */
+	struct mem_map mem;      /* regions, and the keys that each kind of link has for them */
+	struct link *mapper[MEM_KINDS_MAX]; /* one of each kind */
+	uint32_t chunk_mem;      /* the region of all chunks */
 	struct frame *frame;     /* all of them */
 	struct frame *free_frame[LOOP_FRAMES];
 	size_t free_frames;
@@ -152,11 +166,10 @@ bool loop_step(struct loop *lp, uint64_t now_ns);
 /** When the next step has something to do, as far as timers say; 0: at once. Frames come at any time. */
 uint64_t loop_when_ns(struct loop *lp, uint64_t now_ns);
 
-/** Takes a link over. @return 0, -TERN_ELIMIT */
-int loop_link_add(struct loop *lp, struct link *link);
-/** The last link that maps memory? Before it goes, what loop_map mapped must be unmapped; a later one knows nothing of it. */
-bool loop_link_last(const struct loop *lp, const struct link *link);
-/** Closes a link that no path uses any more and lets it go. */
+/** Takes a link over, and maps what is registered for it. @param why  gets words if it cannot map all of that ("" otherwise): frames from there are copied
+ *  @return 0, -TERN_ELIMIT */
+int loop_link_add(struct loop *lp, struct link *link, char *why, size_t why_bytes);
+/** Closes a link that no path uses any more and lets it go; while a registration uses it, with the end of that. */
 void loop_link_remove(struct loop *lp, struct link *link);
 
 /** A peer without paths; operations may be posted to it (peer->peer.pair). @return 0, -TERN_ELIMIT, -TERN_ENOMEM */
@@ -186,9 +199,18 @@ bool loop_event_take(struct loop_peer *peer);
 /** The next operation that has ended, its memory unmapped; NULL: none. */
 struct msg_op *loop_done(struct loop *lp);
 
-/** Memory that operations will use again and again: mapped for the links that need it. *key 0: none does. @return 0, or why it cannot be used by them (trouble says) */
-int loop_map(struct loop *lp, void *addr, uint64_t bytes, uint32_t *key);
-void loop_unmap(struct loop *lp, uint32_t key);
+/**
+ * Registers job->what: memory that operations will use again and again, mapped for each kind of link that wants it. begin and end are the loop's owner's; run may
+ * take long (20 ms/GB) and is for any thread, while the loop goes on.
+ * @return end: 0 and job->number, which loop_unmap takes back; otherwise nothing is registered. job->why says more in both cases
+ */
+void loop_map_begin(struct loop *lp, struct loop_mapping *job);
+void loop_map_run(struct loop_mapping *job);
+int loop_map_end(struct loop *lp, struct loop_mapping *job);
+/** All three at once, for ordinary memory. */
+int loop_map(struct loop *lp, void *addr, uint64_t bytes, uint32_t *number);
+/** @return 0; -TERN_EBUSY: an operation lies there, nothing was done */
+int loop_unmap(struct loop *lp, uint32_t number);
 
 /** An export was added to lp->exports, or is to be out of the peer's reach: its `keys` fall to 0 when no link lets the peer write there any more. */
 void loop_export(struct loop_peer *peer, uint64_t key);
@@ -212,5 +234,10 @@ void loop_direct_void(struct loop_path *path); /* keys of its connection hold no
 void loop_direct(struct loop *lp, uint64_t now_ns);
 int loop_direct_open(struct loop_path *path, const struct session *session, const struct session_path *sp);
 void loop_direct_close(struct loop_path *path);
-void loop_direct_forget(struct loop *lp);
+/** Maps what is registered for a link that has come. @return how many regions it cannot map */
+int loop_memory_link(struct loop *lp, struct link *link, char *why, size_t why_bytes);
+void loop_memory_unlink(struct loop *lp, struct link *link);
+/** The regions that an operation's memory lies in, mapped for it if need be; in use until done. */
+void loop_memory_op(struct loop *lp, struct msg_op *op);
+void loop_memory_done(struct loop *lp, struct msg_op *op);
 #endif

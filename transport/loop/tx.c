@@ -47,7 +47,7 @@ static void loop_finish(struct loop_path *path, struct frame *f, struct loop_chu
 	uint32_t bytes = (uint32_t)wire_header_encode(&h, head);
 	f->path = path->via;
 	f->wire_bytes = bytes + f->payload_bytes;
-	f->seg[0] = (struct frame_seg){.addr = head, .bytes = bytes};
+	f->seg[0] = (struct frame_seg){.addr = head, .bytes = bytes, .mem = path->loop->chunk_mem};
 	if (path->tx_seal) {
 		seal_frame(path->tx_seal, f->number, head, bytes, f->seg + 1, f->segs - 1u, head + bytes);
 		path->loop->count.sealed_bytes += f->payload_bytes;

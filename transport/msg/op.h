@@ -2,6 +2,7 @@
  * else is allocated for an operation. */
 #ifndef MSG_OP_H
 #define MSG_OP_H
+#include <stdbool.h>
 #include <stdint.h>
 #include "base/frame.h"
 #include "base/layout.h"
@@ -22,7 +23,7 @@ struct msg_op {
 	/* filled by api before msg_post, constant afterwards */
 	uint8_t type;          /* enum msg_op_type */
 	uint8_t dtype, dims;   /* of a tensor; dtype TERN_RAW and dims 0: untyped */
-	uint8_t flags8;        /* msg's own */
+	bool is_mapped;        /* the loop's: the regions in `layout` are in use by it */
 	uint32_t flags;        /* enum tern_op_flags */
 	uint64_t id;           /* tern_op */
 	uint64_t peer;         /* tern_peer; after a receive matched: the sender's */

@@ -2,6 +2,7 @@
  * breaks the connection. */
 #include "unit.h"
 #include <string.h>
+#include "../../link/map.h"
 #include "link/sim/sim.h"
 #include "tern/error.h"
 
@@ -64,7 +65,7 @@ static void run_until(struct pair *p, uint64_t until_ns)
 
 static void expose(struct pair *p, uint64_t takes_ns)
 {
-	struct link_expose what = {.addr = p->target, .bytes = SLOTS * SLOT, .mem = p->target_mem, .is_write = true, .ref = 77};
+	struct link_expose what = {.addr = p->target, .bytes = SLOTS * SLOT, .mem = p->target_mem, .ref = 77};
 	struct link_exposed event = {0};
 
 	CU_ASSERT_EQUAL_FATAL(link_sim_ops.expose(p->link[1], p->path[1], &what, &p->id), 0);
@@ -98,8 +99,8 @@ static void open_pair(struct pair *p, const struct element_config *wire, const c
 	for (size_t i = 0; i < sizeof(source_memory); i++)
 		source_memory[i] = (uint8_t)(i * 7 + i / SLOT);
 	memset(target_memory, 0, sizeof(target_memory));
-	link_sim_ops.mem_map(p->link[0], p->source, SLOTS * SLOT, &p->source_mem);
-	link_sim_ops.mem_map(p->link[1], p->target, SLOTS * SLOT, &p->target_mem);
+	link_map(&link_sim_ops, p->link[0], p->source, SLOTS * SLOT, &p->source_mem);
+	link_map(&link_sim_ops, p->link[1], p->target, SLOTS * SLOT, &p->target_mem);
 	run_until(p, 2 * wire->delay_ns - 1);
 	CU_ASSERT(!p->path[0]->is_connected && !p->path[1]->is_connected);
 	run_until(p, 2 * wire->delay_ns);
@@ -299,9 +300,9 @@ static void test_rate(void)
 	uint32_t from, to, id;
 
 	open_pair(&p, &wire, "mtu=1528&writes=rc");
-	link_sim_ops.mem_map(p.link[0], large[0], sizeof(large[0]), &from);
-	link_sim_ops.mem_map(p.link[1], large[1], sizeof(large[1]), &to);
-	struct link_expose what = {.addr = large[1], .bytes = sizeof(large[1]), .mem = to, .is_write = true};
+	link_map(&link_sim_ops, p.link[0], large[0], sizeof(large[0]), &from);
+	link_map(&link_sim_ops, p.link[1], large[1], sizeof(large[1]), &to);
+	struct link_expose what = {.addr = large[1], .bytes = sizeof(large[1]), .mem = to};
 	CU_ASSERT_EQUAL(link_sim_ops.expose(p.link[1], p.path[1], &what, &id), 0);
 	run_until(&p, p.now + US);
 	CU_ASSERT_EQUAL_FATAL(link_sim_ops.exposed(p.link[1], &event, 1, p.now), 1);
@@ -426,7 +427,7 @@ static void test_slow_exposing(void)
 	uint32_t id;
 
 	open_pair(&p, &wire, "writes=rc&expose_ns=10000000");
-	struct link_expose what = {.addr = p.target, .bytes = SLOT, .mem = p.target_mem, .is_write = true};
+	struct link_expose what = {.addr = p.target, .bytes = SLOT, .mem = p.target_mem};
 	uint64_t start = p.now;
 	uint32_t first = p.id;
 	sim_net_break(p.net, 0, 1);
@@ -467,7 +468,7 @@ static void test_closed_midway(void)
 
 	for (int i = 0; i < 2; i++) {
 		open_pair(&p, &wire, i ? "writes=uc" : "writes=rc");
-		struct link_expose what = {.addr = p.target, .bytes = SLOT, .mem = p.target_mem, .is_write = true};
+		struct link_expose what = {.addr = p.target, .bytes = SLOT, .mem = p.target_mem};
 		for (uint32_t round = 0; round < 5; round++) {
 			uint32_t before = p.path[!i]->connection;
 			CU_ASSERT_EQUAL(link_sim_ops.expose(p.link[1], p.path[1], &what, &id), 0);

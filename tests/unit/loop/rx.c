@@ -177,7 +177,7 @@ static void node_open(int i)
 	fake[i]->link = (struct link){.ops = &ops, .caps = LINK_BYTES, .max_segments = FRAME_SEGS_MAX, .local = address((uint8_t)i)};
 	memset(&node[i], 0, sizeof(node[i]));
 	CU_ASSERT_EQUAL_FATAL(loop_open(&lc, &node[i].loop), 0);
-	CU_ASSERT_EQUAL_FATAL(loop_link_add(node[i].loop, &fake[i]->link), 0);
+	CU_ASSERT_EQUAL_FATAL(loop_link_add(node[i].loop, &fake[i]->link, fake[i]->link.trouble, sizeof(fake[i]->link.trouble)), 0);
 	CU_ASSERT_EQUAL_FATAL(msg_ep_open(node[i].loop->msg, &node[i].ep), 0);
 	CU_ASSERT_EQUAL_FATAL(loop_peer_open(node[i].loop, node[i].ep, 100 + (uint64_t)i, &node[i], &node[i].peer), 0);
 }

@@ -154,6 +154,7 @@ static int dpdk_open(const struct link_config *given, struct link **out)
 	if (err)
 		goto fail_port;
 	l->base.caps = LINK_BYTES | (l->port.driver.reader == DPDK_READ_DEVICE ? LINK_TX_ZERO_COPY : 0);
+	dpdk_mem_open(l);
 	l->base.max_segments = FRAME_SEGS_MAX;
 	l->base.ops = &dpdk_ops;
 	*out = &l->base;
@@ -315,9 +316,6 @@ static void dpdk_close(struct link **link)
 	dpdk_tell_drops(l);
 	dpdk_tx_drop(l, NULL);
 	dpdk_rx_close(l);
-	for (uint32_t i = 0; i < DPDK_MAPS_MAX; i++)
-		while (l->maps[i].uses)
-			dpdk_mem_unmap(*link, i + 1);
 	bool is_back = dpdk_share_close(l);
 	if (l->reserve_fd >= 0)
 		close(l->reserve_fd);

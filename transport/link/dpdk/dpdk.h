@@ -141,12 +141,6 @@ struct dpdk_stock {
 	struct rte_mbuf *mbuf[DPDK_BURST];
 };
 
-struct dpdk_map {
-	uint8_t *addr;
-	uint64_t bytes;
-	uint32_t uses; /* 0: free entry */
-};
-
 /* An open port and its links. What changes while they run is said with each member; share_lock is share.c's. */
 struct dpdk_share {
 	struct dpdk_token rx;                      /* reading the port, and giving others theirs */
@@ -194,9 +188,6 @@ struct dpdk_link {
 	uint32_t done_head, done_tail;
 	uint32_t out;        /* taken and not reaped */
 	uint64_t asked_ns;   /* when the port was last asked for finished mbufs */
-	struct dpdk_map maps[DPDK_MAPS_MAX];
-	uint32_t n_maps;     /* in use */
-	uint32_t last_map;   /* where memory was last found */
 	uint16_t ip_id;
 	bool is_up;
 	uint64_t state_ns;   /* when to look again */
@@ -331,10 +322,10 @@ static inline void dpdk_addr_out(const union net_addr *from, struct link_addr *o
 }
 
 /* mem.c */
-int dpdk_mem_map(struct link *link, void *addr, uint64_t bytes, uint32_t *key);
+/** Says whether the port wants memory mapped; once it is open. */
+void dpdk_mem_open(struct dpdk_link *l);
+int dpdk_mem_map(struct link *link, const struct mem_what *what, uint32_t *key, char *why, size_t why_bytes);
 void dpdk_mem_unmap(struct link *link, uint32_t key);
-/** May the device read this where it is? */
-bool dpdk_mem_has(struct dpdk_link *l, const uint8_t *addr, uint64_t bytes);
 
 extern const struct link_ops link_dpdk_ops;
 

@@ -1,5 +1,6 @@
-/* Memory that a device behind the port may read where it is. Ports whose driver reads with the CPU, or copies, need none of it. Called by dpdk.c's
- * table. */
+/* Memory that a device behind the port may read where it is: registered with DPDK and mapped for its DMA, once a process whatever the number of ports, since they
+ * share one IOMMU domain (mlx5 has one a port). Ports whose driver reads with the CPU, or copies, need none of it. Called by dpdk.c's table, from the loop's thread and
+ * from those that register memory; frames need only the key, which tx.c finds without a look in here. */
 #include <stdio.h>
 #include <unistd.h>
 #include <rte_dev.h>
@@ -9,89 +10,138 @@
 #include "link/dpdk/dpdk.h"
 #include "tern/error.h"
 
+struct dpdk_map {
+	const void *scope;
+	uint8_t *addr, *end;
+	uint32_t uses; /* 0: free entry */
+	bool is_dpdks; /* its own memory, mapped since it started */
+	bool is_known; /* registered with DPDK by the host program */
+};
+
 /* A key is an entry's number plus one. */
-static bool map_holds(const struct dpdk_map *m, const uint8_t *addr, uint64_t bytes)
+static pthread_mutex_t map_lock = PTHREAD_MUTEX_INITIALIZER;
+static struct dpdk_map maps[DPDK_MAPS_MAX];
+
+void dpdk_mem_open(struct dpdk_link *l)
 {
-	return m->uses && addr >= m->addr && bytes <= m->bytes && (uint64_t)(addr - m->addr) <= m->bytes - bytes;
+	static const char shared; /* vfio's default container */
+
+	if (l->port.driver.reader != DPDK_READ_DEVICE)
+		return;
+	l->base.caps |= LINK_MAPS;
+	l->base.mem_scope = strncmp(l->port.driver.name, "mlx5", 4) ? (const void *)&shared : l;
 }
 
-static struct dpdk_map *map_of(struct dpdk_link *l, const uint8_t *addr, uint64_t bytes)
+/* An entry that holds the range; *clash: one that has a part of it only. */
+static struct dpdk_map *map_of(const struct dpdk_link *l, const uint8_t *addr, const uint8_t *end, bool *clash)
 {
-	uint32_t left = l->n_maps;
-	if (map_holds(&l->maps[l->last_map], addr, bytes))
-		return &l->maps[l->last_map];
-	for (uint32_t i = 0; left && i < DPDK_MAPS_MAX; i++) {
-		if (map_holds(&l->maps[i], addr, bytes)) {
-			l->last_map = i;
-			return &l->maps[i];
-		}
-		left -= l->maps[i].uses > 0;
+	*clash = false;
+	for (uint32_t i = 0; i < DPDK_MAPS_MAX; i++) {
+		struct dpdk_map *m = &maps[i];
+		if (!m->uses || m->scope != l->base.mem_scope || addr >= m->end || end <= m->addr)
+			continue;
+		if (addr >= m->addr && end <= m->end)
+			return m;
+		*clash = true;
 	}
 	return NULL;
 }
 
-bool dpdk_mem_has(struct dpdk_link *l, const uint8_t *addr, uint64_t bytes)
+static struct dpdk_map *map_free(void)
 {
-	return map_of(l, addr, bytes) != NULL;
+	for (uint32_t i = 0; i < DPDK_MAPS_MAX; i++)
+		if (!maps[i].uses)
+			return &maps[i];
+	return NULL;
 }
 
-static int map_new(struct dpdk_link *l, uint8_t *addr, uint64_t bytes, struct dpdk_map *m)
+static int map_new(struct dpdk_link *l, struct dpdk_map *m, char *why, size_t why_bytes)
 {
-	int err = rte_extmem_register(addr, bytes, NULL, 0, (size_t)sysconf(_SC_PAGESIZE)) ? rte_errno : 0;
-	bool known = err == EEXIST; /* by another link, or by the host program */
-	if (!err || known)
-		err = rte_dev_dma_map(l->port.device, addr, (rte_iova_t)(uintptr_t)addr, bytes) ? rte_errno : 0;
-	if (err == EEXIST)
-		err = 0;
-	if (err) {
-		if (!known)
-			rte_extmem_unregister(addr, bytes);
-		snprintf(l->base.trouble, sizeof(l->base.trouble),
-		         "dpdk: port %s cannot reach %llu bytes at %p for DMA: %s; raise the memlock limit (ulimit -l), or leave it unregistered: "
-		         "then each frame is copied", l->port.name, (unsigned long long)bytes, (void *)addr, rte_strerror(err));
-		return -TERN_ENOMEM;
+	uint64_t bytes = (uint64_t)(m->end - m->addr);
+	const struct rte_memseg_list *own = rte_mem_virt2memseg_list(m->addr);
+
+	m->is_dpdks = own && !own->external && rte_mem_virt2memseg_list(m->end - 1) == own;
+	if (m->is_dpdks)
+		return 0;
+	int err = rte_extmem_register(m->addr, bytes, NULL, 0, (size_t)sysconf(_SC_PAGESIZE)) ? rte_errno : 0;
+	m->is_known = err == EEXIST;
+	if (!err || m->is_known)
+		err = rte_dev_dma_map(l->port.device, m->addr, (rte_iova_t)(uintptr_t)m->addr, bytes) ? rte_errno ? rte_errno : EIO : 0;
+	if (!err)
+		return 0;
+	if (!m->is_known)
+		rte_extmem_unregister(m->addr, bytes);
+	snprintf(why, why_bytes,
+	         "dpdk: port %s cannot reach %llu bytes at %p for DMA: %s; raise the memlock limit (ulimit -l), or leave them unregistered; frames "
+	         "from there are copied", l->port.name, (unsigned long long)bytes, (void *)m->addr, rte_strerror(err));
+	return -TERN_ENOMEM;
+}
+
+static int map_get(struct dpdk_link *l, uint8_t *addr, uint8_t *end, uint32_t *key, char *why, size_t why_bytes)
+{
+	bool clash;
+	struct dpdk_map *m = map_of(l, addr, end, &clash);
+
+	if (!m && clash) { /* the IOMMU takes no page twice */
+		snprintf(why, why_bytes,
+		         "dpdk: a part of %p to %p is mapped already, by page; register memory that begins and ends with one, or all in one piece; "
+		         "frames from there are copied", (void *)addr, (void *)end);
+		return -TERN_EIO;
 	}
-	*m = (struct dpdk_map){.addr = addr, .bytes = bytes};
+	if (!m) {
+		m = map_free();
+		if (!m) {
+			snprintf(why, why_bytes, "dpdk: %d pieces of memory are mapped already; register larger ones; frames from there are copied",
+			         DPDK_MAPS_MAX);
+			return -TERN_ENOMEM;
+		}
+		*m = (struct dpdk_map){.scope = l->base.mem_scope, .addr = addr, .end = end};
+		int err = map_new(l, m, why, why_bytes);
+		if (err)
+			return err;
+	}
+	m->uses++;
+	*key = (uint32_t)(m - maps) + 1;
 	return 0;
 }
 
-int dpdk_mem_map(struct link *link, void *addr, uint64_t bytes, uint32_t *key)
+int dpdk_mem_map(struct link *link, const struct mem_what *what, uint32_t *key, char *why, size_t why_bytes)
 {
 	struct dpdk_link *l = (struct dpdk_link *)link;
-	uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), from = (uintptr_t)addr & ~(page - 1);
-	uint64_t all = (((uintptr_t)addr + bytes + page - 1) & ~(page - 1)) - from;
+	uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), from = (uintptr_t)what->addr & ~(page - 1);
+	uintptr_t to = ((uintptr_t)what->addr + what->bytes + page - 1) & ~(page - 1);
 
 	*key = 0;
-	/* physical addresses of other people's pages may change under a device: such frames are copied */
-	if (l->port.driver.reader != DPDK_READ_DEVICE || rte_eal_iova_mode() != RTE_IOVA_VA)
+	if (l->port.driver.reader != DPDK_READ_DEVICE)
 		return 0;
-	struct dpdk_map *m = map_of(l, (uint8_t *)from, all);
-	for (uint32_t i = 0; !m && i < DPDK_MAPS_MAX; i++)
-		if (!l->maps[i].uses) {
-			int err = map_new(l, (uint8_t *)from, all, &l->maps[i]);
-			if (err)
-				return err;
-			m = &l->maps[i];
-		}
-	if (!m) {
-		snprintf(l->base.trouble, sizeof(l->base.trouble), "dpdk: %d pieces of memory are mapped already; register larger ones",
-			DPDK_MAPS_MAX);
-		return -TERN_ENOMEM;
+	if (what->dmabuf_fd >= 0) {
+		snprintf(why, why_bytes, "dpdk: DPDK maps no dma-buf for DMA; frames from there are copied");
+		return -TERN_EIO;
 	}
-	l->n_maps += !m->uses++;
-	*key = (uint32_t)(m - l->maps) + 1;
-	return 0;
+	if (rte_eal_iova_mode() != RTE_IOVA_VA) { /* the pages of others may move under the device */
+		snprintf(why, why_bytes,
+		         "dpdk: port %s addresses memory physically (no IOMMU): frames from registered memory are copied; with vfio-pci and the "
+		         "IOMMU on (intel_iommu=on) they are not", l->port.name);
+		return -TERN_EIO;
+	}
+	pthread_mutex_lock(&map_lock);
+	int err = map_get(l, (uint8_t *)from, (uint8_t *)to, key, why, why_bytes);
+	pthread_mutex_unlock(&map_lock);
+	return err;
 }
 
 void dpdk_mem_unmap(struct link *link, uint32_t key)
 {
 	struct dpdk_link *l = (struct dpdk_link *)link;
+
 	if (!key || key > DPDK_MAPS_MAX)
 		return;
-	struct dpdk_map *m = &l->maps[key - 1];
-	if (--m->uses)
-		return;
-	l->n_maps--;
-	rte_dev_dma_unmap(l->port.device, m->addr, (rte_iova_t)(uintptr_t)m->addr, m->bytes);
-	rte_extmem_unregister(m->addr, m->bytes);
+	pthread_mutex_lock(&map_lock);
+	struct dpdk_map *m = &maps[key - 1];
+	if (m->uses && !--m->uses && !m->is_dpdks) {
+		rte_dev_dma_unmap(l->port.device, m->addr, (rte_iova_t)(uintptr_t)m->addr, (size_t)(m->end - m->addr));
+		if (!m->is_known)
+			rte_extmem_unregister(m->addr, (size_t)(m->end - m->addr));
+	}
+	pthread_mutex_unlock(&map_lock);
 }

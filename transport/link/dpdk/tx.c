@@ -56,7 +56,7 @@ static bool tx_in_place(struct dpdk_link *l, const struct frame *f)
 	if (l->port.driver.reader == DPDK_READ_COPY)
 		return false;
 	for (unsigned i = f->segs > 1; i < f->segs; i++)
-		if (!dpdk_mem_has(l, f->seg[i].addr, f->seg[i].bytes)) /* frame_seg.mem may be another link's key */
+		if (!link_mem_key(&l->base, f->seg[i].mem))
 			return false;
 	return true;
 }

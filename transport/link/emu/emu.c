@@ -85,7 +85,7 @@ int emu_wrap(struct link *inner, const struct element_config *config, uint64_t n
 	emu->hold_ns = config->delay_ns / EMU_BATCH_SHARE < EMU_BATCH_NS ? config->delay_ns / EMU_BATCH_SHARE : EMU_BATCH_NS;
 	emu->last_now_ns = now_ns;
 	emu->base.ops = &emu_ops;
-	emu->base.caps = inner->caps & ~(uint32_t)(LINK_TX_ZERO_COPY | LINK_PLACES | LINK_PACES);
+	emu->base.caps = inner->caps & ~(uint32_t)(LINK_TX_ZERO_COPY | LINK_PLACES | LINK_PACES | LINK_MAPS | LINK_MAPS_OPS);
 	emu->base.max_segments = FRAME_SEGS_MAX; /* two reach the inner link */
 	emu->base.local = inner->local;
 	*out = &emu->base;

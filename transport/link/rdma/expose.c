@@ -101,14 +101,9 @@ void rdma_windows_close(struct rdma_port *port)
 	}
 }
 
-static unsigned int expose_rights(const struct rdma_link *l, const struct link_expose *what)
-{
-	return (what->is_write ? IBV_ACCESS_REMOTE_WRITE : 0) | (what->is_read && !l->options.is_uc ? IBV_ACCESS_REMOTE_READ : 0);
-}
-
 static int expose_own_region(struct rdma_link *l, struct rdma_exposure *e)
 {
-	e->own = ibv_reg_mr(e->path->port->device->pd, e->what.addr, e->what.bytes, (int)expose_rights(l, &e->what) | IBV_ACCESS_LOCAL_WRITE);
+	e->own = ibv_reg_mr(e->path->port->device->pd, e->what.addr, e->what.bytes, IBV_ACCESS_REMOTE_WRITE | IBV_ACCESS_LOCAL_WRITE);
 	if (!e->own) {
 		rdma_trouble(l, "rdma: a region for %llu exposed bytes: %s", (unsigned long long)e->what.bytes, strerror(errno));
 		return -TERN_ELIMIT;
@@ -130,8 +125,6 @@ static void expose_queue(struct rdma_exposure *e)
 
 static void expose_request(struct rdma_exposure *e, struct ibv_send_wr *wr)
 {
-	const struct rdma_link *l = (const struct rdma_link *)e->path->base.link;
-
 	if (e->state == RDMA_EX_HIDING) {
 		wr->opcode = IBV_WR_LOCAL_INV;
 		wr->invalidate_rkey = e->window->rkey;
@@ -143,7 +136,7 @@ static void expose_request(struct rdma_exposure *e, struct ibv_send_wr *wr)
 	wr->bind_mw.mw = e->window->mw;
 	wr->bind_mw.rkey = e->window->rkey;
 	wr->bind_mw.bind_info = (struct ibv_mw_bind_info){
-	        .mr = e->region, .addr = (uintptr_t)e->what.addr, .length = e->what.bytes, .mw_access_flags = expose_rights(l, &e->what)};
+	        .mr = e->region, .addr = (uintptr_t)e->what.addr, .length = e->what.bytes, .mw_access_flags = IBV_ACCESS_REMOTE_WRITE};
 }
 
 void rdma_expose_flush(struct rdma_leg *leg)
@@ -190,7 +183,7 @@ static int expose_allowed(struct rdma_link *l, struct rdma_path *p, const struct
 {
 	if (!p->base.is_connected || p->is_failing)
 		return -TERN_EAGAIN;
-	if (!what->bytes || !expose_rights(l, what))
+	if (!what->bytes)
 		return -TERN_EINVAL;
 	if (p->port->device->has_windows || l->options.isolation_mr)
 		return 0;

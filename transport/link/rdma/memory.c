@@ -1,19 +1,24 @@
 /* Devices, domains and registered memory, shared by the links of a process: a region is registered once a domain and device, whoever maps it how
- * often. Called by the other files of this link from any thread; one mutex. Knows nothing of paths and connections. */
+ * often. Called by the other files of this link from any thread; one mutex, which is not held while a device registers what a caller brings: 40 GB take it the better
+ * part of a second, and a loop that needs a key meanwhile must not wait for it. Knows nothing of paths and connections. */
 #include <errno.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <unistd.h>
 #include "link/rdma/rdma.h"
+#include "mem/index.h"
 #include "tern/error.h"
 
 enum { REGION_SLOT_BITS = 20, REGION_SLOT_MASK = (1 << REGION_SLOT_BITS) - 1, REGION_FIRST = 64 };
 
 struct rdma_region {
-	uint8_t *addr, *end;
+	struct mem_range range; /* first */
+	struct mem_what what;   /* dmabuf_fd: our own */
 	uint32_t key; /* generation << REGION_SLOT_BITS | slot + 1 */
 	uint32_t refs;
 	struct ibv_mr *mr[RDMA_PORTS_MAX];
@@ -28,9 +33,8 @@ struct rdma_domain {
 	struct rdma_device *device[RDMA_PORTS_MAX];
 	struct rdma_region **slot; /* by key */
 	uint32_t *generation;
-	uint32_t n_slots, used, first_free;
-	struct rdma_region **sorted; /* by address */
-	uint8_t **reach;             /* the largest end of sorted[0..i] */
+	uint32_t n_slots, first_free;
+	struct mem_index index;
 	_Atomic uint32_t wraps;      /* how often keys have begun to repeat */
 };
 
@@ -61,7 +65,14 @@ static void region_free(struct rdma_region *r)
 	for (uint32_t i = 0; i < RDMA_PORTS_MAX; i++)
 		if (r->mr[i])
 			ibv_dereg_mr(r->mr[i]);
+	if (r->what.dmabuf_fd >= 0)
+		close(r->what.dmabuf_fd);
 	free(r);
+}
+
+static struct rdma_region *region_nth(const struct rdma_domain *d, uint32_t i)
+{
+	return (struct rdma_region *)d->index.sorted[i];
 }
 
 void rdma_domain_put(struct rdma_domain *d)
@@ -72,12 +83,11 @@ void rdma_domain_put(struct rdma_domain *d)
 		while (*at != d)
 			at = &(*at)->next;
 		*at = d->next;
-		for (uint32_t i = 0; i < d->used; i++)
-			region_free(d->sorted[i]);
+		for (uint32_t i = 0; i < d->index.used; i++)
+			region_free(region_nth(d, i));
+		mem_index_fini(&d->index);
 		free(d->slot);
 		free(d->generation);
-		free(d->sorted);
-		free(d->reach);
 		free(d);
 	}
 	pthread_mutex_unlock(&memory_lock);
@@ -96,16 +106,24 @@ void rdma_words_locked(char *out, size_t room, uint64_t bytes)
 		        (unsigned long long)limit.rlim_cur / 1024, need);
 }
 
-static void region_words(char *why, size_t room, const struct rdma_region *r, int error)
+static void region_words(char *why, size_t room, const struct rdma_region *r, const struct rdma_device *device, int error)
 {
-	uint64_t bytes = (uint64_t)(r->end - r->addr);
+	unsigned long long bytes = r->what.bytes;
 	char locked[200];
 
-	if (error == ENOMEM) {
+	if (r->what.dmabuf_fd >= 0 && (error == EOPNOTSUPP || error == ENOSYS || error == EPROTONOSUPPORT)) {
+		snprintf(why, room,
+		         "device %s takes no dma-buf (ibv_reg_dmabuf_mr: %s): its bytes are copied by the processor; a device that takes it (mlx5, "
+		         "kernel 5.12 or later) does not need that", device->name, strerror(error));
+	} else if (r->what.dmabuf_fd >= 0) {
+		snprintf(why, room,
+		         "%llu bytes at offset %llu of a dma-buf cannot be registered with device %s: %s; they are copied by the processor", bytes,
+		         (unsigned long long)r->what.offset, device->name, strerror(error));
+	} else if (error == ENOMEM) {
 		rdma_words_locked(locked, sizeof(locked), bytes);
-		snprintf(why, room, "%llu bytes cannot be registered: %s", (unsigned long long)bytes, locked);
+		snprintf(why, room, "%llu bytes cannot be registered: %s", bytes, locked);
 	} else {
-		snprintf(why, room, "%llu bytes at %p cannot be registered: %s%s", (unsigned long long)bytes, (void *)r->addr, strerror(error),
+		snprintf(why, room, "%llu bytes at %p cannot be registered: %s%s", bytes, (void *)r->what.addr, strerror(error),
 		        error == EFAULT ? " (not mapped, or a read-only file map: map it MAP_PRIVATE and writable, or copy it)" : "");
 	}
 }
@@ -113,57 +131,25 @@ static void region_words(char *why, size_t room, const struct rdma_region *r, in
 /* Remote rights are a window's only: a stranger's key finds nothing here. */
 static struct ibv_mr *region_register(const struct rdma_domain *d, const struct rdma_device *device, struct rdma_region *r)
 {
-	int access = IBV_ACCESS_LOCAL_WRITE | (device->has_windows ? IBV_ACCESS_MW_BIND : 0) | (d->odp && device->has_odp ? IBV_ACCESS_ON_DEMAND : 0);
-	struct ibv_mr *mr = ibv_reg_mr(device->pd, r->addr, (size_t)(r->end - r->addr), access);
+	int access = IBV_ACCESS_LOCAL_WRITE | (device->has_windows ? IBV_ACCESS_MW_BIND : 0);
+
+	if (r->what.dmabuf_fd >= 0) /* its addresses there are the processor's, so that a segment means the same to both */
+		return ibv_reg_dmabuf_mr(device->pd, r->what.offset, r->what.bytes, (uintptr_t)r->what.addr, r->what.dmabuf_fd, access);
+	access |= d->odp && device->has_odp ? IBV_ACCESS_ON_DEMAND : 0;
+	struct ibv_mr *mr = ibv_reg_mr(device->pd, r->what.addr, r->what.bytes, access);
 	if (!mr && errno == EFAULT) { /* it can be sent from */
-		mr = ibv_reg_mr(device->pd, r->addr, (size_t)(r->end - r->addr), 0);
+		mr = ibv_reg_mr(device->pd, r->what.addr, r->what.bytes, 0);
 		r->is_read_only[device->index] = mr != NULL;
 	}
 	return mr;
 }
 
-static int region_register_all(struct rdma_domain *d, struct rdma_region *r, char *why, size_t room)
+/* With every device of the domain, as far as they take it. Under the mutex: for a device that has just come. */
+static void region_register_all(struct rdma_domain *d, struct rdma_region *r)
 {
-	for (uint32_t i = 0; i < RDMA_PORTS_MAX; i++) {
-		if (!d->device[i] || r->mr[i])
-			continue;
-		r->mr[i] = region_register(d, d->device[i], r);
-		if (!r->mr[i]) {
-			region_words(why, room, r, errno);
-			return -TERN_ENOMEM;
-		}
-	}
-	return 0;
-}
-
-/* The first entry that begins behind addr. */
-static uint32_t region_upper(const struct rdma_domain *d, const uint8_t *addr)
-{
-	uint32_t low = 0, high = d->used;
-	while (low < high) {
-		uint32_t middle = low + (high - low) / 2;
-		if (d->sorted[middle]->addr <= addr)
-			low = middle + 1;
-		else
-			high = middle;
-	}
-	return low;
-}
-
-static struct rdma_region *region_holding(const struct rdma_domain *d, const uint8_t *addr, const uint8_t *end)
-{
-	for (uint32_t i = region_upper(d, addr); i > 0 && d->reach[i - 1] >= end; i--)
-		if (d->sorted[i - 1]->end >= end)
-			return d->sorted[i - 1];
-	return NULL;
-}
-
-static void region_reach(struct rdma_domain *d, uint32_t from)
-{
-	for (uint32_t i = from; i < d->used; i++) {
-		uint8_t *before = i ? d->reach[i - 1] : NULL;
-		d->reach[i] = d->sorted[i]->end > before ? d->sorted[i]->end : before;
-	}
+	for (uint32_t i = 0; i < RDMA_PORTS_MAX; i++)
+		if (d->device[i] && !r->mr[i])
+			r->mr[i] = region_register(d, d->device[i], r);
 }
 
 static bool region_table_grow(struct rdma_domain *d)
@@ -175,11 +161,7 @@ static bool region_table_grow(struct rdma_domain *d)
 	d->slot = slot ? slot : d->slot;
 	uint32_t *generation = realloc(d->generation, n * sizeof(*generation));
 	d->generation = generation ? generation : d->generation;
-	struct rdma_region **sorted = realloc(d->sorted, n * sizeof(struct rdma_region *));
-	d->sorted = sorted ? sorted : d->sorted;
-	uint8_t **reach = realloc(d->reach, n * sizeof(uint8_t *));
-	d->reach = reach ? reach : d->reach;
-	if (!slot || !generation || !sorted || !reach)
+	if (!slot || !generation)
 		return false;
 	memset(slot + d->n_slots, 0, (n - d->n_slots) * sizeof(struct rdma_region *));
 	memset(generation + d->n_slots, 0, (n - d->n_slots) * sizeof(*generation));
@@ -190,7 +172,7 @@ static bool region_table_grow(struct rdma_domain *d)
 /* A key of an earlier region of the slot differs, so that what a link remembers of it is not found again; `wraps` says when that ends. */
 static void region_insert(struct rdma_domain *d, struct rdma_region *r)
 {
-	uint32_t at = region_upper(d, r->addr), slot = d->first_free;
+	uint32_t slot = d->first_free;
 	while (d->slot[slot])
 		slot = slot + 1 < d->n_slots ? slot + 1 : 0;
 	d->first_free = slot + 1 < d->n_slots ? slot + 1 : 0;
@@ -198,10 +180,7 @@ static void region_insert(struct rdma_domain *d, struct rdma_region *r)
 	r->key = ++d->generation[slot] << REGION_SLOT_BITS | (slot + 1);
 	if (!(r->key >> REGION_SLOT_BITS))
 		atomic_fetch_add_explicit(&d->wraps, 1, memory_order_release);
-	memmove(d->sorted + at + 1, d->sorted + at, (d->used - at) * sizeof(struct rdma_region *));
-	d->sorted[at] = r;
-	d->used++;
-	region_reach(d, at);
+	mem_index_insert(&d->index, &r->range);
 }
 
 static struct rdma_region *region_by_key(const struct rdma_domain *d, uint32_t key)
@@ -217,41 +196,89 @@ uint32_t rdma_region_wraps(struct rdma_domain *d)
 
 static void region_remove(struct rdma_domain *d, struct rdma_region *r)
 {
-	uint32_t at = region_upper(d, r->addr) - 1;
-	while (d->sorted[at] != r)
-		at--;
-	memmove(d->sorted + at, d->sorted + at + 1, (d->used - at - 1) * sizeof(struct rdma_region *));
-	d->used--;
-	region_reach(d, at);
+	mem_index_remove(&d->index, &r->range);
 	d->slot[(r->key & REGION_SLOT_MASK) - 1] = NULL;
 	region_free(r);
 }
 
-int rdma_region_get(struct rdma_domain *d, void *addr, uint64_t bytes, uint32_t *key, char *why, size_t room)
+/* A registration shares with its like only: one inside another may outlive it, and the memory around it. */
+static struct rdma_region *region_find(const struct rdma_domain *d, const struct mem_what *what)
+{
+	uint8_t *end = what->addr + what->bytes;
+	struct mem_range *r = what->lasts ? mem_index_same(&d->index, what->addr, end) : mem_index_holding(&d->index, what->addr, end);
+	return (struct rdma_region *)r;
+}
+
+static struct rdma_region *region_new(const struct mem_what *what)
+{
+	struct rdma_region *r = calloc(1, sizeof(*r));
+	if (!r)
+		return NULL;
+	r->range = (struct mem_range){.addr = what->addr, .end = what->addr + what->bytes};
+	r->what = *what;
+	if (what->dmabuf_fd >= 0) /* a device that comes later is told of it, too */
+		r->what.dmabuf_fd = fcntl(what->dmabuf_fd, F_DUPFD_CLOEXEC, 0);
+	if (what->dmabuf_fd < 0 || r->what.dmabuf_fd >= 0)
+		return r;
+	free(r);
+	return NULL;
+}
+
+static void device_put(struct rdma_domain *d, struct rdma_device *device);
+
+/* Registers a region that nobody else knows yet with all devices, the mutex let go meanwhile; a device cannot go away under it. Called and left with the mutex held. */
+static int region_prepare(struct rdma_domain *d, struct rdma_region *r, char *why, size_t room)
+{
+	for (uint32_t i = 0; i < RDMA_PORTS_MAX; i++) {
+		struct rdma_device *device = d->device[i];
+		if (!device || r->mr[i])
+			continue;
+		device->refs++;
+		pthread_mutex_unlock(&memory_lock);
+		r->mr[i] = region_register(d, device, r);
+		int error = errno;
+		pthread_mutex_lock(&memory_lock);
+		if (!r->mr[i])
+			region_words(why, room, r, device, error);
+		bool failed = !r->mr[i];
+		if (device->refs == 1 && r->mr[i]) { /* all others have gone */
+			ibv_dereg_mr(r->mr[i]);
+			r->mr[i] = NULL;
+		}
+		device_put(d, device);
+		if (failed)
+			return error == ENOMEM || r->what.dmabuf_fd < 0 ? -TERN_ENOMEM : -TERN_EIO;
+		i = UINT32_MAX; /* from the first again: one may have come or gone */
+	}
+	return 0;
+}
+
+int rdma_region_get(struct rdma_domain *d, const struct mem_what *what, uint32_t *key, char *why, size_t room)
 {
 	int err = 0;
 
 	pthread_mutex_lock(&memory_lock);
-	struct rdma_region *r = region_holding(d, addr, (uint8_t *)addr + bytes);
+	struct rdma_region *r = region_find(d, what), *fresh = NULL;
 	if (!r) {
-		r = d->used < d->n_slots || region_table_grow(d) ? calloc(1, sizeof(*r)) : NULL;
-		if (!r) {
-			snprintf(why, room, "no memory for another of %u registered regions", d->used);
-			err = -TERN_ENOMEM;
-			goto out;
-		}
-		r->addr = addr;
-		r->end = r->addr + bytes;
-		err = region_register_all(d, r, why, room);
-		if (err) {
-			region_free(r);
-			goto out;
-		}
-		region_insert(d, r);
+		fresh = region_new(what);
+		snprintf(why, room, "no memory for another of %u registered regions", d->index.used);
+		err = fresh ? region_prepare(d, fresh, why, room) : -TERN_ENOMEM;
+		r = err ? NULL : region_find(d, what); /* another thread may have been faster */
 	}
-	r->refs++;
-	*key = r->key;
-out:
+	if (!err && !r) {
+		err = mem_index_grow(&d->index) && (d->index.used < d->n_slots || region_table_grow(d)) ? 0 : -TERN_ENOMEM;
+		if (!err) {
+			region_insert(d, fresh);
+			r = fresh;
+			fresh = NULL;
+		}
+	}
+	if (r) {
+		r->refs++;
+		*key = r->key;
+	}
+	if (fresh)
+		region_free(fresh);
 	pthread_mutex_unlock(&memory_lock);
 	return err;
 }
@@ -268,7 +295,7 @@ void rdma_region_put(struct rdma_domain *d, uint32_t key)
 static struct ibv_mr *region_mr(
         const struct rdma_domain *d, const struct rdma_device *device, struct rdma_region *r, const uint8_t *addr, uint64_t bytes)
 {
-	if (!r || r->addr > addr || bytes > (uint64_t)(r->end - addr))
+	if (!r || r->what.addr > addr || bytes > (uint64_t)(r->range.end - addr))
 		return NULL;
 	if (!r->mr[device->index])
 		r->mr[device->index] = region_register(d, device, r);
@@ -278,7 +305,8 @@ static struct ibv_mr *region_mr(
 struct ibv_mr *rdma_region_mr(struct rdma_domain *d, struct rdma_device *device, uint32_t key, const uint8_t *addr, uint64_t bytes)
 {
 	pthread_mutex_lock(&memory_lock);
-	struct ibv_mr *mr = region_mr(d, device, key ? region_by_key(d, key) : region_holding(d, addr, addr + bytes), addr, bytes);
+	struct mem_range *held = key ? NULL : mem_index_holding(&d->index, addr, addr + bytes);
+	struct ibv_mr *mr = region_mr(d, device, key ? region_by_key(d, key) : (struct rdma_region *)held, addr, bytes);
 	pthread_mutex_unlock(&memory_lock);
 	return mr;
 }
@@ -378,24 +406,30 @@ int rdma_device_get(struct rdma_domain *d, const char *name, struct rdma_device 
 		err = device_add(d, name, out, why, room);
 	if (!err)
 		(*out)->refs++;
-	for (uint32_t i = 0; !err && i < d->used; i++)
-		region_register_all(d, d->sorted[i], why, room); /* what fails is tried again, and told, where it is used */
+	for (uint32_t i = 0; !err && i < d->index.used; i++)
+		region_register_all(d, region_nth(d, i)); /* what fails is tried again where it is used, and goes with a copy */
 	pthread_mutex_unlock(&memory_lock);
 	return err;
+}
+
+static void device_put(struct rdma_domain *d, struct rdma_device *device)
+{
+	if (--device->refs)
+		return;
+	for (uint32_t i = 0; i < d->index.used; i++) {
+		struct rdma_region *r = region_nth(d, i);
+		if (r->mr[device->index])
+			ibv_dereg_mr(r->mr[device->index]);
+		r->mr[device->index] = NULL;
+		r->is_read_only[device->index] = false;
+	}
+	d->device[device->index] = NULL;
+	device_free(device);
 }
 
 void rdma_device_put(struct rdma_domain *d, struct rdma_device *device)
 {
 	pthread_mutex_lock(&memory_lock);
-	if (!--device->refs) {
-		for (uint32_t i = 0; i < d->used; i++)
-			if (d->sorted[i]->mr[device->index]) {
-				ibv_dereg_mr(d->sorted[i]->mr[device->index]);
-				d->sorted[i]->mr[device->index] = NULL;
-				d->sorted[i]->is_read_only[device->index] = false;
-			}
-		d->device[device->index] = NULL;
-		device_free(device);
-	}
+	device_put(d, device);
 	pthread_mutex_unlock(&memory_lock);
 }

@@ -361,7 +361,9 @@ static int rdma_open(const struct link_config *given, struct link **out)
 		err = rdma_cm_listen(l, config.port, config.error, config.error_bytes);
 	if (err)
 		goto fail;
-	l->base.caps = LINK_BYTES | LINK_WRITES | LINK_CONNECTS | LINK_PLAIN | LINK_TX_ZERO_COPY | (l->options.is_uc ? 0 : LINK_RELIABLE);
+	l->base.mem_scope = l->domain;
+	l->base.caps = LINK_BYTES | LINK_MAPS | LINK_MAPS_OPS | LINK_WRITES | LINK_CONNECTS | LINK_PLAIN | LINK_TX_ZERO_COPY;
+	l->base.caps |= l->options.is_uc ? 0 : LINK_RELIABLE;
 	*out = &l->base;
 	return 0;
 fail:;
@@ -370,13 +372,12 @@ fail:;
 	return err;
 }
 
-static int rdma_mem_map(struct link *link, void *addr, uint64_t bytes, uint32_t *key)
+static int rdma_mem_map(struct link *link, const struct mem_what *what, uint32_t *key, char *why, size_t why_bytes)
 {
-	struct rdma_link *l = (struct rdma_link *)link;
-	char why[220] = "";
-	int err = rdma_region_get(l->domain, addr, bytes, key, why, sizeof(why));
+	char words[320] = "";
+	int err = rdma_region_get(((struct rdma_link *)link)->domain, what, key, words, sizeof(words));
 	if (err)
-		rdma_trouble(l, "rdma: %s", why);
+		snprintf(why, why_bytes, "rdma: %s", words);
 	return err;
 }
 

@@ -267,8 +267,8 @@ void rdma_domain_put(struct rdma_domain *d);
 /** Opens the device or takes the domain's; registers the domain's regions with it. @return 0, -TERN_EIO, -TERN_ENOMEM, -TERN_ELIMIT, words in why */
 int rdma_device_get(struct rdma_domain *d, const char *name, struct rdma_device **out, char *why, size_t room);
 void rdma_device_put(struct rdma_domain *d, struct rdma_device *device);
-/** @return 0 and the key, -TERN_ENOMEM with words in why */
-int rdma_region_get(struct rdma_domain *d, void *addr, uint64_t bytes, uint32_t *key, char *why, size_t room);
+/** @return 0 and the key, -TERN_ENOMEM, -TERN_EIO (a device takes no such memory) with words in why */
+int rdma_region_get(struct rdma_domain *d, const struct mem_what *what, uint32_t *key, char *why, size_t room);
 void rdma_region_put(struct rdma_domain *d, uint32_t key);
 /** The region's registration with a device, made now if it is missing. key 0: by address. @return NULL: no such region, or it does not hold all of
  * the range */

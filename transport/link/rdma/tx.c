@@ -129,7 +129,8 @@ static struct ibv_mr *tx_adhoc_get(struct rdma_leg *leg, struct rdma_wr *record,
 {
 	struct rdma_link *l = (struct rdma_link *)leg->path->base.link;
 
-	if (rdma_region_get(l->domain, begin, bytes, &record->adhoc, why, room))
+	struct mem_what what = mem_what_host(begin, bytes, false);
+	if (rdma_region_get(l->domain, &what, &record->adhoc, why, room))
 		return NULL;
 	return rdma_region_mr(l->domain, leg->path->port->device, record->adhoc, begin, bytes);
 }
@@ -188,7 +189,7 @@ static bool tx_lkeys(struct rdma_leg *leg, const struct frame *f, struct rdma_wr
 	for (uint32_t i = first; i < f->segs; i++) {
 		if (!f->seg[i].bytes)
 			continue;
-		struct ibv_mr *mr = tx_region(l, leg->path->port, f->seg[i].mem, &wr->sg_list[n]);
+		struct ibv_mr *mr = tx_region(l, leg->path->port, link_mem_key(&l->base, f->seg[i].mem), &wr->sg_list[n]);
 		wr->sg_list[n++].lkey = mr ? mr->lkey : 0;
 		missing += !mr;
 	}

@@ -194,7 +194,7 @@ void sim_write_broken(struct sim_path *path);
 void sim_write_forget(struct sim_path *path);
 /** @param key  of the exposure */
 void sim_write_timer(struct sim_link *link, uint32_t key, enum sim_timer_kind kind);
-int sim_mem_map(struct link *link, void *addr, uint64_t bytes, uint32_t *key);
+int sim_mem_map(struct link *link, const struct mem_what *what, uint32_t *key, char *why, size_t why_bytes);
 void sim_mem_unmap(struct link *link, uint32_t key);
 int sim_expose(struct link *link, struct link_path *path, const struct link_expose *what, uint32_t *id);
 void sim_hide(struct link *link, uint32_t id);

@@ -40,7 +40,8 @@ const char *sim_write_open(struct sim_link *link, const char *options)
 	link->is_writing = true;
 	link->lanes = (uint32_t)lanes;
 	link->write_bytes = (uint32_t)bytes;
-	link->base.caps |= LINK_WRITES | LINK_CONNECTS | LINK_PLAIN | (link->is_reliable ? LINK_RELIABLE : 0);
+	link->base.mem_scope = link->net;
+	link->base.caps |= LINK_MAPS | LINK_MAPS_OPS | LINK_WRITES | LINK_CONNECTS | LINK_PLAIN | (link->is_reliable ? LINK_RELIABLE : 0);
 	return NULL;
 }
 
@@ -89,11 +90,12 @@ static uint32_t next_key(uint32_t key, uint32_t index, uint32_t bits)
 	return (((key >> bits) + 1) << bits) | index;
 }
 
-int sim_mem_map(struct link *base, void *addr, uint64_t bytes, uint32_t *key)
+int sim_mem_map(struct link *base, const struct mem_what *what, uint32_t *key, char *why, size_t why_bytes)
 {
 	struct sim_link *link = (struct sim_link *)base;
 	struct sim_net *net = link->net;
 
+	(void)why, (void)why_bytes;
 	*key = 0;
 	if (!link->is_writing)
 		return 0;
@@ -115,8 +117,8 @@ int sim_mem_map(struct link *base, void *addr, uint64_t bytes, uint32_t *key)
 	else
 		net->mem_n++;
 	mem->key = next_key(mem->key, i, MEM_INDEX_BITS);
-	mem->addr = addr;
-	mem->bytes = bytes;
+	mem->addr = what->addr;
+	mem->bytes = what->bytes;
 	*key = mem->key;
 	return 0;
 }
@@ -174,7 +176,7 @@ static const char *fault_of(const struct sim_link *link, const struct frame *tx)
 	uint64_t sum = 0;
 
 	for (uint32_t i = 0; i < tx->segs; i++) {
-		if (!is_mapped(link->net, tx->seg[i].mem, tx->seg[i].addr, tx->seg[i].bytes))
+		if (!is_mapped(link->net, link_mem_key(&link->base, tx->seg[i].mem), tx->seg[i].addr, tx->seg[i].bytes))
 			return "a segment is not mapped by its key";
 		sum += tx->seg[i].bytes;
 	}
@@ -196,8 +198,11 @@ static struct sim_frame *take(struct sim_link *link, const struct frame *tx)
 	struct sim_write *write = (struct sim_write *)frame->data;
 	uint8_t *to = (uint8_t *)(write + 1);
 	*write = (struct sim_write){.target = tx->target, .number = tx->number, .segs = by_ref ? tx->segs : 0, .lane = tx->lane};
-	if (by_ref)
-		memcpy(to, tx->seg, tx->segs * sizeof(tx->seg[0]));
+	for (uint32_t i = 0; by_ref && i < tx->segs; i++) {
+		struct frame_seg seg = tx->seg[i];
+		seg.mem = link_mem_key(&link->base, seg.mem); /* the receiver's link looks at it */
+		memcpy(to + i * sizeof(seg), &seg, sizeof(seg));
+	}
 	for (uint32_t i = 0; !by_ref && i < tx->segs; i++) {
 		memcpy(to, tx->seg[i].addr, tx->seg[i].bytes);
 		to += tx->seg[i].bytes;
@@ -257,7 +262,7 @@ static uint8_t *place_of(const struct sim_link *link, const struct sim_path *pat
 	uint32_t i = target->key & ((1u << EXPOSURE_INDEX_BITS) - 1);
 	const struct sim_exposure *e = i < link->exposures_n ? &link->exposures[i] : NULL;
 
-	if (!e || e->path != path || e->key != target->key || e->state != LINK_EXPOSED || !e->what.is_write)
+	if (!e || e->path != path || e->key != target->key || e->state != LINK_EXPOSED)
 		return NULL;
 	if (target->connection != (uint8_t)path->base.connection || target->lane != e->lane || write->lane != e->lane)
 		return NULL;
