@@ -5,7 +5,11 @@
  * A key keeps its operation (op->held): it ends only after nothing can land in its memory any more. */
 #include "msg/state.h"
 
-enum { KEY_RUN_UNIT = 4096 };
+enum {
+	KEY_RUN_UNIT = 4096,
+	KEY_RUN_LEAST = 2048,              /* bytes of a run, on average, from which gathering pays */
+	KEY_RUNS_MAX = FRAME_SEGS_MAX - 2, /* as direct_frames of peer/tx.c */
+};
 
 static struct msg_key *key_at(struct msg *m, uint64_t ref)
 {
@@ -438,29 +442,62 @@ enum key_share key_share(const struct msg_op *op, unsigned path)
 	return mine == others ? KEY_SHARE_ANY : mine ? KEY_SHARE_OWN : KEY_SHARE_NONE;
 }
 
-/* May the run go to the peer's memory by itself? Then *bytes becomes what may, a multiple of 4 KiB where more follows: the writes of the next ones begin aligned. */
+/* Bytes from offset on, at most `most`, that one frame can gather from regions of memory: as many runs as it has segments. *runs: how many they are. None: *apart bytes
+ * lie in no region, and go another way. */
+static uint64_t key_gather(const struct layout *l, uint64_t offset, uint64_t most, uint32_t *runs, uint64_t *apart)
+{
+	struct layout_walk walk;
+	struct layout_row row;
+	uint64_t bytes = 0;
+	*runs = 0;
+	*apart = 0;
+	layout_walk_init(&walk, l, offset, most);
+	while (*runs < KEY_RUNS_MAX && layout_walk_next(&walk, &row)) {
+		if (!row.mem && !bytes) {
+			*apart += row.run * row.n;
+			continue;
+		}
+		if (!row.mem || *apart)
+			break;
+		uint64_t n = row.n < KEY_RUNS_MAX - *runs ? row.n : KEY_RUNS_MAX - *runs;
+		bytes += n * row.run;
+		*runs += (uint32_t)n;
+	}
+	return bytes;
+}
+
+/* May the run go to the peer's memory by itself? Then *bytes becomes what may, in one piece of memory a multiple of 4 KiB where more follows: the writes of the next
+ * ones begin aligned. Otherwise *bytes becomes what has to go another way. */
 bool key_run(const struct msg_op *op, uint64_t offset, uint64_t *bytes, struct frame_target *out)
 {
 	const struct msg_pair *pair = op->pair;
 	const struct layout *l = &op->layout;
+	uint64_t apart;
+	uint32_t runs;
 	if (pair->is_reliable && !(op->state & (OP_HEAD_ACKED | OP_AHEAD)) && pair->ahead >= MSG_AHEAD)
 		return false;
 	unsigned at = 0;
 	while (at < MSG_TARGETS && !(op->to[at].path == pair->tx_path && target_holds(pair, &op->to[at])))
 		at++;
-	if (at == MSG_TARGETS || !l->mem || offset >= op->to_bytes)
+	if (at == MSG_TARGETS || offset >= op->to_bytes)
 		return false;
 	uint64_t most = op->to_bytes - offset;
-	if (l->kind != LAYOUT_FLAT) {
-		if (l->run < KEY_RUN_UNIT)
+	most = *bytes < most ? *bytes : most;
+	if (l->kind == LAYOUT_FLAT) {
+		if (!l->mem)
 			return false;
-		uint64_t gather = l->run * (FRAME_SEGS_MAX - 3); /* a run more may be begun and ended inside */
-		most = most < gather ? most : gather;
+		if (offset + most < op->total_bytes && most > KEY_RUN_UNIT)
+			most -= most % KEY_RUN_UNIT;
+	} else {
+		most = key_gather(l, offset, most, &runs, &apart);
+		if (apart)
+			*bytes = apart;
+		if (most < (uint64_t)runs * KEY_RUN_LEAST && offset + most < op->total_bytes)
+			return false; /* so short that a copy costs less than a segment */
+		if (!most)
+			return false;
 	}
-	if (*bytes > most)
-		*bytes = most;
-	if (offset + *bytes < op->total_bytes && *bytes > KEY_RUN_UNIT)
-		*bytes -= *bytes % KEY_RUN_UNIT;
+	*bytes = most;
 	*out = op->to[at];
 	out->addr += offset;
 	return true;
