@@ -52,8 +52,8 @@ static void read_document(void)
 	CHECK(rows > 5);
 }
 
-/* turned: the answer to a read, b is its sender. @return true: as the document says. What was taken for lost on a busy machine is sent, packed and sealed again: callers try a few times, only the
- * last one counts. */
+/* turned: the answer to a read, b is its sender. @return true: as the document says. What was taken for lost on a busy machine is sent, packed and
+ * sealed again: callers try a few times, only the last one counts. */
 static bool hold(const char *name, const struct counts *before, uint64_t bytes, bool last, bool turned)
 {
 	bool right = true;
@@ -69,8 +69,8 @@ static bool hold(const char *name, const struct counts *before, uint64_t bytes, 
 	row[i].tested = true;
 	for (int k = 0; k < 4; k++) {
 		/* seals also cover heads and acknowledgements, which are no payload: a 16th more is allowed */
-		uint64_t want = row[i].value[k] * bytes, slack = k % 2 || rdma ? want / 8 + 4096 : 0; /* so does the rdma link's ring: */
-		slack += rdma ? bytes / 64 : 0;                                                        /* a HEAD of each small block */
+		/* so does the rdma link's ring: with a HEAD of each small block, too */
+		uint64_t want = row[i].value[k] * bytes, slack = k % 2 || rdma ? want / 8 + 4096 + (rdma ? bytes / 64 : 0) : 0;
 		/* and what is inlined into a work request is not counted */
 		bool fits = moved[k] + (rdma ? want / 64 : 0) >= want && moved[k] <= want + slack;
 		right &= fits;
@@ -146,7 +146,7 @@ static void one_sided(const char *name, bool reading, struct target *t, const te
 		struct counts before = look(), turned;
 		CHECK_EQ(reading ? tern_read(p.a.ep, t->remote, 0, buf, NULL, &op) : tern_write(p.a.ep, t->remote, 0, buf, NULL, &op), 0);
 		CHECK_EQ(inter_await(&p.a, reading ? TERN_EV_READ : TERN_EV_WRITE, op).status, 0);
-		turned = (struct counts){.tx_copied = before.rx_copied, .tx_sealed = before.rx_opened, .rx_copied = before.tx_copied, .rx_opened = before.tx_sealed};
+		turned = (struct counts){before.rx_copied, before.rx_opened, before.tx_copied, before.tx_sealed};
 		if (hold(name, reading ? &turned : &before, bytes, i == TRIES - 1, reading))
 			break;
 	}

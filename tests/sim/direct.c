@@ -210,6 +210,56 @@ static void run_one_sided(const char *options, double loss)
 	free(theirs);
 }
 
+/* A write of 1 MiB into the export. @return how much of it went directly */
+static uint64_t write_once(struct harness *h, struct msg_op *op, uint8_t *from)
+{
+	uint64_t before = h->loop[HARNESS_A]->count.tx_direct_bytes, done = h->ops_done;
+	*op = (struct msg_op){.type = MSG_OP_WRITE, .id = 1, .peer = 100, .ep = h->ep[HARNESS_A], .pair = h->peer[HARNESS_A]->peer.pair, .key = 77};
+	layout_flat(&op->layout, from, 1 << 20);
+	loop_post(h->loop[HARNESS_A], op);
+	for (unsigned i = 0; h->ops_done == done && i < 2000; i++)
+		harness_run(h, never, h->now_ns + MS);
+	expect(h->ops_done == done + 1 && !op->status, "a write ends well");
+	return h->loop[HARNESS_A]->count.tx_direct_bytes - before;
+}
+
+/* Receives hold all windows when memory is exported: writes into it go as bytes until a receive has ended, then directly, on the same connection. */
+static void run_windows_short(void)
+{
+	enum { WINDOWS = 3, BYTES = 1 << 20 };
+	static struct msg_op recv[WINDOWS], send[WINDOWS], write;
+	struct harness h;
+	struct harness_config config = {.seed = seed, .contract_bytes_per_s = 1250000000, .contract_rtt_ns = 4 * MS, .dedicated = true, .mtu = 4200,
+		.options = "writes=rc&expose_max=3"};
+	config.forward = config.reverse =
+	    (struct element_config){.delay_ns = 2 * MS, .rate_bits_per_s = 10000000000, .overhead_bytes = 28, .queue_bytes = 4 << 20};
+	uint8_t *from = malloc(BYTES), *to = calloc(WINDOWS + 1, BYTES), *theirs = to + WINDOWS * BYTES;
+	for (uint64_t i = 0; i < BYTES; i++)
+		from[i] = (uint8_t)(i * 13 >> 3);
+	harness_open(&h, &config);
+	for (unsigned i = 0; i < WINDOWS; i++)
+		harness_post(&h, HARNESS_B, &recv[i], MSG_OP_RECV, to + i * BYTES, BYTES, i);
+	harness_run(&h, never, h.now_ns + 20 * MS);
+	struct mem_export e = {.key = 77, .peer = 101, .addr = theirs, .bytes = BYTES, .rights = TERN_REMOTE_WRITE};
+	expect(!loop_map(h.loop[HARNESS_B], theirs, BYTES, &e.mem) && !mem_table_add(h.loop[HARNESS_B]->exports, &e), "memory is exported");
+	loop_export(h.peer[HARNESS_B], 77);
+	harness_run(&h, never, h.now_ns + 20 * MS);
+	expect(!write_once(&h, &write, from), "without a window it goes the long way");
+	uint64_t done = h.ops_done;
+	for (unsigned i = 0; i < WINDOWS; i++)
+		harness_post(&h, HARNESS_A, &send[i], MSG_OP_SEND, from, BYTES, i);
+	for (unsigned i = 0; h.ops_done < done + 2 * WINDOWS && i < 2000; i++)
+		harness_run(&h, never, h.now_ns + MS);
+	harness_run(&h, never, h.now_ns + 20 * MS);
+	memset(theirs, 0, BYTES);
+	uint64_t direct = write_once(&h, &write, from);
+	printf("one-sided, windows short: %llu of %d bytes directly once one is free\n", (unsigned long long)direct, BYTES);
+	expect(direct == BYTES && !memcmp(theirs, from, BYTES), "a window that comes free is the export's");
+	harness_close(&h);
+	free(from);
+	free(to);
+}
+
 enum { MANY = 3000, MANY_BYTES = 32768 };
 static struct msg_op many_send[MANY], many_recv[MANY];
 static unsigned many_ended;
@@ -285,6 +335,7 @@ int main(void)
 	run_one_sided("writes=uc", 0);
 	run_one_sided("writes=uc", 1e-2);
 	run_one_sided("writes=rc", 0);
+	run_windows_short();
 	for (int side = 0; side < 2; side++)
 		for (unsigned i = 0; i < MESSAGES; i++) {
 			free(message[side][i].from);

@@ -58,8 +58,9 @@ static uint64_t make_rows(struct one *o, uint8_t *const arena[2])
 {
 	uint64_t run = 1024 << rng_mix(&state) % 5, rows = 1 + rng_mix(&state) % 40, pitch = run + rng_mix(&state) % 4096;
 	bool down = rng_mix(&state) % 2;
-	o->op.layout = (struct layout){.bytes = run * rows, .run = run, .kind = LAYOUT_STRIDED, .n = 1, .dim = {.base = arena[0] + (down ? (rows - 1) * pitch : 0),
-		.shape = {rows}, .stride = {down ? -(int64_t)pitch : (int64_t)pitch}}};
+	uint8_t *base = arena[0] + (down ? (rows - 1) * pitch : 0);
+	o->op.layout = (struct layout){.bytes = run * rows, .run = run, .kind = LAYOUT_STRIDED, .n = 1,
+		.dim = {.base = base, .shape = {rows}, .stride = {down ? -(int64_t)pitch : (int64_t)pitch}}};
 	o->registered = run >= 2048 ? run * rows : 0;
 	return run * rows;
 }

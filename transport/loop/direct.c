@@ -102,10 +102,11 @@ static void direct_expose(struct loop *lp)
 		struct loop_path *path = direct_path(peer, e.path);
 		struct link_expose what = {.addr = e.addr, .bytes = e.bytes, .mem = path ? link_mem_key(path->link, e.mem) : 0, .ref = e.ref};
 		uint32_t id;
-		if (path && path->via && !path->link->ops->expose(path->link, path->via, &what, &id))
-			msg_expose_asked(lp->msg, e.ref, id);
+		int err = path && path->via ? path->link->ops->expose(path->link, path->via, &what, &id) : -TERN_EAGAIN;
+		if (err)
+			msg_expose_refused(lp->msg, e.ref, err == -TERN_ELIMIT);
 		else
-			msg_exposed(lp->msg, e.ref, NULL);
+			msg_expose_asked(lp->msg, e.ref, id);
 	}
 }
 

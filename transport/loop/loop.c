@@ -252,7 +252,7 @@ bool loop_step(struct loop *lp, uint64_t now_ns)
 uint64_t loop_when_ns(struct loop *lp, uint64_t now_ns)
 {
 	uint64_t when = heap_min_key(&lp->timers);
-	if (lp->is_posted || lp->is_put_off || !list_empty(&lp->active) || !list_empty(&lp->events) || when <= now_ns)
+	if (lp->is_posted || lp->is_put_off || msg_has_expose(lp->msg) || !list_empty(&lp->active) || !list_empty(&lp->events) || when <= now_ns)
 		return 0;
 	for (size_t i = 0; i < lp->links; i++) {
 		struct link_wait w = {.fd = -1, .deadline_ns = UINT64_MAX};

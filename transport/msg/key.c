@@ -91,10 +91,20 @@ static struct mem_export *key_export(const struct msg *m, const struct msg_key *
 	return key->op || !m->config.exports ? NULL : mem_table_find(m->config.exports, key->id, key->pair->peer);
 }
 
+/* A link has room again, or a key has come free: for an export that had none. */
+static void key_again(struct msg *m)
+{
+	struct list *at = list_pop_front(&m->refused);
+	if (at)
+		list_push_back(&m->expose, at);
+}
+
 static void key_put(struct msg *m, struct msg_key *key)
 {
 	struct msg_op *op = key->op;
 	struct msg_key *next = key->next;
+	if (key->state != KEY_WANTED)
+		key_again(m);
 	struct mem_export *e = key_export(m, key);
 	if (e && e->keys)
 		e->keys--;
@@ -187,8 +197,9 @@ static void export_over(struct msg_pair *pair, uint64_t id, unsigned path)
 	if (!e || !e->mem || !(e->rights & TERN_REMOTE_WRITE) || !pair->is_reliable)
 		return;
 	struct msg_key *key = key_new(pair, WIRE_KEY_EXPORT, id, path);
+	pair->m->exports_missed |= !key;
 	if (!key)
-		return; /* writes go the long way */
+		return; /* writes go the long way, until there is one */
 	key->addr = e->addr;
 	key->bytes = e->bytes;
 	key->mem = e->mem;
@@ -223,6 +234,18 @@ static void rkeys_void(struct msg_pair *pair, unsigned path)
 	}
 }
 
+/* Those that wait for a window over a connection that is no more. */
+static void refused_void(struct msg_pair *pair, unsigned path)
+{
+	struct msg *m = pair->m;
+	for (struct list *at = list_first(&m->refused), *next; at; at = next) {
+		struct msg_key *key = list_entry(at, struct msg_key, link);
+		next = list_next(&m->refused, at);
+		if (key->pair == pair && key->path == path)
+			key_put(m, key);
+	}
+}
+
 void msg_pair_direct(struct msg_pair *pair, unsigned path, uint32_t connection, bool is_reliable)
 {
 	const struct mem_table *exports = pair->m->config.exports;
@@ -230,6 +253,7 @@ void msg_pair_direct(struct msg_pair *pair, unsigned path, uint32_t connection, 
 	pair->connected = (pair->connected & ~(1u << path)) | (pair->connection[path] ? 1u << path : 0);
 	pair->is_reliable = is_reliable;
 	rkeys_void(pair, path);
+	refused_void(pair, path);
 	msg_wake(pair); /* what was left to this path, or what it may take now */
 	if (!pair->connection[path])
 		return;
@@ -239,8 +263,29 @@ void msg_pair_direct(struct msg_pair *pair, unsigned path, uint32_t connection, 
 			export_over(pair, exports->slot[i].key, path);
 }
 
+/* Exports without any key, in all of the table: so not before a good part of the keys has come free. */
+static void exports_missed(struct msg *m)
+{
+	const struct mem_table *exports = m->config.exports;
+	if (!m->exports_missed || pool_used(&m->keys) > m->keys.n - m->keys.n / 8)
+		return;
+	m->exports_missed = false;
+	for (struct list *at = list_first(&m->all_pairs); at; at = list_next(&m->all_pairs, at)) {
+		struct msg_pair *pair = list_entry(at, struct msg_pair, link);
+		for (uint32_t i = 0; pair->connected && i < sizeof(exports->slot) / sizeof(exports->slot[0]); i++)
+			if (exports->slot[i].key && exports->slot[i].peer == pair->peer && !exports->slot[i].keys)
+				msg_export(pair, exports->slot[i].key);
+	}
+}
+
+bool msg_has_expose(const struct msg *m)
+{
+	return !list_empty(&m->expose);
+}
+
 bool msg_expose_next(struct msg *m, struct msg_expose *out)
 {
+	exports_missed(m);
 	struct list *at = list_pop_front(&m->expose);
 	if (!at)
 		return false;
@@ -256,6 +301,17 @@ void msg_expose_asked(struct msg *m, uint64_t ref, uint32_t id)
 	struct msg_key *key = key_at(m, ref);
 	if (key)
 		key->expose_id = id;
+}
+
+void msg_expose_refused(struct msg *m, uint64_t ref, bool is_full)
+{
+	struct msg_key *key = key_at(m, ref);
+	if (!is_full || !key || key->op) {
+		msg_exposed(m, ref, NULL);
+		return;
+	}
+	key->state = KEY_WANTED;
+	list_push_back(&m->refused, &key->link);
 }
 
 void msg_exposed(struct msg *m, uint64_t ref, const struct frame_target *target)

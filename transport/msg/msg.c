@@ -92,6 +92,7 @@ int msg_init(struct msg **out, const struct msg_config *config, void *memory, vo
 	list_init(&m->notices);
 	list_init(&m->wake);
 	list_init(&m->expose);
+	list_init(&m->refused);
 	list_init(&m->hide);
 	for (uint32_t i = 0; config->max_keys && i < MSG_RKEY_BUCKETS; i++)
 		list_init(&m->rkey_hash[i]);

@@ -135,6 +135,10 @@ bool msg_expose_next(struct msg *m, struct msg_expose *out);
 void msg_expose_asked(struct msg *m, uint64_t ref, uint32_t id);
 /** target NULL: it cannot be exposed; its bytes come the long way. */
 void msg_exposed(struct msg *m, uint64_t ref, const struct frame_target *target);
+/** It could not be asked for. is_full: for want of room at the link; an export, which outlives single messages, is tried again when something has been hidden. */
+void msg_expose_refused(struct msg *m, uint64_t ref, bool is_full);
+/** Is there something to expose? */
+bool msg_has_expose(const struct msg *m);
 /** The next one to hide; answer by msg_hidden. */
 struct msg_hide { struct msg_pair *pair; uint32_t id; uint8_t path; };
 bool msg_hide_next(struct msg *m, struct msg_hide *out);

@@ -176,7 +176,7 @@ struct msg_ep {
 
 /* Memory exposed to a peer, from the wish to the end. */
 struct msg_key {
-	struct list link;     /* m->expose, m->hide or pair->keys_due */
+	struct list link;     /* m->expose, m->refused, m->hide or pair->keys_due */
 	struct list by_pair;
 	struct msg_pair *pair;
 	struct msg_op *op;    /* whose memory it is, NULL: an export's */
@@ -188,7 +188,7 @@ struct msg_key {
 	uint32_t gen, expose_id, mem;
 	uint8_t kind, state, path;
 };
-enum msg_key_state { KEY_WANTED = 1, KEY_ASKED, KEY_READY, KEY_ENDING };
+enum msg_key_state { KEY_WANTED = 1 /* or refused */, KEY_ASKED, KEY_READY, KEY_ENDING };
 
 /* What a peer has exposed to us. */
 struct msg_rkey {
@@ -205,6 +205,8 @@ struct msg {
 	struct msg_config config;
 	struct pool pairs, eps, ins, replies, keys, rkeys;
 	struct list all_pairs, done, notices, wake, expose, hide;
+	struct list refused;    /* keys of exports that no link had room for: tried again when one has */
+	bool exports_missed;    /* there was no key for an export */
 	struct list *rkey_hash;
 	struct msg_slot *slot;
 	uint32_t slots, slot_free, op_mask, in_mask;

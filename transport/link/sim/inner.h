@@ -144,7 +144,7 @@ struct sim_link {
 	bool is_writing, is_reliable; /* options writes=uc, writes=rc */
 	uint64_t stall_ppm, stall_ns, stall_rng; /* of frames with a lane, with writes=rc */
 	uint32_t lanes, write_bytes, writes_n; /* writes_n: sent and not yet told by done */
-	uint64_t expose_ns;
+	uint64_t expose_ns, expose_max;
 	struct sim_exposure *exposures;
 	uint32_t exposures_n, exposures_max, exposures_free, exposed_n; /* exposed_n: in use */
 	struct sim_fifo told, exposed; /* struct link_done, struct link_exposed */

@@ -30,6 +30,7 @@ const char *sim_write_open(struct sim_link *link, const char *options)
 	uint64_t bytes = sim_option(options, "write_bytes", link->is_reliable ? RC_WRITE_MAX : 4096);
 	uint64_t lanes = sim_option(options, "lanes", 1);
 	link->expose_ns = sim_option(options, "expose_ns", 1000);
+	link->expose_max = sim_option(options, "expose_max", SIM_EXPOSED_MAX);
 	link->stall_ppm = link->is_reliable ? sim_option(options, "stall_ppm", 0) : 0;
 	link->stall_ns = sim_option(options, "stall_ns", 0);
 	link->stall_rng = sim_option(options, "stall_seed", 1);
@@ -349,7 +350,7 @@ bool sim_write_arrive(struct sim_link *link, struct sim_path *path, struct sim_p
 /* @return a free entry's id, or UINT32_MAX */
 static uint32_t new_exposure(struct sim_link *link)
 {
-	if (link->exposed_n == SIM_EXPOSED_MAX)
+	if (link->exposed_n == SIM_EXPOSED_MAX || link->exposed_n >= link->expose_max)
 		return UINT32_MAX;
 	/* each has at most two events that are not fetched */
 	if (!fifo_reserve(&link->exposed, sizeof(struct link_exposed), 2 * (link->exposed_n + 1)))
