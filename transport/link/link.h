@@ -121,6 +121,8 @@ struct link {
 	char trouble[256];      /* words about the last failure of expose, path_open, or a path's fault */
 	uint64_t rx_frames, rx_bytes, tx_frames, tx_bytes, tx_calls, rx_calls, rx_dropped, tx_dropped; /* counters, datagram bytes */
 	uint64_t copied_bytes; /* of payload, where the device cannot read it from where it is */
+	void (*log)(void *arg, int level, const char *file, int line, const char *text); /* of open; log.h */
+	void *log_arg;
 	const void *mem_scope;    /* MAPS: links with the same one share keys; set by open */
 	const uint32_t *mem_keys; /* MAPS: by frame_seg.mem, the keys that mem_map gave; the loop's. NULL: frame_seg.mem is the key */
 	uint32_t pins;    /* the loop's: mappings under way outside its thread */

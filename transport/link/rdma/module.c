@@ -18,19 +18,6 @@
 
 extern const struct link_ops link_rdma_ops;
 
-void rdma_log_at(struct rdma_link *l, int level, const char *file, int line, const char *format, ...)
-{
-	char text[256];
-	va_list list;
-
-	if (!l->log)
-		return;
-	va_start(list, format);
-	vsnprintf(text, sizeof(text), format, list);
-	va_end(list);
-	l->log(l->log_arg, level, file, line, text);
-}
-
 void rdma_trouble(struct rdma_link *l, const char *format, ...)
 {
 	va_list list;
@@ -322,8 +309,7 @@ static struct rdma_link *rdma_alloc(const struct link_config *config)
 		return NULL;
 	l->base.ops = &link_rdma_ops;
 	l->listening = config->listening;
-	l->log = config->log;
-	l->log_arg = config->log_arg;
+	link_log_open(&l->base, config);
 	l->epoll = -1;
 	l->pending_end = &l->pending;
 	l->telling_end = &l->telling;

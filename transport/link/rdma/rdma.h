@@ -11,6 +11,7 @@
 #include <rdma/rdma_cma.h>
 #include <sys/socket.h>
 #include "link/link.h"
+#include "link/log.h"
 
 enum {
 	RDMA_LANES_MAX = 8,
@@ -249,12 +250,9 @@ struct rdma_link {
 	bool said_no_windows;
 	struct ibv_send_wr wr[RDMA_BATCH];
 	struct ibv_sge sge[RDMA_BATCH][FRAME_SEGS_MAX];
-	void (*log)(void *arg, int level, const char *file, int line, const char *text);
-	void *log_arg;
 };
 
-#define rdma_log(l, level, ...) rdma_log_at(l, level, __FILE__, __LINE__, __VA_ARGS__)
-void rdma_log_at(struct rdma_link *l, int level, const char *file, int line, const char *format, ...) __attribute__((format(printf, 5, 6)));
+#define rdma_log(l, level, ...) link_log(&(l)->base, level, __VA_ARGS__)
 /** Words into link->trouble. */
 void rdma_trouble(struct rdma_link *l, const char *format, ...) __attribute__((format(printf, 2, 3)));
 /** "10.9.0.1:7400" */

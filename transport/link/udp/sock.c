@@ -4,24 +4,11 @@
 #include <linux/filter.h>
 #include <netdb.h>
 #include <netinet/udp.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 #include "link/udp/udp.h"
 #include "tern/tern.h"
-
-void udp_log(const struct udp_link *l, int level, const char *format, ...)
-{
-	char text[256];
-	va_list args;
-	if (!l->log)
-		return;
-	va_start(args, format);
-	vsnprintf(text, sizeof(text), format, args);
-	va_end(args);
-	l->log(l->log_arg, level, __FILE__, __LINE__, text);
-}
 
 static int sock_set(int fd, int level, int name, int value)
 {

@@ -104,8 +104,7 @@ static struct udp_link *udp_alloc(const struct link_config *config)
 	if (!l)
 		return NULL;
 	l->listening = config->listening;
-	l->log = config->log;
-	l->log_arg = config->log_arg;
+	link_log_open(&l->base, config);
 	l->shared.fd = -1;
 	l->done = calloc(UDP_DONE_MAX, sizeof(*l->done));
 	l->socks = calloc(UDP_PATHS_MAX + 1, sizeof(*l->socks));

@@ -10,6 +10,7 @@
 #include <sys/socket.h>
 #include <sys/uio.h>
 #include "link/link.h"
+#include "link/log.h"
 
 enum {
 	UDP_PATHS_MAX = 16384,
@@ -141,8 +142,6 @@ struct udp_link {
 	struct udp_message rest; /* the message being split; bytes 0: none */
 	uint64_t refused;        /* ICMP unreachable */
 	uint64_t gso_refused;
-	void (*log)(void *arg, int level, const char *file, int line, const char *text);
-	void *log_arg;
 };
 
 /* sock.c */
@@ -153,7 +152,7 @@ int udp_sock_connect(struct udp_link *l, struct udp_path *p);
 /** Largest datagram that the route's MTU lets through now. */
 uint32_t udp_sock_max_bytes(const struct udp_path *p);
 void udp_addr_from(const struct sockaddr_storage *from, struct link_addr *out);
-__attribute__((format(printf, 3, 4))) void udp_log(const struct udp_link *l, int level, const char *format, ...);
+#define udp_log(l, level, ...) link_log(&(l)->base, level, __VA_ARGS__)
 
 /* batch.c */
 /** Takes the frames that may go in one send, at least one. @param single only the first. b->iov is the caller's. */
