@@ -112,8 +112,7 @@ static struct dpdk_link *dpdk_alloc(const struct link_config *config)
 	struct dpdk_link *l = calloc(1, sizeof(*l));
 	if (!l)
 		return NULL;
-	l->log = config->log;
-	l->log_arg = config->log_arg;
+	link_log_open(&l->base, config);
 	l->listening = config->listening;
 	l->now_ns = config->now_ns;
 	l->reserve_fd = l->wake_fd = l->set_fd = -1;
@@ -350,6 +349,8 @@ static void dpdk_wait(struct link *link, bool armed, struct link_wait *out)
 		out->deadline_ns = l->port.driver.is_local ? l->now_ns + DPDK_DOZE_NS : UINT64_MAX;
 	else
 		out->deadline_ns = l->now_ns + nap;
+	if (l->n_free_slots < DPDK_SLOTS && l->now_ns + DPDK_NAP_MIN_NS < out->deadline_ns)
+		out->deadline_ns = l->now_ns + DPDK_NAP_MIN_NS; /* no interrupt tells that the wire has taken them */
 	out->deadline_ns = due < out->deadline_ns ? due : out->deadline_ns;
 }
 

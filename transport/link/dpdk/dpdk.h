@@ -14,6 +14,7 @@
 #include "link/dpdk/net_known.h"
 #include "link/dpdk/twin.h"
 #include "link/link.h"
+#include "link/log.h"
 
 enum {
 	DPDK_PATHS_MAX = 16384,
@@ -42,6 +43,7 @@ enum {
 	DPDK_PART_QUIET_NS = 5000000,  /* then until nothing has for this long, */
 	DPDK_PART_MAX_NS = 100000000,  /* but not longer */
 	DPDK_TWIN_FRAMES = 32, /* at a time */
+	DPDK_KICK_NS = 100000,      /* a driver that has to be given a frame for it is asked so often at most */
 	DPDK_FLUSH_NS = 20000,      /* how long finished frames may stay with the port before it is asked for them */
 };
 
@@ -188,6 +190,7 @@ struct dpdk_link {
 	uint32_t done_head, done_tail;
 	uint32_t out;        /* taken and not reaped */
 	uint64_t asked_ns;   /* when the port was last asked for finished mbufs */
+	uint64_t kick_ns;    /* when it was last given a frame for that */
 	uint16_t ip_id;
 	bool is_up;
 	uint64_t state_ns;   /* when to look again */
@@ -202,8 +205,6 @@ struct dpdk_link {
 	uint32_t n_paths;
 	bool is_armed;       /* counted in share->armed */
 	bool wakes;          /* the last arming gave a descriptor */
-	void (*log)(void *arg, int level, const char *file, int line, const char *text);
-	void *log_arg;
 };
 
 /* eal.c */
@@ -221,7 +222,7 @@ void dpdk_eal_words(char *out, size_t bytes);
 void dpdk_eal_overhear(const char *type, bool on);
 /** The calling thread gets DPDK's per-thread caches, if there is room; once a thread, cheap afterwards. */
 void dpdk_eal_thread(void);
-__attribute__((format(printf, 3, 4))) void dpdk_log(const struct dpdk_link *l, int level, const char *format, ...);
+#define dpdk_log(l, level, ...) link_log(&(l)->base, level, __VA_ARGS__)
 
 /* share.c */
 /** Opens the port that the options name, or joins those who have it open; then what is the network's: addresses, twin, host.
@@ -322,8 +323,14 @@ static inline void dpdk_addr_out(const union net_addr *from, struct link_addr *o
 }
 
 /* mem.c */
+/** Sets a sending queue up so that the driver can be made to give frames back. @return as rte_eth_tx_queue_setup */
+int dpdk_mem_queue(const struct dpdk_port *p, uint16_t queue, unsigned socket, const struct rte_eth_txconf *tx);
 /** Says whether the port wants memory mapped; once it is open. */
 void dpdk_mem_open(struct dpdk_link *l);
+/** Has the driver look for what the wire has taken; under the queue's token. @return false: it looks only when it is given a frame (dpdk_mem_kick, without the token) */
+bool dpdk_mem_clean(const struct dpdk_link *l);
+/** Gives it one that goes nowhere, not too often. */
+void dpdk_mem_kick(struct dpdk_link *l);
 int dpdk_mem_map(struct link *link, const struct mem_what *what, uint32_t *key, char *why, size_t why_bytes);
 void dpdk_mem_unmap(struct link *link, uint32_t key);
 

@@ -7,7 +7,6 @@
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -30,18 +29,6 @@ static pthread_mutex_t log_lock = PTHREAD_MUTEX_INITIALIZER;
 static void (*log_to)(void *arg, int level, const char *file, int line, const char *text);
 static void *log_arg;
 static char log_words[192];
-
-void dpdk_log(const struct dpdk_link *l, int level, const char *format, ...)
-{
-	char text[256];
-	va_list args;
-	if (!l->log)
-		return;
-	va_start(args, format);
-	vsnprintf(text, sizeof(text), format, args);
-	va_end(args);
-	l->log(l->log_arg, level, __FILE__, __LINE__, text);
-}
 
 /* Lines that memif.c wants to hear, and what was to be seen of them before. */
 static struct {
@@ -86,9 +73,9 @@ void dpdk_eal_log(struct dpdk_link *l, bool on)
 {
 	pthread_mutex_lock(&log_lock);
 	if (on) {
-		log_to = l->log;
-		log_arg = l->log_arg;
-	} else if (log_arg == l->log_arg) {
+		log_to = l->base.log;
+		log_arg = l->base.log_arg;
+	} else if (log_arg == l->base.log_arg) {
 		log_to = NULL;
 	}
 	pthread_mutex_unlock(&log_lock);

@@ -1,7 +1,10 @@
 /* Memory that a device behind the port may read where it is: registered with DPDK and mapped for its DMA, once a process whatever the number of ports, since they
  * share one IOMMU domain (mlx5 has one a port). Ports whose driver reads with the CPU, or copies, need none of it. Called by dpdk.c's table, from the loop's thread and
  * from those that register memory; frames need only the key, which tx.c finds without a look in here. */
+#include <errno.h>
+#include <sched.h>
 #include <stdio.h>
+#include <string.h>
 #include <unistd.h>
 #include <rte_dev.h>
 #include <rte_eal.h>
@@ -9,6 +12,7 @@
 #include <rte_memory.h>
 #include "link/dpdk/dpdk.h"
 #include "tern/error.h"
+#include "tern/tern.h"
 
 struct dpdk_map {
 	const void *scope;
@@ -22,14 +26,80 @@ struct dpdk_map {
 static pthread_mutex_t map_lock = PTHREAD_MUTEX_INITIALIZER;
 static struct dpdk_map maps[DPDK_MAPS_MAX];
 
+static bool mem_is(const struct dpdk_port *p, const char *driver)
+{
+	return !strncmp(p->driver.name, driver, strlen(driver));
+}
+
+int dpdk_mem_queue(const struct dpdk_port *p, uint16_t queue, unsigned socket, const struct rte_eth_txconf *tx)
+{
+	struct rte_eth_txconf conf = *tx;
+	int err = -EINVAL;
+
+	if (!mem_is(p, "net_virtio") || p->driver.reader != DPDK_READ_DEVICE)
+		return rte_eth_tx_queue_setup(p->id, queue, p->tx_ring, socket, tx);
+	/* as late as can be: then it frees all that are done whenever it is given one to send. How many entries the queue has, the device alone knows */
+	rte_log_set_level_pattern("pmd.net.virtio.init", RTE_LOG_CRIT);
+	for (uint32_t n = p->tx_ring; err == -EINVAL && n >= 32; n /= 2) {
+		conf.tx_free_thresh = (uint16_t)(n - 4);
+		err = rte_eth_tx_queue_setup(p->id, queue, p->tx_ring, socket, &conf);
+	}
+	rte_log_set_level_pattern("pmd.net.virtio.init", RTE_LOG_NOTICE);
+	return err;
+}
+
+bool dpdk_mem_clean(const struct dpdk_link *l)
+{
+	if (rte_eth_tx_done_cleanup(l->port.id, l->port.tx_queue, 0) >= 0)
+		return true;
+	if (l->port.driver.reader == DPDK_READ_DEVICE && mem_is(&l->port, "net_virtio"))
+		return false;
+	rte_eth_tx_descriptor_status(l->port.id, l->port.tx_queue, 0); /* mlx5 frees them while it looks */
+	return true;
+}
+
+/* To ourselves, of a local experiment's type (IEEE 802, 0x88b5): a switch does not send it back where it came from, and nobody else takes it. */
+void dpdk_mem_kick(struct dpdk_link *l)
+{
+	uint8_t frame[60] = {0};
+
+	if (l->now_ns - l->kick_ns < DPDK_KICK_NS)
+		return;
+	l->kick_ns = l->now_ns;
+	memcpy(frame, l->port.mac.addr_bytes, RTE_ETHER_ADDR_LEN);
+	memcpy(frame + RTE_ETHER_ADDR_LEN, l->port.mac.addr_bytes, RTE_ETHER_ADDR_LEN);
+	frame[12] = 0x88;
+	frame[13] = 0xb5;
+	dpdk_tx_host(l, frame, sizeof(frame));
+}
+
+/* Can the driver be asked for what the wire has taken? */
+static bool mem_gives_back(struct dpdk_link *l)
+{
+	struct dpdk_token *t = &l->share->tx[l->port.tx_queue];
+
+	if (mem_is(&l->port, "mlx5") || mem_is(&l->port, "net_virtio"))
+		return true;
+	while (!dpdk_token_try(t))
+		sched_yield(); /* another link sends just now: a call of the driver */
+	int err = rte_eth_tx_done_cleanup(l->port.id, l->port.tx_queue, 0);
+	dpdk_token_give(t);
+	return err != -ENOTSUP;
+}
+
 void dpdk_mem_open(struct dpdk_link *l)
 {
 	static const char shared; /* vfio's default container */
 
 	if (l->port.driver.reader != DPDK_READ_DEVICE)
 		return;
+	if (!mem_gives_back(l)) {
+		l->port.driver.reader = DPDK_READ_COPY;
+		dpdk_log(l, TERN_LOG_INFO, "dpdk: port %s gives frames back only when it is given others: each is copied", l->port.name);
+		return;
+	}
 	l->base.caps |= LINK_MAPS;
-	l->base.mem_scope = strncmp(l->port.driver.name, "mlx5", 4) ? (const void *)&shared : l;
+	l->base.mem_scope = mem_is(&l->port, "mlx5") ? l : (const void *)&shared;
 }
 
 /* An entry that holds the range; *clash: one that has a part of it only. */

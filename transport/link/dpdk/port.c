@@ -273,7 +273,7 @@ static int port_start(struct dpdk_port *p, const struct rte_eth_dev_info *info, 
 	tx.offloads = p->tx_offloads;
 	int err = rte_eth_rx_queue_setup(p->id, 0, p->rx_ring, (unsigned)socket, &rx, p->data);
 	for (uint16_t i = 0; !err && i < p->tx_queues; i++)
-		err = rte_eth_tx_queue_setup(p->id, i, p->tx_ring, (unsigned)socket, &tx);
+		err = dpdk_mem_queue(p, i, (unsigned)socket, &tx);
 	if (!err)
 		err = rte_eth_dev_start(p->id);
 	if (err)

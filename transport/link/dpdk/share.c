@@ -476,7 +476,8 @@ void dpdk_share_clean(struct dpdk_link *l)
 	if (!dpdk_token_try(t))
 		return;
 	/* most drivers look for what the wire has taken only when they are given more */
-	if (!l->share->is_stopped && rte_eth_tx_done_cleanup(l->port.id, l->port.tx_queue, 0) < 0)
-		rte_eth_tx_descriptor_status(l->port.id, l->port.tx_queue, 0);
+	bool wants_more = !l->share->is_stopped && !dpdk_mem_clean(l);
 	dpdk_token_give(t);
+	if (wants_more)
+		dpdk_mem_kick(l);
 }
