@@ -3,6 +3,7 @@
 #include <arpa/inet.h>
 #include <netinet/in.h>
 #include <sys/mman.h>
+#include <unistd.h>
 #include "rdma_ends.h"
 
 static void frames_both_ways(void)
@@ -422,6 +423,67 @@ static void memory_regions(void)
 	close_both(end);
 }
 
+/* What was exposed to one peer is out of another's reach, although both have a connection to the same link and it knows the key. */
+static void another_peer(void)
+{
+	static struct frame f;
+	struct end end[2], other[2] = {{0}, {0}};
+	uint32_t key[3];
+
+	open_both(end);
+	other[0].link = end[0].link;
+	CU_ASSERT_EQUAL_FATAL(open_link(&other[1], 1, false, 0), 0);
+	CU_ASSERT_EQUAL(open_path(&other[0], NULL, 1, true), 0);
+	CU_ASSERT_EQUAL(open_path(&other[1], &end[0].link->local, 1, false), 0);
+	UNTIL(other, other[0].path->is_connected && other[1].path->is_connected);
+	uint8_t *to = map(&end[0], MEMORY, &key[0]), *mine = map(&end[1], MEMORY, &key[1]), *theirs = map(&other[1], MEMORY, &key[2]);
+	fill(mine, MEMORY);
+	fill(theirs, MEMORY);
+	struct link_exposed x = expose(end, 0, to, 65536, key[0]);
+	struct frame_seg seg = {.addr = theirs, .bytes = 1000, .mem = key[2]};
+	CU_ASSERT_EQUAL(x.target.connection, (uint8_t)other[1].path->connection); /* nothing but the window stands in the way */
+	write_frame(&f, &other[1], &x.target, 1, &seg);
+	send_all(other, 1, &f, 1);
+	if (!is_uc) {
+		UNTIL(other, other[1].lost == 1);
+	}
+	UNTIL(other, other[0].path->is_connected && other[1].path->is_connected && (is_uc || other[1].path->connection == 2));
+	CU_ASSERT(is_zero(to, 65536));
+	free_in(&other[0]);
+	/* the peer that it is for has noticed nothing */
+	CU_ASSERT_EQUAL(end[1].path->connection, 1);
+	end[0].n_in = 0;
+	uint32_t most = end[1].path->max_write_bytes < 40000 ? end[1].path->max_write_bytes : 40000;
+	write_run(end, 1, x, (struct frame_seg){.addr = mine, .bytes = most, .mem = key[1]}, 2);
+	ops->path_close(other[1].link, &other[1].path);
+	ops->close(&other[1].link);
+	ops->path_close(other[0].link, &other[0].path);
+	close_both(end);
+	munmap(to, MEMORY);
+	munmap(mine, MEMORY);
+	munmap(theirs, MEMORY);
+}
+
+/* Soft RDMA takes no dma-buf: refused in words, whatever the descriptor is. */
+static void dmabuf_refused(void)
+{
+	struct end end[2];
+	uint32_t key = 1;
+	char why[320] = "";
+
+	open_both(end);
+	struct mem_what what = mem_what_host(tokens, 4096, true);
+	what.dmabuf_fd = memfd_create("none", MFD_CLOEXEC);
+	CU_ASSERT_FATAL(what.dmabuf_fd >= 0);
+	CU_ASSERT_EQUAL(ops->mem_map(end[0].link, &what, &key, why, sizeof(why)), -TERN_EIO);
+	CU_ASSERT(strstr(why, "takes no dma-buf") || strstr(why, "cannot be registered"));
+	CU_ASSERT_PTR_NOT_NULL(strstr(why, "copied by the processor"));
+	printf("    %s\n", why);
+	close(what.dmabuf_fd);
+	pass(end, 0, 0);
+	close_both(end);
+}
+
 static void many_exposures(void)
 {
 	enum { N = 2000, STEP = 1024 };
@@ -509,6 +571,8 @@ static const struct unit_case cases[] = {
         {"bad_input", bad_input},
         {"nobody_there", nobody_there},
         {"memory_regions", memory_regions},
+        {"another_peer", another_peer},
+        {"dmabuf_refused", dmabuf_refused},
         {"many_exposures", many_exposures},
         {"sleepy_receiver", sleepy_receiver},
         {"rogue_hellos", rogue_hellos},
