@@ -249,13 +249,14 @@ static void refused_void(struct msg_pair *pair, unsigned path)
 void msg_pair_direct(struct msg_pair *pair, unsigned path, uint32_t connection, bool is_reliable)
 {
 	const struct mem_table *exports = pair->m->config.exports;
-	pair->connection[path] = pair->m->config.max_keys ? connection : 0;
-	pair->connected = (pair->connected & ~(1u << path)) | (pair->connection[path] ? 1u << path : 0);
+	connection = pair->m->config.max_keys ? connection : 0;
+	pair->connection[path] = connection;
+	pair->connected = (pair->connected & ~(1u << path)) | (connection ? 1u << path : 0);
 	pair->is_reliable = is_reliable;
 	rkeys_void(pair, path);
 	refused_void(pair, path);
 	msg_wake(pair); /* what was left to this path, or what it may take now */
-	if (!pair->connection[path])
+	if (!connection)
 		return;
 	announce_again(pair, path);
 	for (uint32_t i = 0; exports && exports->used && i < sizeof(exports->slot) / sizeof(exports->slot[0]); i++)
