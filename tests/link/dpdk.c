@@ -91,7 +91,8 @@ static bool dpdk_veth(struct link_config end[2], int variant, const char *device
 	if (!dpdk_veth_up())
 		return false;
 	for (int i = 0; i < 2; i++) {
-		snprintf(dpdk_text[i], sizeof(dpdk_text[i]), "dev=%s%d,iface=tv%c%s&%s", device, i, i ? 'b' : 'a', strstr(device, "packet") ? ",framecnt=2048" : "", dpdk_address(i, variant));
+		snprintf(dpdk_text[i], sizeof(dpdk_text[i]), "dev=%s%d,iface=tv%c%s&%s", device, i, i ? 'b' : 'a',
+		        strstr(device, "packet") ? ",framecnt=2048" : "", dpdk_address(i, variant));
 		end[i].options = dpdk_text[i];
 	}
 	return true;
@@ -137,8 +138,8 @@ static bool dpdk_vhost(struct link_config end[2], int variant)
 {
 	setenv("TERN_DPDK_EAL", "--in-memory --single-file-segments --no-pci -m 256", 0);
 	for (int i = 0; i < 2; i++) {
-		snprintf(dpdk_text[i], sizeof(dpdk_text[i]), "dev=%s=/tmp/tern-suite-%d.sock&twin=0&%s", i ? "net_virtio_user0,queue_size=1024,path" : "net_vhost0,iface",
-		         (int)getpid(), dpdk_address(i, variant));
+		snprintf(dpdk_text[i], sizeof(dpdk_text[i]), "dev=%s=/tmp/tern-suite-%d.sock&twin=0&%s",
+		        i ? "net_virtio_user0,queue_size=1024,path" : "net_vhost0,iface", (int)getpid(), dpdk_address(i, variant));
 		end[i].options = dpdk_text[i];
 	}
 	return true;

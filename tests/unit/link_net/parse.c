@@ -46,9 +46,18 @@ static void test_steer(void)
 		size_t bytes;
 		int to;
 	} of[] = {
-	    {CAPTURED(udp4), 7400},    {CAPTURED(udp6), 7400},      {CAPTURED(udp4_empty), 7400},         {CAPTURED(udp6_odd), 7400},
-	    {CAPTURED(arp_request), NET_STEER_ALL}, {CAPTURED(arp_reply), NET_STEER_ALL}, {CAPTURED(solicit), NET_STEER_ALL}, {CAPTURED(advertise), NET_STEER_ALL},
-	    {CAPTURED(echo4), NET_STEER_NONE},      {CAPTURED(echo6), NET_STEER_NONE},    {CAPTURED(fragment4), NET_STEER_NONE}, {CAPTURED(fragment6), NET_STEER_NONE},
+	        {CAPTURED(udp4), 7400},
+	        {CAPTURED(udp6), 7400},
+	        {CAPTURED(udp4_empty), 7400},
+	        {CAPTURED(udp6_odd), 7400},
+	        {CAPTURED(arp_request), NET_STEER_ALL},
+	        {CAPTURED(arp_reply), NET_STEER_ALL},
+	        {CAPTURED(solicit), NET_STEER_ALL},
+	        {CAPTURED(advertise), NET_STEER_ALL},
+	        {CAPTURED(echo4), NET_STEER_NONE},
+	        {CAPTURED(echo6), NET_STEER_NONE},
+	        {CAPTURED(fragment4), NET_STEER_NONE},
+	        {CAPTURED(fragment6), NET_STEER_NONE},
 	};
 	uint8_t tagged[256], options[256];
 

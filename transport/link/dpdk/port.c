@@ -344,8 +344,8 @@ static int port_again(struct dpdk_port *p, const struct link_config *config)
 	uint16_t n;
 
 	if (p->mtu_bytes != kept->mtu_bytes)
-		return PORT_FAIL(config, TERN_EADDR, "dpdk: port %s keeps its MTU of %u for as long as the process lives: give mtu=%u", p->name, kept->mtu_bytes,
-			kept->mtu_bytes);
+		return PORT_FAIL(config, TERN_EADDR, "dpdk: port %s keeps its MTU of %u for as long as the process lives: give mtu=%u", p->name,
+		        kept->mtu_bytes, kept->mtu_bytes);
 	*p = *kept;
 	p->owner = owner;
 	pthread_mutex_lock(&port_lock);
