@@ -67,10 +67,12 @@ move() {
 	good "$name"
 }
 
+sets=("-s 1M -n 40 -b" "-s 256K -n 100 --private" "-s 64 -n 200" "-s 100K -n 20 --read")
+
 # both_ways NAME WHERE0 PORT ADDRESS0 WHERE1 ADDRESS1: sealed and private, bursts and single bytes
 both_ways() {
 	local name=$1 where0=$2 port=$3 listen=$4 where1=$5 dial=$6 set
-	for set in "-s 1M -n 40 -b" "-s 256K -n 100 --private" "-s 64 -n 200" "-s 100K -n 20 --read"; do
+	for set in "${sets[@]}"; do
 		case $set in *--private*) p=--private ;; *) p= ;; esac
 		if ! serve "$where0" "$port" "$listen" -1 $p; then
 			bad "$name: no server: $(cat "$dir/server")"
@@ -184,6 +186,7 @@ cut() {
 vlan() {
 	local dev=net_af_packet0,iface=va,framecnt=4096
 	eal="--no-huge -m 192 --no-pci" eal0='' eal1=''
+	sets=("-s 64K -n 10 -b" "-s 1K -n 20 --private") # also in a guest without an accelerator
 	ip -n $b link add link vb name vb.5 type vlan id 5 2>"$dir/why" && ip -n $a link add link va name va.5 type vlan id 5 2>>"$dir/why" ||
 		skip "no VLAN devices in this kernel: $(head -n 1 "$dir/why")"
 	ip -n $b addr add 10.6.0.2/24 dev vb.5 && ip -n $b link set vb.5 up || exit 1
@@ -231,6 +234,11 @@ errors() {
 	eal=$huge
 	serve - $port "$at?$q&dev=net_memif0,socket-abstract=no,socket=$dir/e.sock,role=server" || { bad "in use: no server: $(cat "$dir/server")"; return; }
 	says "port in use by another process" "in use|already|Failed" "$huge" "$at?ctl=127.0.0.1:$((port + 1))&dev=net_memif0,socket-abstract=no,socket=$dir/e.sock,role=server"
+	kill -9 "$server"
+	wait "$server" 2>/dev/null
+	server=
+	says "left by a killed server" "if its server was killed and left the file, remove $dir/e.sock" "$huge" \
+		"$at?$q&dev=net_memif0,socket-abstract=no,socket=$dir/e.sock,role=server"
 	TERN_MODULES=$dir says "without DPDK" "libtern-dpdk.so" "$huge" "$at?$q"
 }
 
