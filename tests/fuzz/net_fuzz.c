@@ -78,6 +78,10 @@ static void frame_in(const uint8_t *data, size_t bytes, uint8_t verified, uint64
 	require(kind == p.kind && (kind != NET_FOREIGN || host.config.has_twin));
 	if (kind == NET_UDP || kind == NET_ECHO || kind == NET_ND)
 		require((size_t)p.payload_at + p.payload_bytes <= bytes);
+	int to = net_steer(frame, bytes); /* another link of the port may have it */
+	require(to >= NET_STEER_ALL && to <= 65535 && (kind != NET_ARP || to == NET_STEER_ALL));
+	if (kind == NET_UDP)
+		require(to == ntohs(p.is_ip6 ? p.to.v6.sin6_port : p.to.v4.sin_port));
 	uint16_t neighbours = host.neighbours;
 	net_learn(&host, frame, &p, now);
 	require(host.neighbours == neighbours);

@@ -1,7 +1,7 @@
 #!/bin/bash
 # dpdk peers in two processes, and dpdk against udp: every byte checked (tern-bw --verify), both ways, sealed and not. What is set up (namespaces, hugepages,
 # sockets, processes) goes when this ends, however it ends.
-# Usage: dpdk.sh memif|vhost|packet|xdp|errors TERN_KEY_PROGRAM TERN_BW TERN_LAT MODULE_FOLDER
+# Usage: dpdk.sh memif|vhost|packet|xdp|vlan|errors TERN_KEY_PROGRAM TERN_BW TERN_LAT MODULE_FOLDER
 here=$(cd "$(dirname "$(readlink -f "$0")")" && pwd)
 what=$1 key=$2 bw=$3 lat=$4
 export TERN_MODULES=$5
@@ -13,7 +13,7 @@ a=dpdka$$ b=dpdkb$$
 
 clean() {
 	[ -n "$server" ] && kill -9 "$server" 2>/dev/null
-	[ -n "$pages" ] && echo "$pages" >/proc/sys/vm/nr_hugepages
+	[ -n "$pages" ] && hugepages -$pages
 	ip netns del $a 2>/dev/null
 	ip netns del $b 2>/dev/null
 	rm -rf "$dir"
@@ -23,7 +23,8 @@ trap 'exit 1' INT TERM
 
 skip() { echo "skip: $1"; exit 77; }
 
-export TERN_KEY=$dir/key
+printf 'leak:xsk_umem__create\n' >"$dir/leaks" # DPDK's, when it closes an af_xdp port
+export TERN_KEY=$dir/key LSAN_OPTIONS=suppressions=$dir/leaks:print_suppressions=0
 "$key" "$TERN_KEY" >/dev/null || exit 1
 
 good() { echo "ok      $1"; }
@@ -66,10 +67,12 @@ move() {
 	good "$name"
 }
 
+sets=("-s 1M -n 40 -b" "-s 256K -n 100 --private" "-s 64 -n 200" "-s 100K -n 20 --read")
+
 # both_ways NAME WHERE0 PORT ADDRESS0 WHERE1 ADDRESS1: sealed and private, bursts and single bytes
 both_ways() {
 	local name=$1 where0=$2 port=$3 listen=$4 where1=$5 dial=$6 set
-	for set in "-s 1M -n 40 -b" "-s 256K -n 100 --private" "-s 64 -n 200" "-s 100K -n 20 --read"; do
+	for set in "${sets[@]}"; do
 		case $set in *--private*) p=--private ;; *) p= ;; esac
 		if ! serve "$where0" "$port" "$listen" -1 $p; then
 			bad "$name: no server: $(cat "$dir/server")"
@@ -126,10 +129,13 @@ killed() {
 	move "killed: the next one is reached" - "$2" -s 1M -n 10
 }
 
+# hugepages BY: so many more than there are; others may do the same at the same time
+hugepages() { flock /tmp/tern-hugepages.lock sh -c "echo \$((\$(cat /proc/sys/vm/nr_hugepages) + $1)) >/proc/sys/vm/nr_hugepages" 2>/dev/null; }
+
 vhost() {
-	pages=$(cat /proc/sys/vm/nr_hugepages) || exit 1
-	echo $((pages + 200)) 2>/dev/null >/proc/sys/vm/nr_hugepages || { pages=; skip "hugepages cannot be reserved here (needs root)"; }
-	[ "$(cat /proc/sys/vm/nr_hugepages)" -ge $((pages + 200)) ] || skip "no 400 MB of memory for hugepages"
+	hugepages 200 || skip "hugepages cannot be reserved here (needs root)"
+	pages=200
+	[ "$(awk '/HugePages_Free/ { print $2 }' /proc/meminfo)" -ge 200 ] || skip "no 400 MB of memory for hugepages"
 	eal="--in-memory --single-file-segments --no-pci -m 160"
 	l="dpdk://10.9.0.1:7411?ctl=127.0.0.1:$port&dev=net_vhost0,iface=$dir/vhost.sock"
 	d="dpdk://10.9.0.1:7411?ctl=127.0.0.1:$port&ip=10.9.0.2/24&dev=net_virtio_user0,path=$dir/vhost.sock"
@@ -176,6 +182,22 @@ cut() {
 	wait $cutter
 }
 
+# Tagged frames: the kernel's VLAN device at the other end, with its own address, which the port under test takes part in by vlan=, or by taking over a VLAN device
+vlan() {
+	local dev=net_af_packet0,iface=va,framecnt=4096
+	eal="--no-huge -m 192 --no-pci" eal0='' eal1=''
+	sets=("-s 64K -n 10 -b" "-s 1K -n 20 --private") # also in a guest without an accelerator
+	ip -n $b link add link vb name vb.5 type vlan id 5 2>"$dir/why" && ip -n $a link add link va name va.5 type vlan id 5 2>>"$dir/why" ||
+		skip "no VLAN devices in this kernel: $(head -n 1 "$dir/why")"
+	ip -n $b addr add 10.6.0.2/24 dev vb.5 && ip -n $b link set vb.5 up || exit 1
+	ip netns exec $b ethtool -K vb.5 tx off tso off gso off gro off >/dev/null 2>&1
+	both_ways "vlan=5: udp dials dpdk" $a 7411 "dpdk://10.6.0.1:7411?ctl=10.7.0.1&vlan=5&dev=$dev&ip=10.6.0.1/24" $b "udp://10.6.0.1:7411?ctl=10.7.0.1"
+	both_ways "vlan=5: dpdk dials udp" $b 7411 "udp://10.6.0.2:7411?ctl=10.7.0.2" $a "dpdk://10.6.0.2:7411?ctl=10.7.0.2&vlan=5&dev=$dev&ip=10.6.0.1/24"
+	ip -n $a addr add 10.6.0.3/24 dev va.5 && ip -n $a link set va.5 up || exit 1
+	both_ways "if=va.5: udp dials dpdk" $a 7411 "dpdk://10.6.0.3:7411?ctl=10.7.0.1&dev=$dev&if=va.5" $b "udp://10.6.0.3:7411?ctl=10.7.0.1"
+	both_ways "if=va.5: dpdk dials udp" $b 7411 "udp://10.6.0.2:7411?ctl=10.7.0.2" $a "dpdk://10.6.0.2:7411?ctl=10.7.0.2&dev=$dev&if=va.5"
+}
+
 # The kernel has no address there: the twin has it, and TCP goes through the port too
 twin() {
 	local dev=$1
@@ -211,6 +233,11 @@ errors() {
 	eal=$huge
 	serve - $port "$at?$q&dev=net_memif0,socket-abstract=no,socket=$dir/e.sock,role=server" || { bad "in use: no server: $(cat "$dir/server")"; return; }
 	says "port in use by another process" "in use|already|Failed" "$huge" "$at?ctl=127.0.0.1:$((port + 1))&dev=net_memif0,socket-abstract=no,socket=$dir/e.sock,role=server"
+	kill -9 "$server"
+	wait "$server" 2>/dev/null
+	server=
+	says "left by a killed server" "if its server was killed and left the file, remove $dir/e.sock" "$huge" \
+		"$at?$q&dev=net_memif0,socket-abstract=no,socket=$dir/e.sock,role=server"
 	TERN_MODULES=$dir says "without DPDK" "libtern-dpdk.so" "$huge" "$at?$q"
 }
 
@@ -221,6 +248,7 @@ vhost) vhost ;;
 packet) veths; dev=net_af_packet0,iface=va,framecnt=4096; kernel "$dev" af_packet
 	says "MTU beyond the port's" "an MTU of 9000 is larger than what port net_af_packet0 takes" "$eal" "dpdk://10.8.0.1:7411?mtu=9000&dev=$dev" ;;
 xdp) veths; dev=net_af_xdp0,iface=va; kernel "$dev" af_xdp; twin "$dev" ;;
+vlan) veths; vlan ;;
 errors) errors ;;
 *) exit 2 ;;
 esac

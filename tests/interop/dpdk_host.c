@@ -141,7 +141,8 @@ static const struct inter_case cases[] = {
 
 int main(int argc, char **argv)
 {
-	char *eal[] = {"host", "--no-huge", "-m", "320", "--no-pci", "--no-shconf", "--no-telemetry", "--vdev=net_null0", "--log-level=pmd.net.memif:notice", NULL};
+	char *eal[] = {"host", "--no-huge", "-m", "320", "--no-pci", "--no-shconf", "--no-telemetry", "--vdev=net_null0",
+	        "--log-level=pmd.net.memif:notice", NULL};
 
 	host_log = open_memstream(&host_said, &host_said_bytes);
 	rte_openlog_stream(host_log);

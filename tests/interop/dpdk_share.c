@@ -28,8 +28,8 @@ static uint16_t free_port(void)
 static const char *device(int end)
 {
 	static char text[2][256];
-	snprintf(text[end], sizeof(text[end]), "net_memif%d,role=%s,socket-abstract=no,socket=/tmp/tern-share-%d.sock", end, end ? "client" : "server",
-	         (int)getpid()); /* not in inter_dir: the file goes when the process ends */
+	snprintf(text[end], sizeof(text[end]), "net_memif%d,role=%s,socket-abstract=no,socket=/tmp/tern-share-%d.sock", end,
+	        end ? "client" : "server", (int)getpid()); /* not in inter_dir: the file goes when the process ends */
 	return text[end];
 }
 
@@ -252,7 +252,8 @@ static void refused(void)
 	refused_as(&b, "10.9.0.1", "net_memif0&ip6=fd00::1/64", "ip6=fd00::1: port net_memif0 is open in this process with no address");
 	refused_as(&b, "10.9.0.1", "net_memif0&if=lo", "if=lo: port net_memif0 is open in this process with no interface");
 	refused_as(&b, "10.9.0.1", "net_memif0&mtu=9000", "mtu=9000: port net_memif0 is open with 1500");
-	refused_as(&b, "10.9.0.1", "net_memif0,role=client", "dev=net_memif0,role=client: port net_memif0 is open in this process with net_memif0,role=server");
+	refused_as(&b, "10.9.0.1", "net_memif0,role=client",
+	        "dev=net_memif0,role=client: port net_memif0 is open in this process with net_memif0,role=server");
 	snprintf(text, sizeof(text), "dpdk://10.9.0.1:%u?ctl=127.0.0.1:%u&dev=net_memif0", a.port, free_port());
 	CHECK(tern_listen(b.ep, text) != 0);
 	CHECK_SAYS(inter_detail(&b, 0), "is in use");

@@ -45,9 +45,15 @@ static void log_line(void *arg, int level, const char *file, int line, const cha
 static bool end_open(struct end *e, int number, const char *role, const char *socket)
 {
 	char text[400], error[512] = "";
-	snprintf(text, sizeof(text), "dev=net_memif0,role=%s,socket-abstract=no,socket=%s,bsize=9216,rsize=8&mtu=9000&twin=0&ip=10.99.0.%d/24", role, socket, number + 1);
-	struct link_config c = {
-	    .options = text, .listening = !number, .port = number ? 0 : PORT, .now_ns = now_ns(), .error = error, .error_bytes = sizeof(error), .log = getenv("TERN_TEST_LOG") ? log_line : NULL};
+	snprintf(text, sizeof(text), "dev=net_memif0,role=%s,socket-abstract=no,socket=%s,bsize=9216,rsize=8&mtu=9000&twin=0&ip=10.99.0.%d/24", role,
+	        socket, number + 1);
+	struct link_config c = {.options = text,
+	        .listening = !number,
+	        .port = number ? 0 : PORT,
+	        .now_ns = now_ns(),
+	        .error = error,
+	        .error_bytes = sizeof(error),
+	        .log = getenv("TERN_TEST_LOG") ? log_line : NULL};
 	memset(e, 0, sizeof(*e));
 	if (ops->open(&c, &e->link)) {
 		printf("open %s: %s\n", role, error);

@@ -1,6 +1,6 @@
-/* What happens on the way, with both ends in this process: dpdk_ways unresolved|down over memif, dpdk_ways wakes over vhost (with hugepages). `unresolved`: a station that does not answer holds up
- * its own path only, and gets its frames when it appears. `down`: the other end goes and comes back, frames are kept meanwhile. `wakes`: a sleeper is
- * woken by the port's interrupt, and needs no other reason to look. */
+/* What happens on the way, with both ends in this process: dpdk_ways unresolved|down over memif, dpdk_ways wakes over vhost (with hugepages).
+ * `unresolved`: a station that does not answer holds up its own path only, and gets its frames when it appears. `down`: the other end goes and comes
+ * back, frames are kept meanwhile. `wakes`: a sleeper is woken by the port's interrupt, and needs no other reason to look. */
 #include <arpa/inet.h>
 #include <poll.h>
 #include <stdio.h>
@@ -37,7 +37,8 @@ static struct link *end_open_as(const char *text, const char *host)
 {
 	char error[512] = "";
 	struct link *l = NULL;
-	struct link_config c = {.options = text, .listening = true, .port = PORT, .host = host, .now_ns = now_ns(), .error = error, .error_bytes = sizeof(error)};
+	struct link_config c = {
+	        .options = text, .listening = true, .port = PORT, .host = host, .now_ns = now_ns(), .error = error, .error_bytes = sizeof(error)};
 	if (ops->open(&c, &l))
 		printf("%s: %s\n", host, error);
 	MUST(l);
@@ -47,8 +48,9 @@ static struct link *end_open_as(const char *text, const char *host)
 static struct link *end_open(int end, const char *host)
 {
 	char text[320];
-	snprintf(text, sizeof(text), "dev=net_memif%d,role=%s,mac=02:00:00:00:00:0%d,socket-abstract=no,socket=/tmp/tern-ways-%d.sock&twin=0&ip=%s/24", end,
-	         end ? "client" : "server", end, (int)getpid(), host);
+	snprintf(text, sizeof(text),
+	        "dev=net_memif%d,role=%s,mac=02:00:00:00:00:0%d,socket-abstract=no,socket=/tmp/tern-ways-%d.sock&twin=0&ip=%s/24", end,
+	        end ? "client" : "server", end, (int)getpid(), host);
 	return end_open_as(text, host);
 }
 

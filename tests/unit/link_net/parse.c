@@ -37,6 +37,54 @@ static void test_captured(void)
 	free(host);
 }
 
+/* Whose a frame is, without checks: the same UDP port that net_parse finds, whatever lies before it; what everybody must learn from goes to everybody; a frame cut
+ * anywhere is nobody's, and nothing beyond its end is read. */
+static void test_steer(void)
+{
+	static const struct {
+		const uint8_t *frame;
+		size_t bytes;
+		int to;
+	} of[] = {
+	        {CAPTURED(udp4), 7400},
+	        {CAPTURED(udp6), 7400},
+	        {CAPTURED(udp4_empty), 7400},
+	        {CAPTURED(udp6_odd), 7400},
+	        {CAPTURED(arp_request), NET_STEER_ALL},
+	        {CAPTURED(arp_reply), NET_STEER_ALL},
+	        {CAPTURED(solicit), NET_STEER_ALL},
+	        {CAPTURED(advertise), NET_STEER_ALL},
+	        {CAPTURED(echo4), NET_STEER_NONE},
+	        {CAPTURED(echo6), NET_STEER_NONE},
+	        {CAPTURED(fragment4), NET_STEER_NONE},
+	        {CAPTURED(fragment6), NET_STEER_NONE},
+	};
+	uint8_t tagged[256], options[256];
+
+	for (size_t i = 0; i < sizeof(of) / sizeof(of[0]); i++) {
+		CU_ASSERT_EQUAL(net_steer(of[i].frame, of[i].bytes), of[i].to);
+		for (size_t cut = 0; cut < of[i].bytes; cut++) {
+			uint8_t *exact = malloc(cut ? cut : 1); /* the sanitizer sees a byte too far */
+			memcpy(exact, of[i].frame, cut);
+			int to = net_steer(exact, cut);
+			CU_ASSERT(to == of[i].to || to == NET_STEER_NONE);
+			free(exact);
+		}
+		if (of[i].bytes + 4 > sizeof(tagged))
+			continue;
+		memcpy(tagged, of[i].frame, 12);
+		memcpy(tagged + 12, (const uint8_t[]){0x81, 0, 0, 5}, 4);
+		memcpy(tagged + 16, of[i].frame + 12, of[i].bytes - 12);
+		CU_ASSERT_EQUAL(net_steer(tagged, of[i].bytes + 4), of[i].to);
+	}
+	/* behind destination options, RFC 8200 section 4.6 */
+	memcpy(options, captured_udp6, 54);
+	options[20] = 60;
+	memcpy(options + 54, (const uint8_t[]){17, 0, 1, 4, 0, 0, 0, 0}, 8);
+	memcpy(options + 62, captured_udp6 + 54, sizeof(captured_udp6) - 54);
+	CU_ASSERT_EQUAL(net_steer(options, sizeof(captured_udp6) + 8), 7400);
+}
+
 /* Anybody can send news of the path's MTU that quotes a datagram of ours (the captured ones came from 5001): the kernel's, never ours. */
 static void test_pmtu(void)
 {
@@ -327,6 +375,7 @@ static void test_vlan(void)
 
 static const struct unit_case cases[] = {
 	{"the kernel's frames", test_captured},
+	{"whose it is", test_steer},
 	{"path MTU", test_pmtu},
 	{"unfinished checksums", test_partial},
 	{"fragments", test_fragments},

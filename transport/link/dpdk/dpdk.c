@@ -87,8 +87,9 @@ static int dpdk_listen(struct dpdk_link *l, const struct link_config *config)
 
 	l->listen_port = config->port;
 	if (config->listening && port_take(l, local.sa.sa_family, &l->listen_port, &l->reserve_fd)) {
-		snprintf(config->error, config->error_bytes, "dpdk: UDP port %u is in use by another program, or another link of this port; choose another one, or 0 for any",
-			config->port);
+		snprintf(config->error, config->error_bytes,
+		        "dpdk: UDP port %u is in use by another program, or another link of this port; choose another one, or 0 for any",
+		        config->port);
 		return -TERN_EADDR;
 	}
 	if (six)

@@ -176,8 +176,9 @@ static const char *join_addr(int family, const void *addr, char *out, size_t byt
 
 static int join_wrong(const struct dpdk_share *s, const struct link_config *config, const char *name, const char *wish, const char *has)
 {
-	snprintf(config->error, config->error_bytes, "dpdk: %s=%s: port %s is open in this process with %s; say the same, leave it out, or use another port", name,
-	         wish, s->port.name, has);
+	snprintf(config->error, config->error_bytes,
+	        "dpdk: %s=%s: port %s is open in this process with %s; say the same, leave it out, or use another port", name, wish, s->port.name,
+	        has);
 	return -TERN_EADDR;
 }
 
@@ -191,11 +192,14 @@ int dpdk_options_join(struct dpdk_options *o, const struct dpdk_share *s, const 
 	if (err)
 		return err;
 	if (o->net.ip4.s_addr && o->net.ip4.s_addr != net->ip4.s_addr)
-		return join_wrong(s, config, "ip", join_addr(AF_INET, &o->net.ip4, wish, sizeof(wish)), join_addr(AF_INET, &net->ip4, has, sizeof(has)));
+		return join_wrong(
+		        s, config, "ip", join_addr(AF_INET, &o->net.ip4, wish, sizeof(wish)), join_addr(AF_INET, &net->ip4, has, sizeof(has)));
 	if (!IN6_IS_ADDR_UNSPECIFIED(&o->net.ip6) && memcmp(&o->net.ip6, &net->ip6, sizeof(net->ip6)))
-		return join_wrong(s, config, "ip6", join_addr(AF_INET6, &o->net.ip6, wish, sizeof(wish)), join_addr(AF_INET6, &net->ip6, has, sizeof(has)));
+		return join_wrong(
+		        s, config, "ip6", join_addr(AF_INET6, &o->net.ip6, wish, sizeof(wish)), join_addr(AF_INET6, &net->ip6, has, sizeof(has)));
 	if (o->net.gateway4.s_addr && o->net.gateway4.s_addr != net->gateway4.s_addr)
-		return join_wrong(s, config, "gw", join_addr(AF_INET, &o->net.gateway4, wish, sizeof(wish)), join_addr(AF_INET, &net->gateway4, has, sizeof(has)));
+		return join_wrong(s, config, "gw", join_addr(AF_INET, &o->net.gateway4, wish, sizeof(wish)),
+		        join_addr(AF_INET, &net->gateway4, has, sizeof(has)));
 	if (!IN6_IS_ADDR_UNSPECIFIED(&o->net.gateway6) && memcmp(&o->net.gateway6, &net->gateway6, sizeof(net->gateway6)))
 		return join_wrong(s, config, "gw", join_addr(AF_INET6, &o->net.gateway6, wish, sizeof(wish)),
 			join_addr(AF_INET6, &net->gateway6, has, sizeof(has)));

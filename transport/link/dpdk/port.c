@@ -242,7 +242,8 @@ static int port_pools(struct dpdk_port *p, const struct link_config *config)
 	unsigned frames = p->rx_ring + p->tx_ring * p->tx_queues + DPDK_LENT_MAX + DPDK_HANDED_MAX + slack;
 	p->data = rte_pktmbuf_pool_create(name, frames, cache, 0, (uint16_t)room, socket);
 	snprintf(name, sizeof(name), "tern_head_%u", p->id);
-	p->heads = rte_pktmbuf_pool_create(name, 2u * p->tx_ring * (p->tx_queues + 1u) + slack, cache, 0, DPDK_HEAD_ROOM, socket);
+	unsigned held = DPDK_LINKS_MAX * 3 * DPDK_BURST; /* by links that nobody polls: in stock, and in chains of two */
+	p->heads = rte_pktmbuf_pool_create(name, 2u * p->tx_ring * (p->tx_queues + 1u) + held + slack, cache, 0, DPDK_HEAD_ROOM, socket);
 	if (p->data && p->heads)
 		return 0;
 	return PORT_FAIL(config, TERN_ENOMEM, "dpdk: no memory for %u packets of %u bytes (%s); reserve more hugepages, or give more than -m says",
@@ -343,8 +344,8 @@ static int port_again(struct dpdk_port *p, const struct link_config *config)
 	uint16_t n;
 
 	if (p->mtu_bytes != kept->mtu_bytes)
-		return PORT_FAIL(config, TERN_EADDR, "dpdk: port %s keeps its MTU of %u for as long as the process lives: give mtu=%u", p->name, kept->mtu_bytes,
-			kept->mtu_bytes);
+		return PORT_FAIL(config, TERN_EADDR, "dpdk: port %s keeps its MTU of %u for as long as the process lives: give mtu=%u", p->name,
+		        kept->mtu_bytes, kept->mtu_bytes);
 	*p = *kept;
 	p->owner = owner;
 	pthread_mutex_lock(&port_lock);

@@ -91,8 +91,10 @@ static int host_join(struct dpdk_link *l, const struct link_config *config)
 	bool has_own_twin = s->twin.fd >= 0 || s->net.has_twin;
 
 	if (l->options.twin && !has_own_twin && !host_kernel_has(&s->net)) {
-		snprintf(config->error, config->error_bytes, "dpdk: port %s is open without an interface of the kernel's, as its first link wanted (ctl= or twin=0): "
-		         "give ctl= here too, or open this link first", s->port.name);
+		snprintf(config->error, config->error_bytes,
+		        "dpdk: port %s is open without an interface of the kernel's, as its first link wanted (ctl= or twin=0): "
+		        "give ctl= here too, or open this link first",
+		        s->port.name);
 		return -TERN_EADDR;
 	}
 	if (l->options.mtu_bytes > s->port.mtu_bytes) {
@@ -193,8 +195,9 @@ static int share_slot(struct dpdk_link *l, const struct link_config *config)
 	bool is_full = l->slot == DPDK_LINKS_MAX;
 	/* a device frees what it has sent when the next frame is given to that queue: whose it was must be on that thread */
 	if (is_full || (l->slot >= s->port.tx_queues && s->port.driver.reader == DPDK_READ_DEVICE)) {
-		snprintf(config->error, config->error_bytes, "dpdk: port %s has %u links, as many as %s; close one, or use another port, dev=", s->port.name,
-		         (unsigned)l->slot, is_full ? "there can be" : "it has transmit queues");
+		snprintf(config->error, config->error_bytes,
+		        "dpdk: port %s has %u links, as many as %s; close one, or use another port, dev=", s->port.name, (unsigned)l->slot,
+		        is_full ? "there can be" : "it has transmit queues");
 		return -TERN_ELIMIT;
 	}
 	l->port.tx_queue = l->slot % s->port.tx_queues;
@@ -220,8 +223,8 @@ static int share_enter(struct dpdk_link *l, const struct link_config *config)
 	l->handed = rte_ring_create(name, DPDK_HANDED_MAX, rte_eth_dev_socket_id(s->port.id), RING_F_SP_ENQ | RING_F_SC_DEQ);
 	l->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (!l->handed || l->wake_fd < 0) {
-		snprintf(config->error, config->error_bytes, "dpdk: no %s for a link of port %s: %s", l->handed ? "descriptor" : "memory", s->port.name,
-		         l->handed ? strerror(errno) : rte_strerror(rte_errno));
+		snprintf(config->error, config->error_bytes, "dpdk: no %s for a link of port %s: %s", l->handed ? "descriptor" : "memory",
+		        s->port.name, l->handed ? strerror(errno) : rte_strerror(rte_errno));
 		rte_ring_free(l->handed);
 		if (l->wake_fd >= 0)
 			close(l->wake_fd);
@@ -358,8 +361,8 @@ static void share_wake(struct dpdk_link *l)
 	const uint64_t one = 1;
 	int asleep = SHARE_ASLEEP;
 	atomic_thread_fence(memory_order_seq_cst); /* S0 pairs with S1: either the sleeper sees the frame, or we see that it sleeps */
-	if (atomic_load_explicit(&l->sleep, memory_order_relaxed) == SHARE_ASLEEP && atomic_compare_exchange_strong(&l->sleep, &asleep, SHARE_WOKEN) &&
-	    write(l->wake_fd, &one, sizeof(one)) < 0)
+	if (atomic_load_explicit(&l->sleep, memory_order_relaxed) == SHARE_ASLEEP &&
+	        atomic_compare_exchange_strong(&l->sleep, &asleep, SHARE_WOKEN) && write(l->wake_fd, &one, sizeof(one)) < 0)
 		dpdk_log(l, TERN_LOG_DEBUG, "dpdk port %s: eventfd: %s", l->port.name, strerror(errno));
 }
 
