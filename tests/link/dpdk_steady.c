@@ -81,7 +81,8 @@ static int links_open(void)
 		return fail("link_find", error);
 	setenv("TERN_DPDK_EAL", "--no-huge -m 256 --no-pci", 0);
 	for (int i = 0; i < 2; i++) {
-		snprintf(options, sizeof(options), "dev=net_memif%d,role=%s,socket-abstract=no,socket=/tmp/tern-steady-%d.sock&twin=0&ip=10.9.0.%d/24",
+		snprintf(options, sizeof(options),
+		         "dev=net_memif%d,role=%s,socket-abstract=no,socket=/tmp/tern-steady-%d.sock&twin=0&ip=10.9.0.%d/24",
 		         i, i ? "client" : "server", (int)getpid(), i + 1);
 		struct link_config c = {.listening = true, .port = 7400, .options = options, .now_ns = now_ns()};
 		c.error = error;
