@@ -103,15 +103,16 @@ testpmd() {
 	local common take=rxonly give=txonly reader=server try
 	[ "$1" = vhost ] && take=txonly give=rxonly reader=client
 	common="--total-num-mbufs=8192 --mbuf-size=9472 --stats-period 1 --no-mlockall --txd=1024 --rxd=1024 --txpkts=$(($2 + 74))"
-	timeout -k 1 10 $VERSUS_NICE dpdk-testpmd --lcores "0@$CORE_SERVER,1@$CORE_SERVER" $eal --no-telemetry --file-prefix=versus_a --vdev "$server_dev" -- \
+	timeout -k 1 10 $VERSUS_NICE stdbuf -oL dpdk-testpmd --lcores "0@$CORE_SERVER,1@$CORE_SERVER" $eal --no-telemetry --file-prefix=versus_a --vdev "$server_dev" -- \
 		$common --forward-mode=$take < <(exec sleep 9) >"$versus_dir/server" 2>&1 &
 	tester=$!
 	for try in $(seq 40); do
 		grep -q "forwarding" "$versus_dir/server" && break
 		sleep 0.05
 	done
-	(timeout -k 1 6 $VERSUS_NICE dpdk-testpmd --lcores "0@$CORE_CLIENT,1@$CORE_CLIENT" $eal --no-telemetry --file-prefix=versus_b --vdev "$client_dev" -- \
-		$common --forward-mode=$give < <(exec sleep 2.6) >"$versus_dir/client" 2>&1) 2>/dev/null
+	timeout -k 1 4 $VERSUS_NICE stdbuf -oL dpdk-testpmd --lcores "0@$CORE_CLIENT,1@$CORE_CLIENT" $eal --no-telemetry --file-prefix=versus_b --vdev "$client_dev" -- \
+		$common --forward-mode=$give < <(exec sleep 2.6) >"$versus_dir/client" 2>&1 &
+	wait $! 2>/dev/null # the virtio-user side now and then hangs at its end
 	kill "$tester" 2>/dev/null # timeout passes it on
 	wait "$tester" 2>/dev/null
 	tester=

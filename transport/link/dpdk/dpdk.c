@@ -116,7 +116,7 @@ static struct dpdk_link *dpdk_alloc(const struct link_config *config)
 	link_log_open(&l->base, config);
 	l->listening = config->listening;
 	l->now_ns = config->now_ns;
-	l->reserve_fd = l->wake_fd = l->set_fd = -1;
+	l->reserve_fd = l->wake_fd = l->set_fd = l->told_fd = -1;
 	l->bucket = calloc(DPDK_BUCKETS, sizeof(*l->bucket));
 	l->paths = calloc(DPDK_PATHS_MAX, sizeof(*l->paths));
 	if (!l->bucket || !l->paths || dpdk_tx_open(l)) {
@@ -334,6 +334,8 @@ static void dpdk_wait(struct link *link, bool armed, struct link_wait *out)
 	*out = (struct link_wait){.fd = l->wake_fd};
 	if (l->n_hold || l->done_tail != l->done_head || l->in_at < l->in_n)
 		return;
+	if (!l->port.driver.has_interrupt && quiet < DPDK_BUSY_NS)
+		return; /* looked at again at once: system calls that arm what nobody will sleep on cost more than the look */
 	if (armed) {
 		if (!dpdk_share_arm(l))
 			return;
@@ -342,6 +344,8 @@ static void dpdk_wait(struct link *link, bool armed, struct link_wait *out)
 			return;
 		l->wakes = fd >= 0;
 		out->fd = fd >= 0 ? fd : out->fd;
+		out->is_same = out->fd == l->told_fd;
+		l->told_fd = out->fd;
 	}
 	if (!l->wakes && quiet < DPDK_BUSY_NS)
 		return;

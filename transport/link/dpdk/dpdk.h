@@ -169,6 +169,7 @@ struct dpdk_link {
 	bool in_handed;            /* `in` came from there */
 	atomic_int sleep;          /* enum share_sleep */
 	int wake_fd, set_fd;       /* to wake this link; both it and the port's interrupt, -1: not made yet */
+	int told_fd;               /* which of them the last arming gave */
 	struct dpdk_link *leftover;
 	struct dpdk_options options;
 	struct net_host host;

@@ -239,7 +239,8 @@ static int port_pools(struct dpdk_port *p, const struct link_config *config)
 	uint32_t room = frame > RTE_MBUF_DEFAULT_BUF_SIZE ? (frame + 127) & ~127u : RTE_MBUF_DEFAULT_BUF_SIZE;
 
 	snprintf(name, sizeof(name), "tern_data_%u", p->id);
-	unsigned frames = p->rx_ring + p->tx_ring * p->tx_queues + DPDK_LENT_MAX + DPDK_HANDED_MAX + slack;
+	unsigned stock = DPDK_BURST * DPDK_LINKS_MAX; /* ready in each link's hands */
+	unsigned frames = p->rx_ring + p->tx_ring * p->tx_queues + DPDK_LENT_MAX + DPDK_HANDED_MAX + stock + slack;
 	p->data = rte_pktmbuf_pool_create(name, frames, cache, 0, (uint16_t)room, socket);
 	snprintf(name, sizeof(name), "tern_head_%u", p->id);
 	unsigned held = DPDK_LINKS_MAX * 3 * DPDK_BURST; /* by links that nobody polls: in stock, and in chains of two */
