@@ -7,7 +7,6 @@
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/random.h>
-#include <sys/timerfd.h>
 #include <unistd.h>
 #include "api/context.h"
 #include "base/clock.h"
@@ -213,19 +212,13 @@ static int api_open_pools(tern_ctx *ctx)
 	return 0;
 }
 
-static int api_watch(tern_ctx *ctx, int fd)
-{
-	struct epoll_event ev = {.events = EPOLLIN, .data.fd = fd};
-	return epoll_ctl(ctx->epoll_fd, EPOLL_CTL_ADD, fd, &ev);
-}
-
 static int api_open_fds(tern_ctx *ctx)
 {
 	ctx->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	ctx->timer_fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
-	ctx->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
-	if (ctx->wake_fd < 0 || ctx->timer_fd < 0 || ctx->epoll_fd < 0 || api_watch(ctx, ctx->wake_fd) || api_watch(ctx, ctx->timer_fd))
-		return ERR(TERN_EIO, "eventfd, timerfd or epoll: %s; raise `ulimit -n`", strerror(errno));
+	if (ctx->wake_fd >= 0 && ctx->config.flags & TERN_OWN_THREAD)
+		ctx->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+	if (ctx->wake_fd < 0 || (ctx->config.flags & TERN_OWN_THREAD && (ctx->epoll_fd < 0 || api_watch(ctx->epoll_fd, ctx->wake_fd))))
+		return ERR(TERN_EIO, "eventfd or epoll: %s; raise `ulimit -n`", strerror(errno));
 	return 0;
 }
 
@@ -268,8 +261,8 @@ static void api_free(tern_ctx *ctx)
 	free(ctx->peers);
 	free(ctx->peer_gen);
 	free(ctx->peer_ep);
-	const int fds[] = {ctx->wake_fd, ctx->timer_fd, ctx->epoll_fd};
-	for (size_t i = 0; i < 3; i++)
+	const int fds[] = {ctx->wake_fd, ctx->epoll_fd};
+	for (size_t i = 0; i < 2; i++)
 		if (fds[i] >= 0)
 			close(fds[i]);
 	pthread_mutex_destroy(&ctx->lock);
@@ -285,7 +278,7 @@ int tern_open(const tern_config *config, tern_ctx **out)
 	tern_ctx *ctx = calloc(1, sizeof(*ctx));
 	if (!ctx)
 		return ERR(TERN_ENOMEM, "no memory for a context");
-	ctx->wake_fd = ctx->timer_fd = ctx->epoll_fd = -1;
+	ctx->wake_fd = ctx->epoll_fd = -1;
 	ctx->fork_count = api_fork_count;
 	ctx->next_id = 1;
 	list_init(&ctx->eps);

@@ -253,12 +253,17 @@ bool loop_step(struct loop *lp, uint64_t now_ns)
 	return lp->is_moving;
 }
 
-uint64_t loop_when_ns(struct loop *lp, uint64_t now_ns)
+uint64_t loop_due_ns(const struct loop *lp, uint64_t now_ns)
 {
 	uint64_t when = heap_min_key(&lp->timers);
-	if (lp->is_posted || lp->is_put_off || !list_empty(&lp->active) || !list_empty(&lp->events) || when <= now_ns)
-		return 0;
-	for (size_t i = 0; i < lp->links; i++) {
+	bool now = lp->is_posted || lp->is_put_off || !list_empty(&lp->active) || !list_empty(&lp->events) || when <= now_ns;
+	return now ? 0 : when;
+}
+
+uint64_t loop_when_ns(struct loop *lp, uint64_t now_ns)
+{
+	uint64_t when = loop_due_ns(lp, now_ns);
+	for (size_t i = 0; when && i < lp->links; i++) {
 		struct link_wait w = {.fd = -1, .deadline_ns = UINT64_MAX};
 		lp->link[i]->ops->wait(lp->link[i], false, &w);
 		when = w.deadline_ns < when ? w.deadline_ns : when;

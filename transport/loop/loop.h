@@ -150,6 +150,8 @@ void loop_close(struct loop **lp);
 bool loop_step(struct loop *lp, uint64_t now_ns);
 /** When the next step has something to do, as far as timers say; 0: at once. Frames come at any time. */
 uint64_t loop_when_ns(struct loop *lp, uint64_t now_ns);
+/** The same without what the links say, for who asks them himself. */
+uint64_t loop_due_ns(const struct loop *lp, uint64_t now_ns);
 
 /** Takes a link over. @return 0, -TERN_ELIMIT */
 int loop_link_add(struct loop *lp, struct link *link);

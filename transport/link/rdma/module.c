@@ -477,8 +477,9 @@ static void rdma_wait(struct link *link, bool armed, struct link_wait *out)
 			if (p->cq)
 				rdma_path_arm(p);
 		}
-		out->is_same = l->said_fd;
-		l->is_armed = l->said_fd = true;
+		out->is_same = l->said_ports == l->n_ports + 1;
+		l->said_ports = l->n_ports + 1;
+		l->is_armed = true;
 		if (l->n_ports < LINK_PARTS_MAX) {
 			for (uint32_t i = 0; i < l->n_ports; i++)
 				out->part[out->parts++] = l->port[i].channel->fd;

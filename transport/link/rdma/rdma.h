@@ -226,7 +226,7 @@ struct rdma_link {
 	struct rdma_event_channel *events;
 	struct rdma_cm_id *listener;
 	int epoll;
-	bool said_fd;   /* wait has given the descriptor out */
+	uint32_t said_ports; /* ports, plus one, whose descriptors wait has given out */
 	bool is_armed;  /* wait has armed completion queues: their events are to be taken */
 	bool looks_cm;  /* look for events of the connection manager in the next step */
 	uint64_t cm_ns; /* last look */
