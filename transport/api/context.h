@@ -247,6 +247,8 @@ ck_ring_buffer_t *api_ring_open(ck_ring_t *ring, uint32_t least);
 /* drive.c */
 /** One step and everything it brought, under the lock. @return true: something happened */
 bool api_step(tern_ctx *ctx, uint64_t now_ns);
+/** Sends what was posted, as a caller does before it sleeps; api_arm_links then says whether a step is due. Under the lock. @return false: nothing was */
+bool api_send(tern_ctx *ctx, uint64_t now_ns);
 /** Takes what was posted until now, for calls whose meaning depends on it. Under the lock. */
 void api_commands_flush(tern_ctx *ctx);
 /** A caller polls: a step if nobody else is at it. */

@@ -209,6 +209,16 @@ bool api_step(tern_ctx *ctx, uint64_t now_ns)
 	return any;
 }
 
+bool api_send(tern_ctx *ctx, uint64_t now_ns)
+{
+	ctx->now_ns = now_ns;
+	if (!api_commands(ctx))
+		return false;
+	loop_send(ctx->loop, now_ns);
+	api_results(ctx);
+	return true;
+}
+
 void api_drive(tern_ctx *ctx)
 {
 	if (pthread_mutex_trylock(&ctx->lock))

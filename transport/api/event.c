@@ -143,8 +143,8 @@ static int event_wait_thread(tern_ep *ep, tern_event *events, size_t n, uint64_t
 	return 0;
 }
 
-/* A step, and if it brought nothing the arming under the same lock: no looking around before a sleep, for arming looks once more, and a peer on the same core needs
- * its turn (8 B over soft RoCE: 41 us with 8 looks, 33 with one). */
+/* What was posted leaves, then the set is armed under the same lock; a whole step comes only if nothing was posted, if arming finds something, or after a sleep. No
+ * looking around before a sleep: the answer to what was just sent cannot be there yet, and a peer on the same core needs its turn. */
 static int event_wait(tern_ep *ep, tern_event *events, size_t n, uint64_t timeout_ns, size_t *got)
 {
 	tern_ctx *ctx = ep->ctx;
@@ -157,7 +157,8 @@ static int event_wait(tern_ep *ep, tern_event *events, size_t n, uint64_t timeou
 		uint64_t now = clock_now_ns();
 		end = first ? event_end(now, timeout_ns) : end;
 		if (mine) {
-			api_step(ctx, now);
+			if (!first || now >= end || !api_send(ctx, now))
+				api_step(ctx, now);
 			if (!ring_entries(&ep->events) && now < end)
 				err = event_arm(ep, end);
 			pthread_mutex_unlock(&ctx->lock);

@@ -230,8 +230,26 @@ static void loop_wake(struct loop *lp)
 		loop_peer_activate(msg_pair_owner(pair));
 }
 
+/* Something has ended: its owner is told first, the answer may leave together with the acknowledgement; but only once in a row. */
+static bool loop_put_off(struct loop *lp, bool may)
+{
+	lp->is_put_off = may && msg_has_done(lp->msg);
+	return lp->is_put_off;
+}
+
+void loop_send(struct loop *lp, uint64_t now_ns)
+{
+	lp->now_ns = now_ns;
+	lp->count.steps++;
+	lp->is_posted = lp->is_put_off = false; /* what was put off beside sending, loop_due_ns and the links remember */
+	loop_reap(lp, now_ns);
+	loop_wake(lp);
+	loop_tx(lp, now_ns);
+}
+
 bool loop_step(struct loop *lp, uint64_t now_ns)
 {
+	bool may = !lp->is_put_off;
 	lp->is_moving = false;
 	lp->now_ns = now_ns;
 	lp->count.steps++;
@@ -242,10 +260,10 @@ bool loop_step(struct loop *lp, uint64_t now_ns)
 		loop_tx(lp, now_ns);
 	}
 	loop_rx(lp, now_ns);
+	if (loop_put_off(lp, may))
+		return true;
 	loop_direct(lp, now_ns);
-	/* something has ended: tell its owner first, the answer may leave together with the acknowledgement; but only once in a row */
-	lp->is_put_off = !lp->is_put_off && msg_has_done(lp->msg);
-	if (lp->is_put_off)
+	if (loop_put_off(lp, may))
 		return true;
 	loop_timers(lp, now_ns);
 	loop_wake(lp);
@@ -257,7 +275,7 @@ uint64_t loop_due_ns(const struct loop *lp, uint64_t now_ns)
 {
 	uint64_t when = heap_min_key(&lp->timers);
 	bool now = lp->is_posted || lp->is_put_off || !list_empty(&lp->active) || !list_empty(&lp->events) || when <= now_ns;
-	return now ? 0 : when;
+	return now || loop_direct_due(lp) ? 0 : when;
 }
 
 uint64_t loop_when_ns(struct loop *lp, uint64_t now_ns)

@@ -148,6 +148,8 @@ void loop_close(struct loop **lp);
 
 /** One round: reap, rx, timers, tx. Afterwards take msg_done, msg_notice_pop, loop_event. @return true: frames came or left */
 bool loop_step(struct loop *lp, uint64_t now_ns);
+/** Sends what was posted and does nothing else: for a caller about to sleep, whom loop_due_ns and the links' wait tell of everything else. */
+void loop_send(struct loop *lp, uint64_t now_ns);
 /** When the next step has something to do, as far as timers say; 0: at once. Frames come at any time. */
 uint64_t loop_when_ns(struct loop *lp, uint64_t now_ns);
 /** The same without what the links say, for who asks them himself. */
@@ -211,6 +213,7 @@ int loop_path_route(struct loop_path *path, const struct link_addr *remote, cons
 void loop_path_given_up(struct loop_path *path);
 void loop_direct_void(struct loop_path *path); /* keys of its connection hold no more */
 void loop_direct(struct loop *lp, uint64_t now_ns);
+bool loop_direct_due(const struct loop *lp); /* would loop_direct do something, beside what the links' wait tells? */
 int loop_direct_open(struct loop_path *path, const struct session *session, const struct session_path *sp);
 void loop_direct_close(struct loop_path *path);
 void loop_direct_forget(struct loop *lp);

@@ -145,11 +145,14 @@ static uint64_t loop_path_tx(struct loop_path *path, uint64_t now_ns)
 	for (unsigned round = 0; path->via && round < LOOP_TX_ROUNDS; round++) {
 		if (!loop_offer(path, now_ns))
 			return loop_blocked(path, now_ns);
-		uint64_t when = peer_when_ns(&path->pp, now_ns);
+		bool asks = round || msg_tx_want(path->peer->peer.pair) != MSG_WANT_RECORDS; /* those alone leave more often than not */
+		uint64_t when = asks ? peer_when_ns(&path->pp, now_ns) : 0;
 		if (when > now_ns)
 			return when;
-		if (!loop_burst(path, false, now_ns))
-			return now_ns + 1; /* it wants to but cannot, out of frames, chunks or extents: the timer brings it back */
+		if (loop_burst(path, false, now_ns))
+			continue;
+		when = asks ? 0 : peer_when_ns(&path->pp, now_ns);
+		return when > now_ns ? when : now_ns + 1; /* it wants to but cannot, out of frames, chunks or extents: the timer brings it back */
 	}
 	return path->via && !loop_offer(path, now_ns) ? loop_blocked(path, now_ns) : peer_when_ns(&path->pp, now_ns);
 }

@@ -74,6 +74,8 @@ struct msg_op *msg_done(struct msg *m);
 /** Does msg_done have something? */
 bool msg_has_done(const struct msg *m);
 bool msg_has_notice(const struct msg *m);
+/** Do msg_expose_next or msg_hide_next have something? */
+bool msg_has_exposing(const struct msg *m);
 /** Events without an operation: TERN_EV_REMOTE_WRITE, TERN_EV_MISMATCH. */
 struct msg_notice { struct msg_ep *ep; uint64_t peer, tag, imm, bytes; uint32_t type; int32_t status; };
 bool msg_notice_pop(struct msg *m, struct msg_notice *out);

@@ -373,6 +373,7 @@ size_t peer_tx(struct peer_path *path, struct peer_tray *t, uint64_t now_ns)
 {
 	struct msg_pair *pair = path->peer->pair;
 	uint64_t when, room;
+	unsigned want;
 	if (path->peer->state == PEER_GONE || path->state == PEER_PATH_WAITING)
 		return 0;
 	peer_turn_begin(path);
@@ -380,8 +381,7 @@ size_t peer_tx(struct peer_path *path, struct peer_tray *t, uint64_t now_ns)
 	peer_owe(path->peer, now_ns);
 	if (path->state != PEER_PATH_UP)
 		return t->n;
-	while (t->n < t->room && (room = flow_tx_room(&path->flow, now_ns, &when))) {
-		unsigned want = msg_tx_want(pair);
+	while (t->n < t->room && (want = msg_tx_want(pair)) && (room = flow_tx_room(&path->flow, now_ns, &when))) {
 		if (path->peer->paths > 1)
 			want = peer_path_want(path, want, now_ns);
 		uint64_t sent = 0;

@@ -448,9 +448,9 @@ void rdma_step(struct rdma_link *l, uint64_t now_ns)
 	for (uint32_t i = 0; i < l->n_paths; i++)
 		rdma_path_step(l->paths[i], now_ns);
 	for (uint32_t i = 0; i < l->n_ports; i++) {
-		if (l->port[i].frames && l->port[i].frames->idle)
+		if (l->port[i].frames && rdma_rq_is_low(l->port[i].frames))
 			rdma_rq_post(l->port[i].frames);
-		if (l->port[i].lanes && l->port[i].lanes->idle)
+		if (l->port[i].lanes && rdma_rq_is_low(l->port[i].lanes))
 			rdma_rq_post(l->port[i].lanes);
 	}
 }

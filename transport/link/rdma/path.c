@@ -213,7 +213,7 @@ void rdma_path_poll(struct rdma_path *p)
 {
 	path_take(p, RDMA_POLLS_MAX);
 	for (uint32_t i = 0; i < p->n_legs; i++)
-		if (p->leg[i].rq && p->leg[i].qp && p->leg[i].rq->idle)
+		if (p->leg[i].rq && p->leg[i].qp && rdma_rq_is_low(p->leg[i].rq))
 			rdma_rq_post(p->leg[i].rq);
 }
 
