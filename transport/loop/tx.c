@@ -78,8 +78,10 @@ static void loop_reap_link(struct loop *lp, struct link *link, uint64_t now_ns)
 {
 	struct frame *back[LOOP_TRAY];
 	size_t n;
-	while ((n = link->ops->reap(link, back, LOOP_TRAY, now_ns)))
+	do {
+		n = link->ops->reap(link, back, LOOP_TRAY, now_ns);
 		loop_frames_back(lp, back, n);
+	} while (n == LOOP_TRAY);
 }
 
 void loop_reap(struct loop *lp, uint64_t now_ns)
@@ -99,7 +101,8 @@ static bool loop_offer(struct loop_path *path, uint64_t now_ns)
 	size_t taken = link->ops->tx(link, path->waiting, path->waiting_n, now_ns);
 	path->loop->is_moving |= taken > 0;
 	path->waiting_n -= taken;
-	memmove(path->waiting, path->waiting + taken, path->waiting_n * sizeof(path->waiting[0]));
+	if (path->waiting_n)
+		memmove(path->waiting, path->waiting + taken, path->waiting_n * sizeof(path->waiting[0]));
 	loop_reap_link(path->loop, link, now_ns);
 	return path->waiting_n == 0;
 }
@@ -126,7 +129,8 @@ static bool loop_burst(struct loop_path *path, bool last, uint64_t now_ns)
 		path->waiting[i] = top[i];
 	}
 	path->waiting_n = n;
-	memmove(top, top + n, (room - n) * sizeof(*top));
+	for (size_t i = 0; i < n && i < room - n; i++)
+		top[i] = top[room - 1 - i]; /* which ones are free matters, not their order */
 	lp->free_frames -= n;
 	if (--chunk->frames == 0)
 		loop_chunk_put(lp, chunk);

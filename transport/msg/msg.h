@@ -85,6 +85,8 @@ bool msg_notice_pop(struct msg *m, struct msg_notice *out);
 enum msg_want { MSG_WANT_RECORDS = 1, MSG_WANT_SMALL = 2 /* runs of messages up to 64 KiB */, MSG_WANT_BULK = 4 };
 /** What the pair has to send now; a few instructions. */
 unsigned msg_tx_want(const struct msg_pair *pair);
+/** Does it have bytes of messages to send, beside records? */
+bool msg_tx_has_bytes(const struct msg_pair *pair);
 /**
  * Fills a MIX payload with records (heads with inline messages, announcements, grants, credit ...).
  * @param items  what must be committed to the flow for this frame, at most *n_items (set to how many); each comes back by msg_acked or msg_lost

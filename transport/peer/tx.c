@@ -95,7 +95,7 @@ static uint32_t mix_close(struct mix *m, struct peer_tray *t, uint64_t now_ns)
 	    .frames = 1, .stride_bytes = (uint32_t)m->used, .wire_bytes = datagram + path->overhead_bytes, .ack_eliciting = m->eliciting};
 	if (m->items)
 		run.item = m->item[0];
-	run.app_limited = !(msg_tx_want(path->peer->pair) & (MSG_WANT_SMALL | MSG_WANT_BULK));
+	run.app_limited = !msg_tx_has_bytes(path->peer->pair);
 	uint64_t number = flow_tx_commit(&path->flow, &run, now_ns);
 	if (number == UINT64_MAX) {
 		for (size_t i = 0; i < m->items; i++)

@@ -423,8 +423,12 @@ static void rdma_disarm(struct rdma_link *l)
 		for (uint32_t k = 0; k < l->n_paths; k++)
 			armed += l->paths[k]->port == &l->port[i] && l->paths[k]->cq_armed != RDMA_UNARMED;
 		for (; armed && !ibv_get_cq_event(l->port[i].channel, &cq, &context); armed--) {
-			((struct rdma_path *)context)->cq_armed = RDMA_UNARMED;
-			ibv_ack_cq_events(cq, 1);
+			struct rdma_path *p = context;
+			p->cq_armed = RDMA_UNARMED;
+			if (++p->cq_unacked == RDMA_UNACKED_MAX) {
+				ibv_ack_cq_events(cq, p->cq_unacked);
+				p->cq_unacked = 0;
+			}
 			took = true;
 		}
 	}
@@ -432,7 +436,7 @@ static void rdma_disarm(struct rdma_link *l)
 	l->looks_cm |= !took;
 }
 
-/* Once a loop's step: reap asks for it, rx, done and exposed only if they have nothing and the time is another. */
+/* Once a loop's step: reap, rx, done and exposed ask for it if they have nothing and the time is another. */
 void rdma_step(struct rdma_link *l, uint64_t now_ns)
 {
 	if (now_ns == l->step_ns && !l->is_armed)
@@ -440,13 +444,16 @@ void rdma_step(struct rdma_link *l, uint64_t now_ns)
 	l->step_ns = now_ns;
 	if (l->is_armed)
 		rdma_disarm(l);
-	if (l->looks_cm || now_ns - l->cm_ns >= RDMA_CM_PERIOD_NS) {
+	if (l->looks_cm || now_ns - l->cm_ns >= (l->is_settled ? RDMA_CM_SETTLED_NS : RDMA_CM_PERIOD_NS)) {
 		l->looks_cm = false;
 		l->cm_ns = now_ns;
 		rdma_cm_events(l, now_ns);
 	}
-	for (uint32_t i = 0; i < l->n_paths; i++)
+	l->is_settled = true;
+	for (uint32_t i = 0; i < l->n_paths; i++) {
 		rdma_path_step(l->paths[i], now_ns);
+		l->is_settled &= l->paths[i]->state == RDMA_PATH_UP;
+	}
 	for (uint32_t i = 0; i < l->n_ports; i++) {
 		if (l->port[i].frames && rdma_rq_is_low(l->port[i].frames))
 			rdma_rq_post(l->port[i].frames);

@@ -32,6 +32,7 @@ enum {
 	RDMA_BATCH = 32, /* work requests of one post, completions of one poll */
 	RDMA_SIGNAL_EVERY = 16,
 	RDMA_POLLS_MAX = 64,   /* of one path in one step */
+	RDMA_UNACKED_MAX = 64,
 	RDMA_EVENTS_MAX = 256, /* of the connection manager in one step */
 	RDMA_EXPOSED_MAX = 1 << 15,
 	RDMA_STALE_MAX = 256, /* runs of writes that were lost before they were sent, to be told */
@@ -42,7 +43,8 @@ enum {
 	RDMA_RESOLVE_MS = 1000,
 	RDMA_BACKLOG = 256,
 };
-#define RDMA_CM_PERIOD_NS 1000000ull
+#define RDMA_CM_PERIOD_NS 1000000ull /* while connections are being made; who sleeps is woken for it, this is for who polls */
+#define RDMA_CM_SETTLED_NS 10000000ull
 #define RDMA_BACKOFF_NS 5000000ull
 #define RDMA_BACKOFF_MAX_NS 500000000ull
 #define RDMA_SETUP_NS 1500000000ull /* then the attempt is given up: the kernel repeats a lost message of its own after 4 s only */
@@ -174,6 +176,7 @@ struct rdma_path {
 	struct ibv_cq *cq;
 	uint32_t cq_depth;
 	uint8_t cq_armed; /* enum rdma_armed */
+	uint32_t cq_unacked; /* events taken and not acknowledged: that costs a lock, so it is done for many */
 	uint32_t awaited; /* requests whose completion somebody waits for: writes, windows */
 	bool wants_room;  /* tx took fewer than it was offered */
 	struct rdma_leg leg[RDMA_LEGS_MAX];
@@ -229,6 +232,7 @@ struct rdma_link {
 	uint32_t said_ports; /* ports, plus one, whose descriptors wait has given out */
 	bool is_armed;  /* wait has armed completion queues: their events are to be taken */
 	bool looks_cm;  /* look for events of the connection manager in the next step */
+	bool is_settled; /* every path was connected at the last step */
 	uint64_t cm_ns; /* last look */
 	uint64_t step_ns;
 	struct rdma_port port[RDMA_PORTS_MAX];

@@ -389,7 +389,8 @@ size_t rdma_reap(struct link *link, struct frame **out, size_t n, uint64_t now_n
 	struct rdma_link *l = (struct rdma_link *)link;
 	size_t got = 0;
 
-	rdma_step(l, now_ns);
+	if (l->back_tail == l->back_head)
+		rdma_step(l, now_ns);
 	while (got < n && l->back_tail != l->back_head)
 		out[got++] = l->back[l->back_tail++ & (RDMA_TAKEN_MAX - 1)];
 	l->taken -= (uint32_t)got;
