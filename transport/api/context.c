@@ -217,7 +217,7 @@ static int api_open_fds(tern_ctx *ctx)
 	ctx->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (ctx->wake_fd >= 0 && ctx->config.flags & TERN_OWN_THREAD)
 		ctx->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
-	if (ctx->wake_fd < 0 || (ctx->config.flags & TERN_OWN_THREAD && (ctx->epoll_fd < 0 || api_watch(ctx->epoll_fd, ctx->wake_fd))))
+	if (ctx->wake_fd < 0 || (ctx->config.flags & TERN_OWN_THREAD && (ctx->epoll_fd < 0 || api_watch(ctx->epoll_fd, ctx->wake_fd, false))))
 		return ERR(TERN_EIO, "eventfd or epoll: %s; raise `ulimit -n`", strerror(errno));
 	return 0;
 }

@@ -282,7 +282,7 @@ void api_link_drop(tern_ctx *ctx, struct api_link **link);
 /** Whoever sleeps watches a link's descriptors too, from now on: they change when one engine gives way to another. */
 void api_link_watch(tern_ctx *ctx, const struct link_wait *wait);
 /** @return 0, or -1 with errno */
-int api_watch(int set, int fd);
+int api_watch(int set, int fd, bool is_edge);
 int api_contract_load(tern_ctx *ctx, const struct api_address *a, struct contract *out, bool *has);
 void api_path_params(tern_ctx *ctx, const struct api_peer *peer, struct loop_path_params *out);
 

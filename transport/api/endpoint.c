@@ -29,8 +29,8 @@ static int ep_open_fds(tern_ep *ep)
 	ep->poll_fd = epoll_create1(EPOLL_CLOEXEC);
 	ep->timer_fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
 	ep->timer_ns = UINT64_MAX;
-	if (ep->poll_fd < 0 || ep->timer_fd < 0 || api_watch(ep->poll_fd, ep->event_fd) || api_watch(ep->poll_fd, ep->timer_fd) ||
-	    api_watch(ep->poll_fd, ep->ctx->wake_fd))
+	if (ep->poll_fd < 0 || ep->timer_fd < 0 || api_watch(ep->poll_fd, ep->event_fd, false) ||
+	    api_watch(ep->poll_fd, ep->timer_fd, false) || api_watch(ep->poll_fd, ep->ctx->wake_fd, false))
 		return -TERN_EIO;
 	return 0;
 }

@@ -143,21 +143,23 @@ static int event_wait_thread(tern_ep *ep, tern_event *events, size_t n, uint64_t
 	return 0;
 }
 
-/* What was posted leaves, then the set is armed under the same lock; a whole step comes only if nothing was posted, if arming finds something, or after a sleep. No
- * looking around before a sleep: the answer to what was just sent cannot be there yet, and a peer on the same core needs its turn. */
+/* What was posted leaves, then the set is armed under the same lock; a whole step comes only if nothing was posted, if arming finds something, or after a sleep that
+ * something else than the timer has ended. No looking around before a sleep: the answer to what was just sent cannot be there yet, and a peer on the same core needs its turn. */
 static int event_wait(tern_ep *ep, tern_event *events, size_t n, uint64_t timeout_ns, size_t *got)
 {
 	tern_ctx *ctx = ep->ctx;
 	struct epoll_event fired;
 	uint64_t end = 0;
-	for (bool first = true;; first = false) {
+	bool first = true, early = false;
+	for (;; first = false) {
 		int err = -TERN_EAGAIN; /* somebody else drives right now and may bring something */
 		event_asleep(ep, false);
 		bool mine = !pthread_mutex_trylock(&ctx->lock);
 		uint64_t now = clock_now_ns();
 		end = first ? event_end(now, timeout_ns) : end;
 		if (mine) {
-			if (!first || now >= end || !api_send(ctx, now))
+			ctx->now_ns = now;
+			if (now >= end || !(early || (first && api_send(ctx, now))))
 				api_step(ctx, now);
 			if (!ring_entries(&ep->events) && now < end)
 				err = event_arm(ep, end);
@@ -170,8 +172,10 @@ static int event_wait(tern_ep *ep, tern_event *events, size_t n, uint64_t timeou
 		}
 		if (now >= end)
 			return -TERN_ETIMEDOUT;
-		if (!err && epoll_wait(ep->poll_fd, &fired, 1, -1) < 0 && errno != EINTR)
+		int n_fired = err ? 0 : epoll_wait(ep->poll_fd, &fired, 1, -1);
+		if (n_fired < 0 && errno != EINTR)
 			return ERR(TERN_EIO, "epoll: %s", strerror(errno));
+		early = n_fired == 1 && fired.data.fd == ep->timer_fd; /* nearly always for a deadline that has moved on: arming tells */
 	}
 }
 

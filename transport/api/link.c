@@ -55,9 +55,9 @@ static int link_start(tern_ctx *ctx, const struct api_address *a, const struct l
 	return err;
 }
 
-int api_watch(int set, int fd)
+int api_watch(int set, int fd, bool is_edge)
 {
-	struct epoll_event ev = {.events = EPOLLIN, .data.fd = fd};
+	struct epoll_event ev = {.events = EPOLLIN | (is_edge ? EPOLLET : 0u), .data.fd = fd};
 	/* asked again and again: a closed one leaves the set by itself, and its number may come back as another */
 	return epoll_ctl(set, EPOLL_CTL_ADD, fd, &ev) && errno != EEXIST ? -1 : 0;
 }
@@ -66,7 +66,7 @@ static void link_watch(tern_ctx *ctx, int set, const struct link_wait *wait)
 {
 	for (unsigned i = 0; i < (wait->parts ? wait->parts : 1u); i++) {
 		int fd = wait->parts ? wait->part[i] : wait->fd;
-		if (fd >= 0 && api_watch(set, fd))
+		if (fd >= 0 && api_watch(set, fd, wait->parts && wait->edges >> i & 1))
 			LOG(ctx, TERN_LOG_WARN, "epoll: %s", strerror(errno));
 	}
 }

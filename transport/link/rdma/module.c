@@ -411,8 +411,8 @@ static void rdma_rx_revoke(struct link *link, struct link_path *path)
 	(void)link, (void)path;
 }
 
-/* The descriptors fired, or may have: which completion queues have to be armed again. If none, the connection manager has woken us. */
-static void rdma_disarm(struct rdma_link *l)
+/* The descriptors fired, or may have: which completion queues have to be armed again. @return false: none */
+static bool rdma_disarm(struct rdma_link *l)
 {
 	struct ibv_cq *cq;
 	void *context;
@@ -433,7 +433,7 @@ static void rdma_disarm(struct rdma_link *l)
 		}
 	}
 	l->is_armed = false;
-	l->looks_cm |= !took;
+	return took;
 }
 
 /* Once a loop's step: reap, rx, done and exposed ask for it if they have nothing and the time is another. */
@@ -443,7 +443,7 @@ void rdma_step(struct rdma_link *l, uint64_t now_ns)
 		return;
 	l->step_ns = now_ns;
 	if (l->is_armed)
-		rdma_disarm(l);
+		l->looks_cm |= !rdma_disarm(l); /* then it is the connection manager that has woken us */
 	if (l->looks_cm || now_ns - l->cm_ns >= (l->is_settled ? RDMA_CM_SETTLED_NS : RDMA_CM_PERIOD_NS)) {
 		l->looks_cm = false;
 		l->cm_ns = now_ns;
@@ -462,6 +462,14 @@ void rdma_step(struct rdma_link *l, uint64_t now_ns)
 	}
 }
 
+static bool rdma_armed(const struct rdma_link *l)
+{
+	for (uint32_t i = 0; i < l->n_paths; i++)
+		if (l->paths[i]->cq_armed != RDMA_UNARMED)
+			return true;
+	return false;
+}
+
 static bool rdma_has_news(const struct rdma_link *l)
 {
 	if (l->pending || l->telling || l->back_head != l->back_tail || l->untold)
@@ -472,13 +480,16 @@ static bool rdma_has_news(const struct rdma_link *l)
 	return false;
 }
 
-/* Arms, then looks once more: what came between the last look and the arming would not fire. */
+/* Arms, then looks once more: what came between the last look and the arming would not fire. A queue that is armed already may have fired, and another sleeper may
+ * have been told instead of this one: its event is taken first. So each arming stands for one event to come, and the channels are watched for edges. */
 static void rdma_wait(struct link *link, bool armed, struct link_wait *out)
 {
 	struct rdma_link *l = (struct rdma_link *)link;
 
 	*out = (struct link_wait){.fd = l->epoll, .deadline_ns = UINT64_MAX};
 	if (armed) {
+		if (rdma_armed(l))
+			rdma_disarm(l);
 		for (uint32_t i = 0; i < l->n_paths; i++) {
 			struct rdma_path *p = l->paths[i];
 			if (p->cq)
@@ -490,6 +501,7 @@ static void rdma_wait(struct link *link, bool armed, struct link_wait *out)
 		if (l->n_ports < LINK_PARTS_MAX) {
 			for (uint32_t i = 0; i < l->n_ports; i++)
 				out->part[out->parts++] = l->port[i].channel->fd;
+			out->edges = (uint8_t)((1u << l->n_ports) - 1);
 			out->part[out->parts++] = l->events->fd;
 		}
 	}
