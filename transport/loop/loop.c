@@ -226,8 +226,12 @@ static void loop_timers(struct loop *lp, uint64_t now_ns)
 static void loop_wake(struct loop *lp)
 {
 	struct msg_pair *pair;
-	while ((pair = msg_woken(lp->msg)))
-		loop_peer_activate(msg_pair_owner(pair));
+	while ((pair = msg_woken(lp->msg))) {
+		struct loop_peer *peer = msg_pair_owner(pair);
+		for (unsigned i = 0; i < peer->peer.paths; i++)
+			peer->path[i]->is_woken = true;
+		loop_peer_activate(peer);
+	}
 }
 
 /* Something has ended: its owner is told first, the answer may leave together with the acknowledgement; but only once in a row. */

@@ -72,6 +72,7 @@ struct loop_path {
 	struct seal *tx_seal, *rx_seal;
 	struct list active;    /* in loop.active while something may leave */
 	bool is_active;
+	bool is_woken;         /* its pair has something new to send: nearly always it may leave, it need not be asked first */
 	uint32_t slot, flow_id;
 	uint64_t rx_prefix, tx_prefix; /* wire_bulk_prefix of plain frames that come and leave; 0: sealed, no frame begins so */
 	uint32_t mtu_bytes;

@@ -149,7 +149,8 @@ static uint64_t loop_path_tx(struct loop_path *path, uint64_t now_ns)
 	for (unsigned round = 0; path->via && round < LOOP_TX_ROUNDS; round++) {
 		if (!loop_offer(path, now_ns))
 			return loop_blocked(path, now_ns);
-		bool asks = round || msg_tx_want(path->peer->peer.pair) != MSG_WANT_RECORDS; /* those alone leave more often than not */
+		bool asks = !path->is_woken;
+		path->is_woken = false;
 		uint64_t when = asks ? peer_when_ns(&path->pp, now_ns) : 0;
 		if (when > now_ns)
 			return when;

@@ -470,16 +470,6 @@ static bool rdma_armed(const struct rdma_link *l)
 	return false;
 }
 
-static bool rdma_has_news(const struct rdma_link *l)
-{
-	if (l->pending || l->telling || l->back_head != l->back_tail || l->untold)
-		return true;
-	for (uint32_t i = 0; i < l->n_paths; i++)
-		if (l->paths[i]->is_failing)
-			return true;
-	return false;
-}
-
 /* Arms, then looks once more: what came between the last look and the arming would not fire. A queue that is armed already may have fired, and another sleeper may
  * have been told instead of this one: its event is taken first. So each arming stands for one event to come, and the channels are watched for edges. */
 static void rdma_wait(struct link *link, bool armed, struct link_wait *out)
@@ -505,10 +495,13 @@ static void rdma_wait(struct link *link, bool armed, struct link_wait *out)
 			out->part[out->parts++] = l->events->fd;
 		}
 	}
-	for (uint32_t i = 0; i < l->n_paths; i++)
+	bool failing = false;
+	for (uint32_t i = 0; i < l->n_paths; i++) {
+		failing |= l->paths[i]->is_failing;
 		if (l->paths[i]->next_ns < out->deadline_ns)
 			out->deadline_ns = l->paths[i]->next_ns;
-	if (rdma_has_news(l))
+	}
+	if (failing || l->pending || l->telling || l->back_head != l->back_tail || l->untold)
 		out->deadline_ns = 0;
 }
 
