@@ -92,7 +92,7 @@ int tern_error_detail(tern_ctx *ctx, uint64_t what, char *text, size_t bytes)
 void api_lock(tern_ctx *ctx)
 {
 	atomic_fetch_add(&ctx->waiters, 1);
-	pthread_mutex_lock(&ctx->lock);
+	api_mutex_take(&ctx->lock);
 	atomic_fetch_sub(&ctx->waiters, 1);
 	ctx->now_ns = clock_now_ns();
 	ctx->loop->now_ns = ctx->now_ns;
@@ -100,7 +100,7 @@ void api_lock(tern_ctx *ctx)
 
 void api_unlock(tern_ctx *ctx)
 {
-	pthread_mutex_unlock(&ctx->lock);
+	api_mutex_drop(&ctx->lock);
 	api_wake(ctx);
 }
 
@@ -265,7 +265,6 @@ static void api_free(tern_ctx *ctx)
 	for (size_t i = 0; i < 2; i++)
 		if (fds[i] >= 0)
 			close(fds[i]);
-	pthread_mutex_destroy(&ctx->lock);
 	pthread_mutex_destroy(&ctx->note_lock);
 	free(ctx);
 }
@@ -284,7 +283,6 @@ int tern_open(const tern_config *config, tern_ctx **out)
 	list_init(&ctx->eps);
 	list_init(&ctx->revokes);
 	list_init(&ctx->mems);
-	pthread_mutex_init(&ctx->lock, NULL);
 	pthread_mutex_init(&ctx->note_lock, NULL);
 	int err = api_open_all(ctx, config);
 	if (err) {

@@ -8,6 +8,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
+#include "api/lock.h"
 #include "base/list.h"
 #include "base/ring.h"
 #include "control/contract.h"
@@ -179,7 +180,7 @@ struct tern_ctx {
 	char key_trouble[CONTROL_TEXT_MAX]; /* why there is no key */
 	const struct tern_cc *cc;
 	unsigned fork_count;
-	pthread_mutex_t lock;
+	struct api_mutex lock;
 	_Atomic int waiters;   /* callers that want the lock: the loop's thread lets them in */
 	struct loop *loop;
 	struct control *control;

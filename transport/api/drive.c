@@ -221,10 +221,10 @@ bool api_send(tern_ctx *ctx, uint64_t now_ns)
 
 void api_drive(tern_ctx *ctx)
 {
-	if (pthread_mutex_trylock(&ctx->lock))
+	if (!api_mutex_try(&ctx->lock))
 		return;
 	api_step(ctx, clock_now_ns());
-	pthread_mutex_unlock(&ctx->lock);
+	api_mutex_drop(&ctx->lock);
 }
 
 uint64_t api_arm_links(tern_ctx *ctx)
@@ -285,14 +285,14 @@ void *api_thread(void *arg)
 	prctl(PR_SET_TIMERSLACK, 1);
 	while (!atomic_load(&ctx->stop)) {
 		uint64_t now = clock_now_ns(), when = 0;
-		pthread_mutex_lock(&ctx->lock);
+		api_mutex_take(&ctx->lock);
 		if (api_step(ctx, now))
 			busy_ns = now;
 		else if (now - busy_ns > API_SPIN_NS) {
 			atomic_store(&ctx->sleeping, 1); /* A2 */
 			when = api_arm_links(ctx);
 		}
-		pthread_mutex_unlock(&ctx->lock);
+		api_mutex_drop(&ctx->lock);
 		/* bounded: a waiter takes the lock as soon as it runs */
 		for (unsigned i = 0; i < 1000 && atomic_load(&ctx->waiters); i++)
 			sched_yield();

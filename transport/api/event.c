@@ -112,11 +112,11 @@ int tern_arm(tern_ep *ep)
 		return -TERN_EFORK;
 	if (ctx->has_thread)
 		return event_arm_thread(ep);
-	if (pthread_mutex_trylock(&ctx->lock))
+	if (!api_mutex_try(&ctx->lock))
 		return -TERN_EAGAIN; /* somebody drives right now and may bring something */
 	ctx->now_ns = clock_now_ns();
 	int err = event_arm(ep, UINT64_MAX);
-	pthread_mutex_unlock(&ctx->lock);
+	api_mutex_drop(&ctx->lock);
 	return err;
 }
 
@@ -154,7 +154,7 @@ static int event_wait(tern_ep *ep, tern_event *events, size_t n, uint64_t timeou
 	for (;; first = false) {
 		int err = -TERN_EAGAIN; /* somebody else drives right now and may bring something */
 		event_asleep(ep, false);
-		bool mine = !pthread_mutex_trylock(&ctx->lock);
+		bool mine = api_mutex_try(&ctx->lock);
 		uint64_t now = clock_now_ns();
 		end = first ? event_end(now, timeout_ns) : end;
 		if (mine) {
@@ -163,7 +163,7 @@ static int event_wait(tern_ep *ep, tern_event *events, size_t n, uint64_t timeou
 				api_step(ctx, now);
 			if (!ring_entries(&ep->events) && now < end)
 				err = event_arm(ep, end);
-			pthread_mutex_unlock(&ctx->lock);
+			api_mutex_drop(&ctx->lock);
 		}
 		*got = event_take(ep, events, n);
 		if (*got) {

@@ -444,7 +444,8 @@ void rdma_step(struct rdma_link *l, uint64_t now_ns)
 	l->step_ns = now_ns;
 	if (l->is_armed)
 		l->looks_cm |= !rdma_disarm(l); /* then it is the connection manager that has woken us */
-	if (l->looks_cm || now_ns - l->cm_ns >= (l->is_settled ? RDMA_CM_SETTLED_NS : RDMA_CM_PERIOD_NS)) {
+	uint64_t since_ns = now_ns - l->cm_ns;
+	if (since_ns >= RDMA_CM_SETTLED_NS || (l->looks_cm && !l->is_settled) || (since_ns >= RDMA_CM_PERIOD_NS && (l->looks_cm || !l->is_settled))) {
 		l->looks_cm = false;
 		l->cm_ns = now_ns;
 		rdma_cm_events(l, now_ns);
@@ -480,14 +481,12 @@ static void rdma_wait(struct link *link, bool armed, struct link_wait *out)
 	if (armed) {
 		if (rdma_armed(l))
 			rdma_disarm(l);
-		for (uint32_t i = 0; i < l->n_paths; i++) {
-			struct rdma_path *p = l->paths[i];
-			if (p->cq)
-				rdma_path_arm(p);
-		}
+		for (uint32_t i = 0; i < l->n_paths && !l->pending; i++)
+			if (l->paths[i]->cq)
+				rdma_path_arm(l->paths[i]);
 		out->is_same = l->said_ports == l->n_ports + 1;
 		l->said_ports = l->n_ports + 1;
-		l->is_armed = true;
+		l->is_armed = !l->pending;
 		if (l->n_ports < LINK_PARTS_MAX) {
 			for (uint32_t i = 0; i < l->n_ports; i++)
 				out->part[out->parts++] = l->port[i].channel->fd;

@@ -217,9 +217,13 @@ void rdma_path_poll(struct rdma_path *p)
 			rdma_rq_post(p->leg[i].rq);
 }
 
-/* Completions of sends wake nobody who does not wait for them. */
+/* Completions of sends wake nobody who does not wait for them. A look before: arming is the dearest call of a small message, and for nothing if its answer is here. */
 void rdma_path_arm(struct rdma_path *p)
 {
+	const struct rdma_link *l = (const struct rdma_link *)p->base.link;
+	rdma_path_poll(p);
+	if (l->pending)
+		return;
 	uint8_t wanted = p->awaited || p->wants_room ? RDMA_ARMED_ALL : RDMA_ARMED_FRAMES;
 
 	if (p->cq_armed < wanted) {

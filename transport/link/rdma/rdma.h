@@ -344,10 +344,11 @@ struct rdma_rq *rdma_rq_open(struct rdma_link *l, struct rdma_port *port, uint32
 /** Freed now, or with its last lent buffer. */
 void rdma_rq_close(struct rdma_link *l, struct rdma_rq *rq);
 void rdma_rq_free(struct rdma_rq *rq);
-/** Time to post: each post has a price, a few buffers less do not matter. */
+/** Time to post: each post has a price, and a few buffers less do not matter while many are posted; `out` is back only when its owners like. */
 static inline bool rdma_rq_is_low(const struct rdma_rq *rq)
 {
-	return rq->n_idle >= RDMA_BATCH || rq->n_idle > rq->n / 4;
+	uint32_t posted = rq->n - rq->n_idle - rq->out;
+	return rq->n_idle && (rq->n_idle >= RDMA_BATCH || posted < 4 * RDMA_BATCH);
 }
 /** Posts what is idle. @return false: the queue pair refuses */
 bool rdma_rq_post(struct rdma_rq *rq);

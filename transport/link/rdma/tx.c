@@ -247,10 +247,10 @@ static bool tx_stale(struct rdma_leg *leg, struct frame *f, bool *room)
 	struct rdma_path *p = leg->path;
 	struct rdma_link *l = (struct rdma_link *)p->base.link;
 	bool is_sent = f->is_write ? leg->index && f->target.connection == (uint8_t)p->base.connection : f->wire_bytes <= p->base.max_frame_bytes;
-	struct link_done *last = l->n_stale ? &l->stale[l->n_stale - 1] : NULL;
 
 	if (is_sent)
 		return false;
+	struct link_done *last = l->n_stale ? &l->stale[l->n_stale - 1] : NULL;
 	if (f->is_write && !l->options.is_uc) {
 		*room = !leg->sq.writes && (l->n_stale < RDMA_STALE_MAX || tx_is_next(last, f));
 		if (!*room)
