@@ -315,7 +315,7 @@ static void run_streams(void)
 		double clean = stream(s, "writes=uc", 0), uc = stream(s, "writes=uc", 1e-3), rc = stream(s, "writes=rc&goback=1", 1e-3);
 		double rc_clean = stream(s, "writes=rc&goback=1", 0), flight = (double)s->bits_per_s / 8 * 0.01 / (s->packet_bytes + 28);
 		double theory = rc_clean / (1 + 1e-3 * flight);
-		printf("%s, 10 ms, 1e-3: uc %.0f MB/s (lossless %.0f), rc that goes back %.0f MB/s (lossless %.0f, theory %.0f): %.1f times\n", s->name,
+		printf("%s, 10 ms, 1e-3: uc %.0f MB/s (lossless %.0f), rc going back %.0f (lossless %.0f, theory %.0f): %.1f times\n", s->name,
 		       uc / 1e6, clean / 1e6, rc / 1e6, rc_clean / 1e6, theory / 1e6, uc / rc);
 		expect(uc >= 5 * rc, "with a whole path in flight UC moves at least 5 times what RC does");
 		expect(uc >= 0.9 * clean, "and 0.9 of what it does without loss");
