@@ -155,8 +155,9 @@ struct tern_ep {
 	struct list listeners;
 	ck_ring_t events;      /* one producer: the loop; one consumer: the poller. Entries: struct api_op *, or struct api_node * with bit 0 set */
 	ck_ring_buffer_t *slots;
-	int event_fd, poll_fd; /* poll_fd: what tern_fd returns. Without a thread of the library a set of all that may wake: event_fd, timer_fd, wake_fd and the links'
-	                          descriptors themselves, for each layer of sets costs a callback an arrival */
+	int event_fd, poll_fd; /* poll_fd: what tern_fd returns. Without a thread of the library a set of all that may wake:
+	                          event_fd, timer_fd, wake_fd and the links' descriptors themselves, for each layer of sets
+	                          costs a callback an arrival */
 	int timer_fd;
 	uint64_t timer_ns;     /* when timer_fd fires, or has fired; the poller's own */
 	_Atomic bool armed;    /* A1: set by tern_arm, then the ring is looked at; R1: the loop fills the ring, then looks here. Both seq_cst */

@@ -143,8 +143,9 @@ static int event_wait_thread(tern_ep *ep, tern_event *events, size_t n, uint64_t
 	return 0;
 }
 
-/* What was posted leaves, then the set is armed under the same lock; a whole step comes only if nothing was posted, if arming finds something, or after a sleep that
- * something else than the timer has ended. No looking around before a sleep: the answer to what was just sent cannot be there yet, and a peer on the same core needs its turn. */
+/* What was posted leaves, then the set is armed under the same lock; a whole step comes only if nothing was posted, if arming finds something, or
+ * after a sleep that something else than the timer has ended. No looking around before a sleep: the answer to what was just sent cannot be there yet,
+ * and a peer on the same core needs its turn. */
 static int event_wait(tern_ep *ep, tern_event *events, size_t n, uint64_t timeout_ns, size_t *got)
 {
 	tern_ctx *ctx = ep->ctx;

@@ -323,10 +323,12 @@ static void push_back(struct sim_net *net, struct sim_wire *wire, struct sim_fra
 {
 	const struct element_config *c = &wire->element.config;
 	uint64_t bits = 8 * (frame->head_bytes + (uint64_t)frame->packets * c->overhead_bytes);
-	uint64_t round_ns = sim_net_delay_ns(net, frame->from, frame->to, frame->spread) + sim_net_delay_ns(net, frame->to, frame->from, frame->spread);
+	uint64_t round_ns = sim_net_delay_ns(net, frame->from, frame->to, frame->spread) +
+		sim_net_delay_ns(net, frame->to, frame->from, frame->spread);
 
 	wire->back_ns = wire->back_ns > net->now_ns ? wire->back_ns : net->now_ns;
-	wire->back_ns += (c->rate_bits_per_s ? bits * 1000000000 / c->rate_bits_per_s : 0) + element_losses(&wire->element, frame->packets) * round_ns;
+	wire->back_ns += c->rate_bits_per_s ? bits * 1000000000 / c->rate_bits_per_s : 0;
+	wire->back_ns += element_losses(&wire->element, frame->packets) * round_ns;
 	uint64_t at_ns = wire->back_ns + element_delay_ns(&wire->element, net->now_ns);
 	wire->lane_ns = at_ns > wire->lane_ns ? at_ns : wire->lane_ns;
 	*v = (struct element_verdict){.copies = 1, .late = 1, .at_ns[0] = wire->lane_ns};
