@@ -7,7 +7,6 @@
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/random.h>
-#include <sys/timerfd.h>
 #include <unistd.h>
 #include "api/context.h"
 #include "base/clock.h"
@@ -93,7 +92,7 @@ int tern_error_detail(tern_ctx *ctx, uint64_t what, char *text, size_t bytes)
 void api_lock(tern_ctx *ctx)
 {
 	atomic_fetch_add(&ctx->waiters, 1);
-	pthread_mutex_lock(&ctx->lock);
+	api_mutex_take(&ctx->lock);
 	atomic_fetch_sub(&ctx->waiters, 1);
 	ctx->now_ns = clock_now_ns();
 	ctx->loop->now_ns = ctx->now_ns;
@@ -101,7 +100,7 @@ void api_lock(tern_ctx *ctx)
 
 void api_unlock(tern_ctx *ctx)
 {
-	pthread_mutex_unlock(&ctx->lock);
+	api_mutex_drop(&ctx->lock);
 	api_wake(ctx);
 }
 
@@ -213,19 +212,13 @@ static int api_open_pools(tern_ctx *ctx)
 	return 0;
 }
 
-static int api_watch(tern_ctx *ctx, int fd)
-{
-	struct epoll_event ev = {.events = EPOLLIN, .data.fd = fd};
-	return epoll_ctl(ctx->epoll_fd, EPOLL_CTL_ADD, fd, &ev);
-}
-
 static int api_open_fds(tern_ctx *ctx)
 {
 	ctx->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	ctx->timer_fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
-	ctx->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
-	if (ctx->wake_fd < 0 || ctx->timer_fd < 0 || ctx->epoll_fd < 0 || api_watch(ctx, ctx->wake_fd) || api_watch(ctx, ctx->timer_fd))
-		return ERR(TERN_EIO, "eventfd, timerfd or epoll: %s; raise `ulimit -n`", strerror(errno));
+	if (ctx->wake_fd >= 0 && ctx->config.flags & TERN_OWN_THREAD)
+		ctx->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+	if (ctx->wake_fd < 0 || (ctx->config.flags & TERN_OWN_THREAD && (ctx->epoll_fd < 0 || api_watch(ctx->epoll_fd, ctx->wake_fd, false))))
+		return ERR(TERN_EIO, "eventfd or epoll: %s; raise `ulimit -n`", strerror(errno));
 	return 0;
 }
 
@@ -268,11 +261,10 @@ static void api_free(tern_ctx *ctx)
 	free(ctx->peers);
 	free(ctx->peer_gen);
 	free(ctx->peer_ep);
-	const int fds[] = {ctx->wake_fd, ctx->timer_fd, ctx->epoll_fd};
-	for (size_t i = 0; i < 3; i++)
+	const int fds[] = {ctx->wake_fd, ctx->epoll_fd};
+	for (size_t i = 0; i < 2; i++)
 		if (fds[i] >= 0)
 			close(fds[i]);
-	pthread_mutex_destroy(&ctx->lock);
 	pthread_mutex_destroy(&ctx->note_lock);
 	free(ctx);
 }
@@ -285,13 +277,12 @@ int tern_open(const tern_config *config, tern_ctx **out)
 	tern_ctx *ctx = calloc(1, sizeof(*ctx));
 	if (!ctx)
 		return ERR(TERN_ENOMEM, "no memory for a context");
-	ctx->wake_fd = ctx->timer_fd = ctx->epoll_fd = -1;
+	ctx->wake_fd = ctx->epoll_fd = -1;
 	ctx->fork_count = api_fork_count;
 	ctx->next_id = 1;
 	list_init(&ctx->eps);
 	list_init(&ctx->revokes);
 	list_init(&ctx->mems);
-	pthread_mutex_init(&ctx->lock, NULL);
 	pthread_mutex_init(&ctx->note_lock, NULL);
 	int err = api_open_all(ctx, config);
 	if (err) {

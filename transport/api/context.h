@@ -5,10 +5,10 @@
  * control-plane functions. Operations go past the lock: slab -> command ring -> loop -> event ring -> poller. */
 #ifndef API_CONTEXT_H
 #define API_CONTEXT_H
-#include <poll.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
+#include "api/lock.h"
 #include "base/list.h"
 #include "base/ring.h"
 #include "control/contract.h"
@@ -162,7 +162,11 @@ struct tern_ep {
 	struct list listeners;
 	ck_ring_t events;      /* one producer: the loop; one consumer: the poller. Entries: struct api_op *, or struct api_node * with bit 0 set */
 	ck_ring_buffer_t *slots;
-	int event_fd, poll_fd; /* poll_fd: what tern_fd returns */
+	int event_fd, poll_fd; /* poll_fd: what tern_fd returns. Without a thread of the library a set of all that may wake:
+	                          event_fd, timer_fd, wake_fd and the links' descriptors themselves, for each layer of sets
+	                          costs a callback an arrival */
+	int timer_fd;
+	uint64_t timer_ns;     /* when timer_fd fires, or has fired; the poller's own */
 	_Atomic bool armed;    /* A1: set by tern_arm, then the ring is looked at; R1: the loop fills the ring, then looks here. Both seq_cst */
 	_Atomic bool written;  /* event_fd was */
 	_Atomic uint32_t open_ops;
@@ -184,7 +188,7 @@ struct tern_ctx {
 	char key_trouble[CONTROL_TEXT_MAX]; /* why there is no key */
 	const struct tern_cc *cc;
 	unsigned fork_count;
-	pthread_mutex_t lock;
+	struct api_mutex lock;
 	_Atomic int waiters;   /* callers that want the lock: the loop's thread lets them in */
 	struct loop *loop;
 	struct control *control;
@@ -209,9 +213,9 @@ struct tern_ctx {
 	_Atomic bool stop;
 	_Atomic int sleeping; /* A2: raised, then the command ring is looked at; R2: a command is put in, then this is looked at. Both seq_cst. The
 	                         thread, or each armed endpoint */
-	int wake_fd, timer_fd, epoll_fd;
+	int wake_fd, epoll_fd; /* epoll_fd: what the library's thread sleeps on */
 	_Atomic bool woken;    /* wake_fd was written */
-	uint64_t timer_ns;     /* when timer_fd fires, or has fired */
+	bool is_unwatched;     /* an endpoint has come whose set lacks the links' descriptors */
 	uint64_t now_ns;
 	struct api_note_text note[API_NOTES];
 	uint32_t notes;
@@ -252,14 +256,14 @@ ck_ring_buffer_t *api_ring_open(ck_ring_t *ring, uint32_t least);
 /* drive.c */
 /** One step and everything it brought, under the lock. @return true: something happened */
 bool api_step(tern_ctx *ctx, uint64_t now_ns);
+/** Sends what was posted, as a caller does before it sleeps; api_arm_links then says whether a step is due. Under the lock. @return false: nothing was */
+bool api_send(tern_ctx *ctx, uint64_t now_ns);
 /** Takes what was posted until now, for calls whose meaning depends on it. Under the lock. */
 void api_commands_flush(tern_ctx *ctx);
 /** A caller polls: a step if nobody else is at it. */
 void api_drive(tern_ctx *ctx);
 /** When nothing is left to do now: the links' descriptors are armed. @return when to come back, 0: at once */
-struct api_fds { struct pollfd fd[LOOP_LINKS_MAX * LINK_PARTS_MAX + 3]; size_t n; };
-/** fds: gets the descriptors; NULL: they are watched by epoll_fd. */
-uint64_t api_arm_links(tern_ctx *ctx, struct api_fds *fds);
+uint64_t api_arm_links(tern_ctx *ctx);
 void *api_thread(void *arg);
 void api_event(tern_ep *ep, const tern_event *event);
 void api_node_free(tern_ctx *ctx, struct api_node *node);
@@ -284,8 +288,10 @@ int api_link_open(tern_ctx *ctx, const struct api_address *a, uint8_t use, uint1
 void api_link_close(tern_ctx *ctx, struct api_link **link);
 /** A peer no longer uses its DIAL link. Its paths must be gone. */
 void api_link_drop(tern_ctx *ctx, struct api_link **link);
-/** Watches a link's descriptor, unless it is watched: it changes when one engine gives way to another. */
-void api_link_watch(tern_ctx *ctx, int fd);
+/** Whoever sleeps watches a link's descriptors too, from now on: they change when one engine gives way to another. */
+void api_link_watch(tern_ctx *ctx, const struct link_wait *wait);
+/** @return 0, or -1 with errno */
+int api_watch(int set, int fd, bool is_edge);
 int api_contract_load(tern_ctx *ctx, const struct api_address *a, struct contract *out, bool *has);
 void api_path_params(tern_ctx *ctx, const struct api_peer *peer, struct loop_path_params *out);
 

@@ -211,17 +211,27 @@ bool api_step(tern_ctx *ctx, uint64_t now_ns)
 	return any;
 }
 
-void api_drive(tern_ctx *ctx)
+bool api_send(tern_ctx *ctx, uint64_t now_ns)
 {
-	if (pthread_mutex_trylock(&ctx->lock))
-		return;
-	api_step(ctx, clock_now_ns());
-	pthread_mutex_unlock(&ctx->lock);
+	ctx->now_ns = now_ns;
+	if (!api_commands(ctx))
+		return false;
+	loop_send(ctx->loop, now_ns);
+	api_results(ctx);
+	return true;
 }
 
-uint64_t api_arm_links(tern_ctx *ctx, struct api_fds *fds)
+void api_drive(tern_ctx *ctx)
 {
-	uint64_t when = loop_when_ns(ctx->loop, ctx->now_ns);
+	if (!api_mutex_try(&ctx->lock))
+		return;
+	api_step(ctx, clock_now_ns());
+	api_mutex_drop(&ctx->lock);
+}
+
+uint64_t api_arm_links(tern_ctx *ctx)
+{
+	uint64_t when = loop_due_ns(ctx->loop, ctx->now_ns);
 	if (msg_has_notice(ctx->loop->msg) && atomic_load(&ctx->nodes_out) < API_NODES)
 		return 0;
 	if (ctx->draining) {
@@ -231,12 +241,11 @@ uint64_t api_arm_links(tern_ctx *ctx, struct api_fds *fds)
 	for (size_t i = 0; when && i < ctx->loop->links; i++) {
 		struct link_wait w = {.fd = -1, .deadline_ns = UINT64_MAX};
 		ctx->loop->link[i]->ops->wait(ctx->loop->link[i], true, &w);
-		for (unsigned k = 0; fds && w.fd >= 0 && k < (w.parts ? w.parts : 1u); k++)
-			fds->fd[fds->n++] = (struct pollfd){.fd = w.parts ? w.part[k] : w.fd, .events = POLLIN};
-		if (!w.is_same)
-			api_link_watch(ctx, w.fd);
+		if (!w.is_same || ctx->is_unwatched)
+			api_link_watch(ctx, &w);
 		when = w.deadline_ns < when ? w.deadline_ns : when;
 	}
+	ctx->is_unwatched &= when == 0; /* then not every link was asked */
 	return when;
 }
 
@@ -278,14 +287,14 @@ void *api_thread(void *arg)
 	prctl(PR_SET_TIMERSLACK, 1);
 	while (!atomic_load(&ctx->stop)) {
 		uint64_t now = clock_now_ns(), when = 0;
-		pthread_mutex_lock(&ctx->lock);
+		api_mutex_take(&ctx->lock);
 		if (api_step(ctx, now))
 			busy_ns = now;
 		else if (now - busy_ns > API_SPIN_NS) {
 			atomic_store(&ctx->sleeping, 1); /* A2 */
-			when = api_arm_links(ctx, NULL);
+			when = api_arm_links(ctx);
 		}
-		pthread_mutex_unlock(&ctx->lock);
+		api_mutex_drop(&ctx->lock);
 		/* bounded: a waiter takes the lock as soon as it runs */
 		for (unsigned i = 0; i < 1000 && atomic_load(&ctx->waiters); i++)
 			sched_yield();

@@ -9,6 +9,7 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/timerfd.h>
 #include <unistd.h>
 #include "api/context.h"
 #include "base/clock.h"
@@ -26,9 +27,10 @@ static int ep_open_fds(tern_ep *ep)
 	if (ep->ctx->has_thread)
 		return 0;
 	ep->poll_fd = epoll_create1(EPOLL_CLOEXEC);
-	struct epoll_event own = {.events = EPOLLIN, .data.fd = ep->event_fd}, all = {.events = EPOLLIN, .data.fd = ep->ctx->epoll_fd};
-	if (ep->poll_fd < 0 || epoll_ctl(ep->poll_fd, EPOLL_CTL_ADD, ep->event_fd, &own) ||
-	    epoll_ctl(ep->poll_fd, EPOLL_CTL_ADD, ep->ctx->epoll_fd, &all))
+	ep->timer_fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
+	ep->timer_ns = UINT64_MAX;
+	if (ep->poll_fd < 0 || ep->timer_fd < 0 || api_watch(ep->poll_fd, ep->event_fd, false) ||
+	    api_watch(ep->poll_fd, ep->timer_fd, false) || api_watch(ep->poll_fd, ep->ctx->wake_fd, false))
 		return -TERN_EIO;
 	return 0;
 }
@@ -39,6 +41,8 @@ static void ep_free(tern_ep *ep)
 		close(ep->poll_fd);
 	if (ep->event_fd >= 0)
 		close(ep->event_fd);
+	if (ep->timer_fd >= 0)
+		close(ep->timer_fd);
 	free(ep->slots);
 	free(ep);
 }
@@ -54,7 +58,7 @@ int tern_ep_open(tern_ctx *ctx, tern_ep **out)
 	if (!ep)
 		return ERR(TERN_ENOMEM, "no memory for an endpoint");
 	ep->ctx = ctx;
-	ep->event_fd = ep->poll_fd = -1;
+	ep->event_fd = ep->poll_fd = ep->timer_fd = -1;
 	list_init(&ep->listeners);
 	ep->slots = api_ring_open(&ep->events, ctx->config.max_ops + api_nodes(ctx));
 	int err = ep->slots ? ep_open_fds(ep) : -TERN_ENOMEM;
@@ -66,6 +70,7 @@ int tern_ep_open(tern_ctx *ctx, tern_ep **out)
 	err = msg_ep_open(ctx->loop->msg, &ep->msg);
 	if (!err)
 		list_push_back(&ctx->eps, &ep->link);
+	ctx->is_unwatched = !err || ctx->is_unwatched;
 	api_unlock(ctx);
 	if (err) {
 		ep_free(ep);

@@ -2,14 +2,12 @@
 #include <errno.h>
 #include <poll.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/timerfd.h>
 #include <unistd.h>
 #include "api/context.h"
 #include "base/clock.h"
 #include "base/err.h"
-
-/* No looking around before a sleep: arming looks once more, and a peer on the same core needs its turn (8 B over soft RoCE: 41 us with 8 looks, 33 with one) */
-#define POLL_SLACK_NS 200000ull /* a sleep that ends sooner is timed by a timer: the kernel lets a poll oversleep by 50 us */
 
 static size_t event_take(tern_ep *ep, tern_event *events, size_t n)
 {
@@ -59,39 +57,17 @@ int tern_fd(tern_ep *ep)
 }
 
 /* One that fires too early wakes for nothing once; setting it each time costs a system call a message. Setting takes an expiry back. */
-static void event_timer(tern_ctx *ctx, uint64_t when_ns)
+static void event_timer(tern_ep *ep, uint64_t when_ns, uint64_t now_ns)
 {
 	struct itimerspec it = {0};
-	if (ctx->timer_ns > ctx->now_ns && ctx->timer_ns <= when_ns)
+	if (ep->timer_ns > now_ns && ep->timer_ns <= when_ns)
 		return;
 	if (when_ns != UINT64_MAX) {
 		it.it_value.tv_sec = (time_t)(when_ns / 1000000000);
 		it.it_value.tv_nsec = (long)(when_ns % 1000000000);
 	}
-	timerfd_settime(ctx->timer_fd, TFD_TIMER_ABSTIME, &it, NULL);
-	ctx->timer_ns = when_ns;
-}
-
-/* Without a thread of its own the endpoint must also wake for frames, commands of other threads and timers: by poll_fd, or, asleep in tern_wait, by `fds` and *when_ns
- * themselves, which saves a timer and two layers of epoll. */
-static int event_arm_context(tern_ep *ep, struct api_fds *fds, uint64_t *when_ns)
-{
-	tern_ctx *ctx = ep->ctx;
-	if (pthread_mutex_trylock(&ctx->lock))
-		return -TERN_EAGAIN; /* somebody drives right now and may bring something */
-	ctx->now_ns = clock_now_ns();
-	event_asleep(ep, true);
-	*when_ns = api_arm_links(ctx, fds);
-	bool ready = *when_ns <= ctx->now_ns || ring_entries(&ctx->commands);
-	if (ready) {
-		event_asleep(ep, false);
-	} else if (!fds || *when_ns < ctx->now_ns + POLL_SLACK_NS) {
-		event_timer(ctx, *when_ns);
-		if (fds)
-			fds->fd[fds->n++] = (struct pollfd){.fd = ctx->timer_fd, .events = POLLIN};
-	}
-	pthread_mutex_unlock(&ctx->lock);
-	return ready ? -TERN_EAGAIN : 0;
+	timerfd_settime(ep->timer_fd, TFD_TIMER_ABSTIME, &it, NULL);
+	ep->timer_ns = when_ns;
 }
 
 /* The flag is set after the write: what is missed here wakes once for nothing and is seen the next time. */
@@ -102,62 +78,114 @@ static void event_drain(int fd, _Atomic bool *written)
 		atomic_store(written, true);
 }
 
-static int event_arm(tern_ep *ep, struct api_fds *fds, uint64_t *when_ns)
+/* Under the lock, without a thread of the library: poll_fd fires for events of the endpoint, frames, commands of other threads, timers and `end_ns`.
+ * @return -TERN_EAGAIN: there is something already */
+static int event_arm(tern_ep *ep, uint64_t end_ns)
 {
 	tern_ctx *ctx = ep->ctx;
-	*when_ns = UINT64_MAX;
+	event_drain(ep->event_fd, &ep->written);
+	event_drain(ctx->wake_fd, &ctx->woken);
+	atomic_store(&ep->armed, true); /* A1 */
+	event_asleep(ep, true);         /* A2 */
+	uint64_t when = api_arm_links(ctx);
+	if (when <= ctx->now_ns || ring_entries(&ctx->commands) || ring_entries(&ep->events)) {
+		event_asleep(ep, false);
+		return -TERN_EAGAIN;
+	}
+	event_timer(ep, when < end_ns ? when : end_ns, ctx->now_ns);
+	return 0;
+}
+
+static int event_arm_thread(tern_ep *ep)
+{
 	event_drain(ep->event_fd, &ep->written);
 	atomic_store(&ep->armed, true); /* A1 */
-	if (!ctx->has_thread) {
-		event_drain(ctx->wake_fd, &ctx->woken);
-		int err = event_arm_context(ep, fds, when_ns);
-		if (err)
-			return err;
-	}
 	return ring_entries(&ep->events) ? -TERN_EAGAIN : 0;
 }
 
 int tern_arm(tern_ep *ep)
 {
-	uint64_t when;
 	if (!ep)
 		return ERR(TERN_EINVAL, "endpoint is NULL");
-	if (api_fork_check(ep->ctx))
+	tern_ctx *ctx = ep->ctx;
+	if (api_fork_check(ctx))
 		return -TERN_EFORK;
-	return event_arm(ep, NULL, &when);
+	if (ctx->has_thread)
+		return event_arm_thread(ep);
+	if (!api_mutex_try(&ctx->lock))
+		return -TERN_EAGAIN; /* somebody drives right now and may bring something */
+	ctx->now_ns = clock_now_ns();
+	int err = event_arm(ep, UINT64_MAX);
+	api_mutex_drop(&ctx->lock);
+	return err;
 }
 
-static int event_sleep(tern_ep *ep, struct api_fds *fds, uint64_t end_ns)
+static uint64_t event_end(uint64_t now_ns, uint64_t timeout_ns)
 {
-	struct timespec ts, *timeout = NULL;
-	fds->fd[fds->n++] = (struct pollfd){.fd = ep->event_fd, .events = POLLIN};
-	if (!ep->ctx->has_thread)
-		fds->fd[fds->n++] = (struct pollfd){.fd = ep->ctx->wake_fd, .events = POLLIN};
-	if (end_ns != TERN_TIME_NONE) {
-		uint64_t now = clock_now_ns(), left = end_ns > now ? end_ns - now : 0;
-		ts = (struct timespec){.tv_sec = (time_t)(left / 1000000000), .tv_nsec = (long)(left % 1000000000)};
-		timeout = &ts;
+	return timeout_ns < TERN_TIME_NONE - now_ns ? now_ns + timeout_ns : TERN_TIME_NONE;
+}
+
+/* The library's thread drives: all that can wake is event_fd. */
+static int event_wait_thread(tern_ep *ep, tern_event *events, size_t n, uint64_t timeout_ns, size_t *got)
+{
+	struct pollfd fd = {.fd = ep->event_fd, .events = POLLIN};
+	uint64_t now = clock_now_ns(), end = event_end(now, timeout_ns);
+	while (!(*got = event_take(ep, events, n))) {
+		now = clock_now_ns();
+		if (now >= end)
+			return -TERN_ETIMEDOUT;
+		if (event_arm_thread(ep))
+			continue;
+		struct timespec ts = {.tv_sec = (time_t)((end - now) / 1000000000), .tv_nsec = (long)((end - now) % 1000000000)};
+		if (ppoll(&fd, 1, end == TERN_TIME_NONE ? NULL : &ts, NULL) < 0 && errno != EINTR)
+			return ERR(TERN_EIO, "poll: %s", strerror(errno));
 	}
-	if (ppoll(fds->fd, fds->n, timeout, NULL) < 0 && errno != EINTR)
-		return ERR(TERN_EIO, "poll: %s", strerror(errno));
 	return 0;
+}
+
+/* What was posted leaves, then the set is armed under the same lock; a whole step comes only if nothing was posted, if arming finds something, or
+ * after a sleep that something else than the timer has ended. No looking around before a sleep: the answer to what was just sent cannot be there yet,
+ * and a peer on the same core needs its turn. */
+static int event_wait(tern_ep *ep, tern_event *events, size_t n, uint64_t timeout_ns, size_t *got)
+{
+	tern_ctx *ctx = ep->ctx;
+	struct epoll_event fired;
+	uint64_t end = 0;
+	bool first = true, early = false;
+	for (;; first = false) {
+		int err = -TERN_EAGAIN; /* somebody else drives right now and may bring something */
+		event_asleep(ep, false);
+		bool mine = api_mutex_try(&ctx->lock);
+		uint64_t now = clock_now_ns();
+		end = first ? event_end(now, timeout_ns) : end;
+		if (mine) {
+			ctx->now_ns = now;
+			if (now >= end || !(early || (first && api_send(ctx, now))))
+				api_step(ctx, now);
+			if (!ring_entries(&ep->events) && now < end)
+				err = event_arm(ep, end);
+			api_mutex_drop(&ctx->lock);
+		}
+		*got = event_take(ep, events, n);
+		if (*got) {
+			event_asleep(ep, false);
+			return 0;
+		}
+		if (now >= end)
+			return -TERN_ETIMEDOUT;
+		int n_fired = err ? 0 : epoll_wait(ep->poll_fd, &fired, 1, -1);
+		if (n_fired < 0 && errno != EINTR)
+			return ERR(TERN_EIO, "epoll: %s", strerror(errno));
+		early = n_fired == 1 && fired.data.fd == ep->timer_fd; /* nearly always for a deadline that has moved on: arming tells */
+	}
 }
 
 int tern_wait(tern_ep *ep, tern_event *events, size_t n, uint64_t timeout_ns, size_t *got)
 {
-	uint64_t end = timeout_ns == TERN_TIME_NONE ? TERN_TIME_NONE : clock_now_ns() + timeout_ns;
-	for (;;) {
-		int err = tern_poll(ep, events, n, got);
-		if (err || *got)
-			return err;
-		if (end != TERN_TIME_NONE && clock_now_ns() >= end)
-			return -TERN_ETIMEDOUT;
-		struct api_fds fds = {.n = 0};
-		uint64_t when;
-		if (event_arm(ep, &fds, &when))
-			continue;
-		err = event_sleep(ep, &fds, when < end ? when : end);
-		if (err)
-			return err;
-	}
+	if (!ep || !events || !got)
+		return ERR(TERN_EINVAL, "tern_wait: ep, events and got must not be NULL");
+	*got = 0;
+	if (api_fork_check(ep->ctx))
+		return -TERN_EFORK;
+	return ep->ctx->has_thread ? event_wait_thread(ep, events, n, timeout_ns, got) : event_wait(ep, events, n, timeout_ns, got);
 }

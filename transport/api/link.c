@@ -55,12 +55,30 @@ static int link_start(tern_ctx *ctx, const struct api_address *a, const struct l
 	return err;
 }
 
-void api_link_watch(tern_ctx *ctx, int fd)
+int api_watch(int set, int fd, bool is_edge)
 {
-	struct epoll_event ev = {.events = EPOLLIN, .data.fd = fd};
-	/* asked each time: a closed one leaves the set by itself, and its number may come back as another */
-	if (fd >= 0 && epoll_ctl(ctx->epoll_fd, EPOLL_CTL_ADD, fd, &ev) && errno != EEXIST)
-		LOG(ctx, TERN_LOG_WARN, "epoll: %s", strerror(errno));
+	struct epoll_event ev = {.events = EPOLLIN | (is_edge ? EPOLLET : 0u), .data.fd = fd};
+	/* asked again and again: a closed one leaves the set by itself, and its number may come back as another */
+	return epoll_ctl(set, EPOLL_CTL_ADD, fd, &ev) && errno != EEXIST ? -1 : 0;
+}
+
+static void link_watch(tern_ctx *ctx, int set, const struct link_wait *wait)
+{
+	for (unsigned i = 0; i < (wait->parts ? wait->parts : 1u); i++) {
+		int fd = wait->parts ? wait->part[i] : wait->fd;
+		if (fd >= 0 && api_watch(set, fd, wait->parts && wait->edges >> i & 1))
+			LOG(ctx, TERN_LOG_WARN, "epoll: %s", strerror(errno));
+	}
+}
+
+void api_link_watch(tern_ctx *ctx, const struct link_wait *wait)
+{
+	if (ctx->has_thread) {
+		link_watch(ctx, ctx->epoll_fd, wait);
+		return;
+	}
+	for (struct list *at = list_first(&ctx->eps); at; at = list_next(&ctx->eps, at))
+		link_watch(ctx, list_entry(at, tern_ep, link)->poll_fd, wait);
 }
 
 int api_link_open(tern_ctx *ctx, const struct api_address *a, uint8_t use, uint16_t port, struct api_link **out)
@@ -102,9 +120,6 @@ int api_link_open(tern_ctx *ctx, const struct api_address *a, uint8_t use, uint1
 	l->use = use;
 	l->peers = 1;
 	l->address = *a;
-	struct link_wait w = {.fd = -1};
-	l->link->ops->wait(l->link, false, &w);
-	api_link_watch(ctx, w.fd);
 	*why = 0;
 	loop_link_add(ctx->loop, l->link, why, sizeof(why));
 	if (*why)

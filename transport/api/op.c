@@ -125,7 +125,8 @@ void api_op_mem(struct api_op *op, bool begins)
 
 static void op_reset(struct api_op *op, tern_ep *ep, tern_peer peer, const tern_args *args)
 {
-	memset(&op->op, 0, sizeof(op->op));
+	/* what the caller does not say; the layout is made whole, and what comes behind it is msg's, which sets it up in msg_post */
+	memset(&op->op, 0, offsetof(struct msg_op, shape));
 	op->ranges = NULL;
 	op->inject = NULL;
 	op->mem = NULL;

@@ -77,9 +77,13 @@ void layout_copy_out(const struct layout *layout, uint64_t offset, void *dst, ui
 	struct layout_walk walk;
 	struct layout_row row;
 	uint8_t *to = dst;
+	*copied_bytes += bytes;
+	if (layout->kind == LAYOUT_FLAT) {
+		copy_run(to, layout->addr + offset, bytes);
+		return;
+	}
 	for (layout_walk_init(&walk, layout, offset, bytes); layout_walk_next(&walk, &row); to += row.run * row.n)
 		copy_rows(to, (int64_t)row.run, row.addr, row.stride, &row);
-	*copied_bytes += bytes;
 }
 
 void layout_copy_in(const struct layout *layout, uint64_t offset, const void *src, uint64_t bytes, uint64_t *copied_bytes)
@@ -87,7 +91,11 @@ void layout_copy_in(const struct layout *layout, uint64_t offset, const void *sr
 	struct layout_walk walk;
 	struct layout_row row;
 	const uint8_t *from = src;
+	*copied_bytes += bytes;
+	if (layout->kind == LAYOUT_FLAT) {
+		copy_run(layout->addr + offset, from, bytes);
+		return;
+	}
 	for (layout_walk_init(&walk, layout, offset, bytes); layout_walk_next(&walk, &row); from += row.run * row.n)
 		copy_rows(row.addr, row.stride, from, (int64_t)row.run, &row);
-	*copied_bytes += bytes;
 }

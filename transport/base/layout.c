@@ -22,6 +22,10 @@ static int from_list(const tern_buf *buf, struct layout *out, struct layout_rang
 {
 	uint64_t sum = 0, least = UINT64_MAX;
 	uint32_t n = 0, only = 0;
+	if (buf->n == 1 && buf->iov && buf->iov->addr && !wraps(buf->iov->addr, buf->iov->bytes) && !storage) { /* nearly always */
+		layout_flat(out, buf->iov->bytes ? buf->iov->addr : NULL, buf->iov->bytes);
+		return 0;
+	}
 	if (buf->n > LAYOUT_RANGES_MAX)
 		return refuse(out, why, "more than 64 ranges");
 	if (buf->n && !buf->iov)

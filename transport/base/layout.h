@@ -52,7 +52,12 @@ int layout_from_buf(const tern_buf *buf, struct layout *out, struct layout_range
 /** The layout of one run. */
 static inline void layout_flat(struct layout *out, void *addr, uint64_t bytes)
 {
-	*out = (struct layout){.bytes = bytes, .run = bytes, .kind = LAYOUT_FLAT, .addr = (uint8_t *)addr};
+	out->bytes = out->run = bytes; /* field by field: the dimensions, which nobody reads, are most of it */
+	out->mem = 0;
+	out->source = 0;
+	out->kind = LAYOUT_FLAT;
+	out->n = 0;
+	out->addr = (uint8_t *)addr;
 }
 
 static inline uint64_t layout_bytes(const struct layout *layout)

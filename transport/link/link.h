@@ -107,6 +107,7 @@ struct link_wait {
 	bool is_same;         /* the link knows that it said this descriptor the last time it was armed */
 	int part[LINK_PARTS_MAX]; /* the descriptors behind fd, if fd is a set of few: who sleeps on them alone is spared a layer. parts 0: fd is all there is */
 	uint8_t parts;
+	uint8_t edges;        /* bit i: whoever watches part i need be told of each arrival only once, for an armed wait has seen to what was there before */
 	uint64_t deadline_ns; /* when the link must be stepped again for its own timers; UINT64_MAX: never */
 };
 

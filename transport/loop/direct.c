@@ -34,11 +34,17 @@ void loop_direct_void(struct loop_path *path)
 		msg_pair_direct(path->peer->peer.pair, path->pp.id, 0, path->direct->is_reliable);
 }
 
+static uint32_t direct_connected(const struct loop_path *path)
+{
+	const struct link_path *via = path->via;
+	return via && via->is_connected ? via->connection : 0;
+}
+
 /* A connection came, went, or gave way to another since this was last asked. */
 static void direct_connection(struct loop_path *path, uint64_t now_ns)
 {
 	const struct link_path *via = path->via;
-	uint32_t now = via && via->is_connected ? via->connection : 0;
+	uint32_t now = direct_connected(path);
 	if (via && via->fault && !direct_has_other(path)) {
 		loop_peer_end(path->peer, via->fault);
 		return;
@@ -168,6 +174,16 @@ void loop_direct(struct loop *lp, uint64_t now_ns)
 	}
 	direct_expose(lp);
 	direct_hide(lp);
+}
+
+bool loop_direct_due(const struct loop *lp)
+{
+	for (struct list *at = list_first(&lp->connects); at; at = list_next(&lp->connects, at)) {
+		const struct loop_path *path = list_entry(at, struct loop_path, connects);
+		if (direct_connected(path) != path->connection || (path->via && path->via->fault && !direct_has_other(path)))
+			return true;
+	}
+	return msg_has_exposing(lp->msg);
 }
 
 void loop_export(struct loop_peer *peer, uint64_t key)

@@ -222,12 +222,34 @@ static void loop_timers(struct loop *lp, uint64_t now_ns)
 static void loop_wake(struct loop *lp)
 {
 	struct msg_pair *pair;
-	while ((pair = msg_woken(lp->msg)))
-		loop_peer_activate(msg_pair_owner(pair));
+	while ((pair = msg_woken(lp->msg))) {
+		struct loop_peer *peer = msg_pair_owner(pair);
+		for (unsigned i = 0; i < peer->peer.paths; i++)
+			peer->path[i]->is_woken = true;
+		loop_peer_activate(peer);
+	}
+}
+
+/* Something has ended: its owner is told first, the answer may leave together with the acknowledgement; but only once in a row. */
+static bool loop_put_off(struct loop *lp, bool may)
+{
+	lp->is_put_off = may && msg_has_done(lp->msg);
+	return lp->is_put_off;
+}
+
+void loop_send(struct loop *lp, uint64_t now_ns)
+{
+	lp->now_ns = now_ns;
+	lp->count.steps++;
+	lp->is_posted = lp->is_put_off = false; /* what was put off beside sending, loop_due_ns and the links remember */
+	loop_reap(lp, now_ns);
+	loop_wake(lp);
+	loop_tx(lp, now_ns);
 }
 
 bool loop_step(struct loop *lp, uint64_t now_ns)
 {
+	bool may = !lp->is_put_off;
 	lp->is_moving = false;
 	lp->now_ns = now_ns;
 	lp->count.steps++;
@@ -238,10 +260,10 @@ bool loop_step(struct loop *lp, uint64_t now_ns)
 		loop_tx(lp, now_ns);
 	}
 	loop_rx(lp, now_ns);
+	if (loop_put_off(lp, may))
+		return true;
 	loop_direct(lp, now_ns);
-	/* something has ended: tell its owner first, the answer may leave together with the acknowledgement; but only once in a row */
-	lp->is_put_off = !lp->is_put_off && msg_has_done(lp->msg);
-	if (lp->is_put_off)
+	if (loop_put_off(lp, may))
 		return true;
 	loop_timers(lp, now_ns);
 	loop_wake(lp);
@@ -249,12 +271,17 @@ bool loop_step(struct loop *lp, uint64_t now_ns)
 	return lp->is_moving;
 }
 
-uint64_t loop_when_ns(struct loop *lp, uint64_t now_ns)
+uint64_t loop_due_ns(const struct loop *lp, uint64_t now_ns)
 {
 	uint64_t when = heap_min_key(&lp->timers);
-	if (lp->is_posted || lp->is_put_off || msg_has_expose(lp->msg) || !list_empty(&lp->active) || !list_empty(&lp->events) || when <= now_ns)
-		return 0;
-	for (size_t i = 0; i < lp->links; i++) {
+	bool now = lp->is_posted || lp->is_put_off || !list_empty(&lp->active) || !list_empty(&lp->events) || when <= now_ns;
+	return now || loop_direct_due(lp) ? 0 : when;
+}
+
+uint64_t loop_when_ns(struct loop *lp, uint64_t now_ns)
+{
+	uint64_t when = loop_due_ns(lp, now_ns);
+	for (size_t i = 0; when && i < lp->links; i++) {
 		struct link_wait w = {.fd = -1, .deadline_ns = UINT64_MAX};
 		lp->link[i]->ops->wait(lp->link[i], false, &w);
 		when = w.deadline_ns < when ? w.deadline_ns : when;

@@ -84,6 +84,7 @@ struct loop_path {
 	struct seal *tx_seal, *rx_seal;
 	struct list active;    /* in loop.active while something may leave */
 	bool is_active;
+	bool is_woken;         /* its pair has something new to send: nearly always it may leave, it need not be asked first */
 	uint32_t slot, flow_id;
 	uint64_t rx_prefix, tx_prefix; /* wire_bulk_prefix of plain frames that come and leave; 0: sealed, no frame begins so */
 	uint32_t mtu_bytes;
@@ -163,8 +164,12 @@ void loop_close(struct loop **lp);
 
 /** One round: reap, rx, timers, tx. Afterwards take msg_done, msg_notice_pop, loop_event. @return true: frames came or left */
 bool loop_step(struct loop *lp, uint64_t now_ns);
+/** Sends what was posted and does nothing else: for a caller about to sleep, whom loop_due_ns and the links' wait tell of everything else. */
+void loop_send(struct loop *lp, uint64_t now_ns);
 /** When the next step has something to do, as far as timers say; 0: at once. Frames come at any time. */
 uint64_t loop_when_ns(struct loop *lp, uint64_t now_ns);
+/** The same without what the links say, for who asks them himself. */
+uint64_t loop_due_ns(const struct loop *lp, uint64_t now_ns);
 
 /** Takes a link over, and maps what is registered for it. @param why  gets words if it cannot map all of that ("" otherwise): frames from there are copied
  *  @return 0, -TERN_ELIMIT */
@@ -232,6 +237,7 @@ int loop_path_route(struct loop_path *path, const struct link_addr *remote, cons
 void loop_path_given_up(struct loop_path *path);
 void loop_direct_void(struct loop_path *path); /* keys of its connection hold no more */
 void loop_direct(struct loop *lp, uint64_t now_ns);
+bool loop_direct_due(const struct loop *lp); /* would loop_direct do something, beside what the links' wait tells? */
 int loop_direct_open(struct loop_path *path, const struct session *session, const struct session_path *sp);
 void loop_direct_close(struct loop_path *path);
 /** Maps what is registered for a link that has come. @return how many regions it cannot map */

@@ -78,8 +78,10 @@ static void loop_reap_link(struct loop *lp, struct link *link, uint64_t now_ns)
 {
 	struct frame *back[LOOP_TRAY];
 	size_t n;
-	while ((n = link->ops->reap(link, back, LOOP_TRAY, now_ns)))
+	do {
+		n = link->ops->reap(link, back, LOOP_TRAY, now_ns);
 		loop_frames_back(lp, back, n);
+	} while (n == LOOP_TRAY);
 }
 
 void loop_reap(struct loop *lp, uint64_t now_ns)
@@ -101,7 +103,8 @@ static bool loop_offer(struct loop_path *path, uint64_t now_ns)
 	if (taken)
 		path->pp.blocked_ns = 0;
 	path->waiting_n -= taken;
-	memmove(path->waiting, path->waiting + taken, path->waiting_n * sizeof(path->waiting[0]));
+	if (path->waiting_n)
+		memmove(path->waiting, path->waiting + taken, path->waiting_n * sizeof(path->waiting[0]));
 	loop_reap_link(path->loop, link, now_ns);
 	return path->waiting_n == 0;
 }
@@ -128,7 +131,8 @@ static bool loop_burst(struct loop_path *path, bool last, uint64_t now_ns)
 		path->waiting[i] = top[i];
 	}
 	path->waiting_n = n;
-	memmove(top, top + n, (room - n) * sizeof(*top));
+	for (size_t i = 0; i < n && i < room - n; i++)
+		top[i] = top[room - 1 - i]; /* which ones are free matters, not their order */
 	lp->free_frames -= n;
 	if (--chunk->frames == 0)
 		loop_chunk_put(lp, chunk);
@@ -156,11 +160,15 @@ static uint64_t loop_path_tx(struct loop_path *path, uint64_t now_ns)
 	for (unsigned round = 0; path->via && round < LOOP_TX_ROUNDS; round++) {
 		if (!loop_offer(path, now_ns))
 			return loop_blocked(path, now_ns);
-		uint64_t when = peer_when_ns(&path->pp, now_ns);
+		bool asks = !path->is_woken;
+		path->is_woken = false;
+		uint64_t when = asks ? peer_when_ns(&path->pp, now_ns) : 0;
 		if (when > now_ns)
 			return when;
-		if (!loop_burst(path, false, now_ns))
-			return now_ns + 1; /* it wants to but cannot, out of frames, chunks or extents: the timer brings it back */
+		if (loop_burst(path, false, now_ns))
+			continue;
+		when = asks ? 0 : peer_when_ns(&path->pp, now_ns);
+		return when > now_ns ? when : now_ns + 1; /* it wants to but cannot, out of frames, chunks or extents: the timer brings it back */
 	}
 	return path->via && !loop_offer(path, now_ns) ? loop_blocked(path, now_ns) : peer_when_ns(&path->pp, now_ns);
 }

@@ -237,11 +237,6 @@ void announce_tx(struct msg_mix *x)
 			return;
 }
 
-bool announce_tx_want(const struct msg_pair *pair)
-{
-	return pair->ann_due || (pair->announce_check && !list_empty(&pair->announce));
-}
-
 void announce_acked(struct msg_pair *pair, const struct flow_item *item, bool acked)
 {
 	uint32_t order = (uint32_t)item->offset;

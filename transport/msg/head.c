@@ -145,7 +145,8 @@ static void wait_tx(struct msg_mix *x)
 	struct list *at;
 	while ((at = list_first(&pair->wait)) && pair->used_heads != pair->credit_heads) {
 		struct msg_op *op = list_entry(at, struct msg_op, link);
-		struct wire_record r = {.type = WIRE_HEAD};
+		struct wire_record r; /* head_build fills what counts */
+		r.type = WIRE_HEAD;
 		bool eager = op->total_bytes <= pair->credit_bytes - pair->used_bytes;
 		head_build(op, &r.head);
 		if (!eager)
@@ -169,7 +170,8 @@ static void writes_tx(struct msg_mix *x)
 	struct list *at;
 	while ((at = list_first(&pair->wait_write)) && pair->writes < MSG_WINDOW) {
 		struct msg_op *op = list_entry(at, struct msg_op, link);
-		struct wire_record r = {.type = WIRE_HEAD};
+		struct wire_record r;
+		r.type = WIRE_HEAD;
 		op->seq = (uint32_t)pair->tx_next;
 		head_build(op, &r.head);
 		if (!head_choose(x, op, &r))
@@ -179,11 +181,6 @@ static void writes_tx(struct msg_mix *x)
 		pair->writes++;
 		head_put(x, op, &r);
 	}
-}
-
-static uint32_t skip_due(const struct msg_pair *pair)
-{
-	return rangeset_empty(&pair->skips) ? 0 : rangeset_seek(&pair->skips, pair->skip_next);
 }
 
 static void skips_tx(struct msg_mix *x)
@@ -198,12 +195,6 @@ static void skips_tx(struct msg_mix *x)
 			return;
 		pair->skip_next = seq + 1;
 	}
-}
-
-bool head_tx_want(const struct msg_pair *pair)
-{
-	return !list_empty(&pair->heads) || (!list_empty(&pair->wait) && pair->used_heads != pair->credit_heads) ||
-		(!list_empty(&pair->wait_write) && pair->writes < MSG_WINDOW) || skip_due(pair);
 }
 
 void head_tx(struct msg_mix *x)

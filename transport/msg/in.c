@@ -228,6 +228,10 @@ void in_fill(struct msg *m, struct msg_in *in, uint64_t offset, const uint8_t *d
 {
 	uint64_t end = offset + bytes < in->limit ? offset + bytes : in->limit;
 	uint64_t at = offset > in->front ? offset : in->front, first, upto;
+	if (at < end && rangeset_empty(&in->ranges)) { /* no gap to look for: all of it is one */
+		in_store(in, at, data + (at - offset), end - at, copied);
+		at = end;
+	}
 	while (at < end && rangeset_next_gap(&in->ranges, at, end, &first, &upto)) {
 		in_store(in, first, data + (first - offset), upto - first, copied);
 		at = upto;

@@ -279,11 +279,6 @@ static void exports_missed(struct msg *m)
 	}
 }
 
-bool msg_has_expose(const struct msg *m)
-{
-	return !list_empty(&m->expose);
-}
-
 bool msg_expose_next(struct msg *m, struct msg_expose *out)
 {
 	exports_missed(m);

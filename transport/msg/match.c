@@ -255,8 +255,9 @@ static bool is_free(const struct msg_in *in)
 static void try_match(struct msg_in *in)
 {
 	struct msg_pair *pair = in->pair;
-	struct msg_op *op = is_free(in) ? first_fitting(pair, in->tag) : NULL;
-	if (!is_free(in) || (op && op->ignore && !has_no_hole(in)))
+	bool free = is_free(in);
+	struct msg_op *op = free ? first_fitting(pair, in->tag) : NULL;
+	if (!free || (op && op->ignore && !has_no_hole(in)))
 		return;
 	if (op)
 		match_pair(pair->m, in, op);
@@ -276,10 +277,13 @@ void match_release(struct msg_pair *pair)
 void match_arrived(struct msg_pair *pair, struct msg_in *in)
 {
 	uint32_t gen = in->gen;
-	hold(in);
-	if (list_first(&pair->held) == &in->by_pair && list_last(&pair->held) == &in->by_pair)
+	bool alone = list_empty(&pair->held);
+	in->state = IN_HELD;
+	if (alone)
 		try_match(in);
-	else
+	if (in->gen == gen && in->state == IN_HELD)
+		hold(in);
+	if (!alone)
 		match_release(pair);
 	if (in->gen == gen && (in->state == IN_HELD || in->state == IN_UNMATCHED) && !(in->flags & WIRE_HEAD_CLAIM)) {
 		bool has_room = chunks_get(in); /* credit_take has seen to it */

@@ -349,6 +349,7 @@ static void op_start(struct msg *m, struct msg_op *op)
 	for (unsigned i = 0; i < MSG_TARGETS; i++)
 		op->to[i].lane = 0;
 	op->to_bytes = op->flying_bytes = 0;
+	op->turn_bytes = 0;
 	op->order = m->order++;
 	rangeset_init(&op->ranges, &m->tx_ranges);
 }
@@ -393,6 +394,11 @@ void msg_cancel(struct msg *m, struct msg_op *op)
 bool msg_has_notice(const struct msg *m)
 {
 	return !list_empty(&m->notices);
+}
+
+bool msg_has_exposing(const struct msg *m)
+{
+	return !list_empty(&m->expose) || !list_empty(&m->hide);
 }
 
 bool msg_has_done(const struct msg *m)

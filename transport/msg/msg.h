@@ -74,6 +74,8 @@ struct msg_op *msg_done(struct msg *m);
 /** Does msg_done have something? */
 bool msg_has_done(const struct msg *m);
 bool msg_has_notice(const struct msg *m);
+/** Do msg_expose_next or msg_hide_next have something? */
+bool msg_has_exposing(const struct msg *m);
 /** Events without an operation: TERN_EV_REMOTE_WRITE, TERN_EV_MISMATCH. */
 struct msg_notice { struct msg_ep *ep; uint64_t peer, tag, imm, bytes; uint32_t type; int32_t status; };
 bool msg_notice_pop(struct msg *m, struct msg_notice *out);
@@ -83,6 +85,8 @@ bool msg_notice_pop(struct msg *m, struct msg_notice *out);
 enum msg_want { MSG_WANT_RECORDS = 1, MSG_WANT_SMALL = 2 /* runs of messages up to 64 KiB */, MSG_WANT_BULK = 4 };
 /** What the pair has to send now; a few instructions. */
 unsigned msg_tx_want(const struct msg_pair *pair);
+/** Does it have bytes of messages to send, beside records? */
+bool msg_tx_has_bytes(const struct msg_pair *pair);
 /**
  * Fills a MIX payload with records (heads with inline messages, announcements, grants, credit ...).
  * @param items  what must be committed to the flow for this frame, at most *n_items (set to how many); each comes back by msg_acked or msg_lost
@@ -137,8 +141,6 @@ void msg_expose_asked(struct msg *m, uint64_t ref, uint32_t id);
 void msg_exposed(struct msg *m, uint64_t ref, const struct frame_target *target);
 /** It could not be asked for. is_full: for want of room at the link; an export, which outlives single messages, is tried again when something has been hidden. */
 void msg_expose_refused(struct msg *m, uint64_t ref, bool is_full);
-/** Is there something to expose? */
-bool msg_has_expose(const struct msg *m);
 /** The next one to hide; answer by msg_hidden. */
 struct msg_hide { struct msg_pair *pair; uint32_t id; uint8_t path; };
 bool msg_hide_next(struct msg *m, struct msg_hide *out);

@@ -65,12 +65,6 @@ void read_key(struct msg_op *op)
 	msg_wake(op->pair);
 }
 
-static bool read_window(const struct msg_pair *pair)
-{
-	const struct list *at = list_first(&pair->reads);
-	return !at || pair->req_next - list_entry(at, struct msg_op, link)->recv_id < MSG_WINDOW;
-}
-
 static bool read_say(struct msg_mix *x, struct msg_op *op, uint32_t req_id)
 {
 	struct wire_record r = {.type = WIRE_READ, .read = {.req_id = req_id, .key = op->key, .remote_offset = op->remote_offset,
@@ -112,11 +106,6 @@ void read_tx(struct msg_mix *x)
 		list_push_back(&pair->reads, &op->link);
 		list_push_back(read_bucket(pair, op->recv_id), &op->hash);
 	}
-}
-
-bool read_tx_want(const struct msg_pair *pair)
-{
-	return pair->reads_due || (!list_empty(&pair->wait_read) && read_window(pair));
 }
 
 void read_lost(struct msg_op *op)

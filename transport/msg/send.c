@@ -69,6 +69,11 @@ unsigned msg_tx_want(const struct msg_pair *pair)
 	return want;
 }
 
+bool msg_tx_has_bytes(const struct msg_pair *pair)
+{
+	return pair->is_up && !(list_empty(&pair->small) && list_empty(&pair->bulk));
+}
+
 static uint64_t send_left(const struct msg_op *op)
 {
 	return op->total_bytes - op->done_bytes;

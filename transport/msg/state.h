@@ -300,7 +300,15 @@ void hold_number(struct msg_pair *pair, struct msg_op *op);
 
 /* head.c */
 void head_tx(struct msg_mix *x);
-bool head_tx_want(const struct msg_pair *pair);
+static inline uint32_t skip_due(const struct msg_pair *pair)
+{
+	return rangeset_empty(&pair->skips) ? 0 : rangeset_seek(&pair->skips, pair->skip_next);
+}
+static inline bool head_tx_want(const struct msg_pair *pair)
+{
+	return !list_empty(&pair->heads) || (!list_empty(&pair->wait) && pair->used_heads != pair->credit_heads) ||
+		(!list_empty(&pair->wait_write) && pair->writes < MSG_WINDOW) || skip_due(pair);
+}
 size_t head_again(struct msg_op *op, uint8_t *out, size_t room, struct flow_item *item);
 
 /* in.c */
@@ -337,7 +345,10 @@ void announce_gone(struct msg_op *op);
 void announce_cancel(struct msg_op *op);
 struct msg_op *announce_named(struct msg_pair *pair, uint32_t recv_id);
 void announce_tx(struct msg_mix *x);
-bool announce_tx_want(const struct msg_pair *pair);
+static inline bool announce_tx_want(const struct msg_pair *pair)
+{
+	return pair->ann_due || (pair->announce_check && !list_empty(&pair->announce));
+}
 void announce_acked(struct msg_pair *pair, const struct flow_item *item, bool acked);
 int announce_rx_answer(struct msg_pair *pair, const struct wire_revoke *r);
 /* offer.c: sender */
@@ -392,7 +403,15 @@ void read_key(struct msg_op *op);
 struct msg_op *read_find(struct msg_pair *pair, uint32_t req_id);
 void read_post(struct msg *m, struct msg_op *op);
 void read_tx(struct msg_mix *x);
-bool read_tx_want(const struct msg_pair *pair);
+static inline bool read_window(const struct msg_pair *pair)
+{
+	const struct list *at = list_first(&pair->reads);
+	return !at || pair->req_next - list_entry(at, struct msg_op, link)->recv_id < MSG_WINDOW;
+}
+static inline bool read_tx_want(const struct msg_pair *pair)
+{
+	return pair->reads_due || (!list_empty(&pair->wait_read) && read_window(pair));
+}
 void read_lost(struct msg_op *op);
 int read_rx(struct msg_pair *pair, const struct wire_read *r);
 int read_rx_reply(struct msg_pair *pair, struct msg_in *in);

@@ -95,7 +95,7 @@ static uint32_t mix_close(struct mix *m, struct peer_tray *t, uint64_t now_ns)
 	    .frames = 1, .stride_bytes = (uint32_t)m->used, .wire_bytes = datagram + path->overhead_bytes, .ack_eliciting = m->eliciting};
 	if (m->items)
 		run.item = m->item[0];
-	run.app_limited = !(msg_tx_want(path->peer->pair) & (MSG_WANT_SMALL | MSG_WANT_BULK));
+	run.app_limited = !msg_tx_has_bytes(path->peer->pair);
 	uint64_t number = flow_tx_commit(&path->flow, &run, now_ns);
 	if (number == UINT64_MAX) {
 		for (size_t i = 0; i < m->items; i++)
@@ -373,6 +373,7 @@ size_t peer_tx(struct peer_path *path, struct peer_tray *t, uint64_t now_ns)
 {
 	struct msg_pair *pair = path->peer->pair;
 	uint64_t when, room;
+	unsigned want;
 	if (path->peer->state == PEER_GONE || path->state == PEER_PATH_WAITING)
 		return 0;
 	peer_turn_begin(path);
@@ -380,8 +381,7 @@ size_t peer_tx(struct peer_path *path, struct peer_tray *t, uint64_t now_ns)
 	peer_owe(path->peer, now_ns);
 	if (path->state != PEER_PATH_UP)
 		return t->n;
-	while (t->n < t->room && (room = flow_tx_room(&path->flow, now_ns, &when))) {
-		unsigned want = msg_tx_want(pair);
+	while (t->n < t->room && (want = msg_tx_want(pair)) && (room = flow_tx_room(&path->flow, now_ns, &when))) {
 		if (path->peer->paths > 1)
 			want = peer_path_want(path, want, now_ns);
 		uint64_t sent = 0;

@@ -398,8 +398,8 @@ static void rdma_rx_revoke(struct link *link, struct link_path *path)
 	(void)link, (void)path;
 }
 
-/* The descriptors fired, or may have: which completion queues have to be armed again. If none, the connection manager has woken us. */
-static void rdma_disarm(struct rdma_link *l)
+/* The descriptors fired, or may have: which completion queues have to be armed again. @return false: none */
+static bool rdma_disarm(struct rdma_link *l)
 {
 	struct ibv_cq *cq;
 	void *context;
@@ -410,72 +410,84 @@ static void rdma_disarm(struct rdma_link *l)
 		for (uint32_t k = 0; k < l->n_paths; k++)
 			armed += l->paths[k]->port == &l->port[i] && l->paths[k]->cq_armed != RDMA_UNARMED;
 		for (; armed && !ibv_get_cq_event(l->port[i].channel, &cq, &context); armed--) {
-			((struct rdma_path *)context)->cq_armed = RDMA_UNARMED;
-			ibv_ack_cq_events(cq, 1);
+			struct rdma_path *p = context;
+			p->cq_armed = RDMA_UNARMED;
+			if (++p->cq_unacked == RDMA_UNACKED_MAX) {
+				ibv_ack_cq_events(cq, p->cq_unacked);
+				p->cq_unacked = 0;
+			}
 			took = true;
 		}
 	}
 	l->is_armed = false;
-	l->looks_cm |= !took;
+	return took;
 }
 
-/* Once a loop's step: reap asks for it, rx, done and exposed only if they have nothing and the time is another. */
+/* Once a loop's step: reap, rx, done and exposed ask for it if they have nothing and the time is another. */
 void rdma_step(struct rdma_link *l, uint64_t now_ns)
 {
 	if (now_ns == l->step_ns && !l->is_armed)
 		return;
 	l->step_ns = now_ns;
 	if (l->is_armed)
-		rdma_disarm(l);
-	if (l->looks_cm || now_ns - l->cm_ns >= RDMA_CM_PERIOD_NS) {
+		l->looks_cm |= !rdma_disarm(l); /* then it is the connection manager that has woken us */
+	uint64_t since_ns = now_ns - l->cm_ns;
+	if (since_ns >= RDMA_CM_SETTLED_NS || (l->looks_cm && !l->is_settled) || (since_ns >= RDMA_CM_PERIOD_NS && (l->looks_cm || !l->is_settled))) {
 		l->looks_cm = false;
 		l->cm_ns = now_ns;
 		rdma_cm_events(l, now_ns);
 	}
-	for (uint32_t i = 0; i < l->n_paths; i++)
+	l->is_settled = true;
+	for (uint32_t i = 0; i < l->n_paths; i++) {
 		rdma_path_step(l->paths[i], now_ns);
+		l->is_settled &= l->paths[i]->state == RDMA_PATH_UP;
+	}
 	for (uint32_t i = 0; i < l->n_ports; i++) {
-		if (l->port[i].frames && l->port[i].frames->idle)
+		if (l->port[i].frames && rdma_rq_is_low(l->port[i].frames))
 			rdma_rq_post(l->port[i].frames);
-		if (l->port[i].lanes && l->port[i].lanes->idle)
+		if (l->port[i].lanes && rdma_rq_is_low(l->port[i].lanes))
 			rdma_rq_post(l->port[i].lanes);
 	}
 }
 
-static bool rdma_has_news(const struct rdma_link *l)
+static bool rdma_armed(const struct rdma_link *l)
 {
-	if (l->pending || l->telling || l->back_head != l->back_tail || l->untold)
-		return true;
 	for (uint32_t i = 0; i < l->n_paths; i++)
-		if (l->paths[i]->is_failing)
+		if (l->paths[i]->cq_armed != RDMA_UNARMED)
 			return true;
 	return false;
 }
 
-/* Arms, then looks once more: what came between the last look and the arming would not fire. */
+/* Arms, then looks once more: what came between the last look and the arming would not fire. A queue that is armed already may have fired, and another sleeper may
+ * have been told instead of this one: its event is taken first. So each arming stands for one event to come, and the channels are watched for edges. */
 static void rdma_wait(struct link *link, bool armed, struct link_wait *out)
 {
 	struct rdma_link *l = (struct rdma_link *)link;
 
 	*out = (struct link_wait){.fd = l->epoll, .deadline_ns = UINT64_MAX};
 	if (armed) {
-		for (uint32_t i = 0; i < l->n_paths; i++) {
-			struct rdma_path *p = l->paths[i];
-			if (p->cq)
-				rdma_path_arm(p);
-		}
-		out->is_same = l->said_fd;
-		l->is_armed = l->said_fd = true;
+		if (rdma_armed(l))
+			rdma_disarm(l);
+		for (uint32_t i = 0; i < l->n_paths && !l->pending; i++)
+			if (l->paths[i]->cq)
+				rdma_path_arm(l->paths[i]);
+		out->is_same = l->said_ports == l->n_ports + 1;
+		l->said_ports = l->n_ports + 1;
+		l->is_armed = !l->pending;
 		if (l->n_ports < LINK_PARTS_MAX) {
 			for (uint32_t i = 0; i < l->n_ports; i++)
 				out->part[out->parts++] = l->port[i].channel->fd;
+			out->edges = (uint8_t)((1u << l->n_ports) - 1);
 			out->part[out->parts++] = l->events->fd;
 		}
 	}
-	for (uint32_t i = 0; i < l->n_paths; i++)
+	bool failing = false;
+	for (uint32_t i = 0; i < l->n_paths; i++) {
+		failing |= l->paths[i]->is_failing;
 		if (l->paths[i]->next_ns < out->deadline_ns)
 			out->deadline_ns = l->paths[i]->next_ns;
-	if (rdma_has_news(l))
+	}
+	if (failing || l->pending || l->telling || l->back_head != l->back_tail || l->untold)
 		out->deadline_ns = 0;
 }
 

@@ -212,14 +212,18 @@ static void path_take(struct rdma_path *p, uint32_t polls)
 void rdma_path_poll(struct rdma_path *p)
 {
 	path_take(p, RDMA_POLLS_MAX);
-	for (uint32_t i = 0; i < p->n_legs; i++)
-		if (p->leg[i].rq && p->leg[i].qp && p->leg[i].rq->idle)
+	for (uint32_t i = 0; p->leg[0].rq && i < p->n_legs; i++) /* queues of its own: UC */
+		if (p->leg[i].rq && p->leg[i].qp && rdma_rq_is_low(p->leg[i].rq))
 			rdma_rq_post(p->leg[i].rq);
 }
 
-/* Completions of sends wake nobody who does not wait for them. */
+/* Completions of sends wake nobody who does not wait for them. A look before: arming is the dearest call of a small message, and for nothing if its answer is here. */
 void rdma_path_arm(struct rdma_path *p)
 {
+	const struct rdma_link *l = (const struct rdma_link *)p->base.link;
+	rdma_path_poll(p);
+	if (l->pending)
+		return;
 	uint8_t wanted = p->awaited || p->wants_room ? RDMA_ARMED_ALL : RDMA_ARMED_FRAMES;
 
 	if (p->cq_armed < wanted) {
@@ -247,9 +251,12 @@ void rdma_path_down(struct rdma_path *p, uint64_t now_ns)
 	rdma_expose_end_windows(p);
 	for (uint32_t i = 0; i < RDMA_LEGS_MAX; i++)
 		rdma_leg_destroy(&p->leg[i]);
-	if (p->cq)
+	if (p->cq) {
+		ibv_ack_cq_events(p->cq, p->cq_unacked); /* or destroying waits for ever */
 		ibv_destroy_cq(p->cq);
+	}
 	p->cq = NULL;
+	p->cq_unacked = 0;
 	for (uint32_t i = 0; i < p->n_legs; i++)
 		rdma_tx_lost(&p->leg[i]);
 	rdma_expose_broken(p);

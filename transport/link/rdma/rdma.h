@@ -33,6 +33,7 @@ enum {
 	RDMA_BATCH = 32, /* work requests of one post, completions of one poll */
 	RDMA_SIGNAL_EVERY = 16,
 	RDMA_POLLS_MAX = 64,   /* of one path in one step */
+	RDMA_UNACKED_MAX = 64,
 	RDMA_EVENTS_MAX = 256, /* of the connection manager in one step */
 	RDMA_EXPOSED_MAX = 1 << 15,
 	RDMA_STALE_MAX = 256, /* runs of writes that were lost before they were sent, to be told */
@@ -43,7 +44,8 @@ enum {
 	RDMA_RESOLVE_MS = 1000,
 	RDMA_BACKLOG = 256,
 };
-#define RDMA_CM_PERIOD_NS 1000000ull
+#define RDMA_CM_PERIOD_NS 1000000ull /* while connections are being made; who sleeps is woken for it, this is for who polls */
+#define RDMA_CM_SETTLED_NS 10000000ull
 #define RDMA_BACKOFF_NS 5000000ull
 #define RDMA_BACKOFF_MAX_NS 500000000ull
 #define RDMA_SETUP_NS 1500000000ull /* then the attempt is given up: the kernel repeats a lost message of its own after 4 s only */
@@ -175,6 +177,7 @@ struct rdma_path {
 	struct ibv_cq *cq;
 	uint32_t cq_depth;
 	uint8_t cq_armed; /* enum rdma_armed */
+	uint32_t cq_unacked; /* events taken and not acknowledged: that costs a lock, so it is done for many */
 	uint32_t awaited; /* requests whose completion somebody waits for: writes, windows */
 	bool wants_room;  /* tx took fewer than it was offered */
 	struct rdma_leg leg[RDMA_LEGS_MAX];
@@ -227,9 +230,10 @@ struct rdma_link {
 	struct rdma_event_channel *events;
 	struct rdma_cm_id *listener;
 	int epoll;
-	bool said_fd;   /* wait has given the descriptor out */
+	uint32_t said_ports; /* ports, plus one, whose descriptors wait has given out */
 	bool is_armed;  /* wait has armed completion queues: their events are to be taken */
 	bool looks_cm;  /* look for events of the connection manager in the next step */
+	bool is_settled; /* every path was connected at the last step */
 	uint64_t cm_ns; /* last look */
 	uint64_t step_ns;
 	struct rdma_port port[RDMA_PORTS_MAX];
@@ -338,6 +342,12 @@ struct rdma_rq *rdma_rq_open(struct rdma_link *l, struct rdma_port *port, uint32
 /** Freed now, or with its last lent buffer. */
 void rdma_rq_close(struct rdma_link *l, struct rdma_rq *rq);
 void rdma_rq_free(struct rdma_rq *rq);
+/** Time to post: each post has a price, and a few buffers less do not matter while many are posted; `out` is back only when its owners like. */
+static inline bool rdma_rq_is_low(const struct rdma_rq *rq)
+{
+	uint32_t posted = rq->n - rq->n_idle - rq->out;
+	return rq->n_idle && (rq->n_idle >= RDMA_BATCH || posted < 4 * RDMA_BATCH);
+}
 /** Posts what is idle. @return false: the queue pair refuses */
 bool rdma_rq_post(struct rdma_rq *rq);
 /** The queue pair is gone: what was posted is idle again. */

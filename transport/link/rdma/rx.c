@@ -98,7 +98,7 @@ static void rq_put(struct rdma_link *l, struct rdma_recv *recv)
 	rq->out--;
 	if (rq->is_dead && !rq->out)
 		rq_bury(l, rq);
-	else if (rq->n_idle >= RDMA_BATCH)
+	else if (rdma_rq_is_low(rq))
 		rdma_rq_post(rq);
 }
 

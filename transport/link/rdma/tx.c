@@ -248,10 +248,10 @@ static bool tx_stale(struct rdma_leg *leg, struct frame *f, bool *room)
 	struct rdma_path *p = leg->path;
 	struct rdma_link *l = (struct rdma_link *)p->base.link;
 	bool is_sent = f->is_write ? leg->index && f->target.connection == (uint8_t)p->base.connection : f->wire_bytes <= p->base.max_frame_bytes;
-	struct link_done *last = l->n_stale ? &l->stale[l->n_stale - 1] : NULL;
 
 	if (is_sent)
 		return false;
+	struct link_done *last = l->n_stale ? &l->stale[l->n_stale - 1] : NULL;
 	if (f->is_write && !l->options.is_uc) {
 		*room = !leg->sq.writes && (l->n_stale < RDMA_STALE_MAX || tx_is_next(last, f));
 		if (!*room)
@@ -390,7 +390,8 @@ size_t rdma_reap(struct link *link, struct frame **out, size_t n, uint64_t now_n
 	struct rdma_link *l = (struct rdma_link *)link;
 	size_t got = 0;
 
-	rdma_step(l, now_ns);
+	if (l->back_tail == l->back_head)
+		rdma_step(l, now_ns);
 	while (got < n && l->back_tail != l->back_head)
 		out[got++] = l->back[l->back_tail++ & (RDMA_TAKEN_MAX - 1)];
 	l->taken -= (uint32_t)got;

@@ -284,6 +284,17 @@ uint64_t element_delay_ns(const struct element *e, uint64_t now_ns)
 }
 
 /* Looks at outages and steps without moving on in their lists: unreliable datagrams behind it may still depart earlier. */
+uint32_t element_losses(struct element *e, uint32_t packets)
+{
+	uint32_t lost = 0;
+
+	for (uint32_t i = 0; i < packets; i++)
+		while (rng_chance(&e->rng, e->loss))
+			lost++;
+	e->counters.drops[ELEMENT_DROP_LOSS] += lost;
+	return lost;
+}
+
 void element_push_reliable(struct element *e, uint64_t now_ns, uint32_t bytes, struct element_verdict *v)
 {
 	const struct element_config *c = &e->config;

@@ -113,6 +113,9 @@ void element_push(struct element *element, uint64_t now_ns, uint32_t bytes, stru
  *  holds it back, an outage delays it to its end. */
 void element_push_reliable(struct element *element, uint64_t now_ns, uint32_t bytes, struct element_verdict *verdict);
 
+/** How often one of so many packets is lost until each has got through (config.loss alone), for connections that send again by themselves. Counted as drops. */
+uint32_t element_losses(struct element *element, uint32_t packets);
+
 /** The delay of the fibre for what enters it at now_ns. */
 uint64_t element_delay_ns(const struct element *element, uint64_t now_ns);
 

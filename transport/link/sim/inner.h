@@ -26,7 +26,7 @@ struct sim_frame {
 	uint16_t spread;
 	uint8_t ce, pieces;
 	uint8_t kind;      /* enum sim_kind */
-	bool is_reliable;
+	bool is_reliable, goes_back;
 	uint8_t lane;
 	uint64_t stall_ns; /* its lane waits for so long, as a queue pair does that repeats a packet */
 	uint16_t packets;  /* on the wire; each has its overhead */
@@ -81,6 +81,7 @@ struct sim_exposure {
 struct sim_wire { /* one direction */
 	struct element element;
 	struct line line;
+	uint64_t back_ns; /* when the line of those that go back is free again */
 	uint64_t lane_ns; /* the same for lanes, which do not wait for the others */
 	uint64_t reliable_ns; /* arrival of the last reliable frame: they keep their order when the delay falls */
 	uint64_t next_ns;  /* line's, as the event heap knows it */
@@ -142,6 +143,7 @@ struct sim_link {
 	struct sim_path **buckets; /* by own port and remote address; a power of two of them, at least as many as paths */
 	uint32_t buckets_n, paths_n, last_port;
 	bool is_writing, is_reliable; /* options writes=uc, writes=rc */
+	bool goes_back; /* option goback=1 */
 	uint64_t stall_ppm, stall_ns, stall_rng; /* of frames with a lane, with writes=rc */
 	uint32_t lanes, write_bytes, writes_n; /* writes_n: sent and not yet told by done */
 	uint64_t expose_ns, expose_max;

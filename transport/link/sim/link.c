@@ -271,7 +271,7 @@ struct sim_frame *sim_frame_new(struct sim_net *net, size_t data_bytes)
 	frame->body_bytes = 0;
 	frame->ce = frame->pieces = 0;
 	frame->kind = SIM_BYTES;
-	frame->is_reliable = false;
+	frame->is_reliable = frame->goes_back = false;
 	frame->lane = 0;
 	frame->stall_ns = 0;
 	frame->packets = 1;

@@ -316,6 +316,24 @@ static struct sim_frame *copy_of(struct sim_net *net, const struct sim_frame *fr
 	return copy;
 }
 
+/* Go back N, with N all that is in flight: what was sent behind a lost packet is thrown away by the receiver and sent again, so from its loss until it is sent once
+ * more, a round trip later, the line's time is wasted. These frames have the line to themselves; records and acknowledgements beside them are few. In the connection's
+ * favour: the receiver notes a loss at once, the last packet's too, and what it says about it is never lost. */
+static void push_back(struct sim_net *net, struct sim_wire *wire, struct sim_frame *frame, struct element_verdict *v)
+{
+	const struct element_config *c = &wire->element.config;
+	uint64_t bits = 8 * (frame->head_bytes + (uint64_t)frame->packets * c->overhead_bytes);
+	uint64_t round_ns = sim_net_delay_ns(net, frame->from, frame->to, frame->spread) +
+		sim_net_delay_ns(net, frame->to, frame->from, frame->spread);
+
+	wire->back_ns = wire->back_ns > net->now_ns ? wire->back_ns : net->now_ns;
+	wire->back_ns += c->rate_bits_per_s ? bits * 1000000000 / c->rate_bits_per_s : 0;
+	wire->back_ns += element_losses(&wire->element, frame->packets) * round_ns;
+	uint64_t at_ns = wire->back_ns + element_delay_ns(&wire->element, net->now_ns);
+	wire->lane_ns = at_ns > wire->lane_ns ? at_ns : wire->lane_ns;
+	*v = (struct element_verdict){.copies = 1, .late = 1, .at_ns[0] = wire->lane_ns};
+}
+
 void sim_net_send(struct sim_net *net, uint32_t at, struct sim_frame *frame)
 {
 	const uint32_t *row = route_to(net, frame->to);
@@ -327,7 +345,9 @@ void sim_net_send(struct sim_net *net, uint32_t at, struct sim_frame *frame)
 	}
 	uint32_t number = wire_of(net, row, at, frame->spread), bytes = frame->head_bytes + frame->body_bytes;
 	struct sim_wire *wire = net->wires[number];
-	if (frame->is_reliable) {
+	if (frame->goes_back) {
+		push_back(net, wire, frame, &v);
+	} else if (frame->is_reliable) {
 		element_push_reliable(&wire->element, net->now_ns, bytes + (frame->packets - 1u) * wire->element.config.overhead_bytes, &v);
 		uint64_t *order_ns = frame->lane ? &wire->lane_ns : &wire->reliable_ns;
 		v.at_ns[0] = (v.at_ns[0] > *order_ns ? v.at_ns[0] : *order_ns) + frame->stall_ns;

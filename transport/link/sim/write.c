@@ -33,6 +33,7 @@ const char *sim_write_open(struct sim_link *link, const char *options)
 	link->expose_max = sim_option(options, "expose_max", SIM_EXPOSED_MAX);
 	link->stall_ppm = link->is_reliable ? sim_option(options, "stall_ppm", 0) : 0;
 	link->stall_ns = sim_option(options, "stall_ns", 0);
+	link->goes_back = link->is_reliable && sim_option(options, "goback", 0);
 	link->stall_rng = sim_option(options, "stall_seed", 1);
 	if (bytes < 64 || bytes > max)
 		return link->is_reliable ? "write_bytes is 64 to 1048576" : "write_bytes is 64 to 65536 with writes=uc";
@@ -251,6 +252,7 @@ void sim_write_send(struct sim_link *link, const struct frame *tx)
 	}
 	((struct sim_write *)frame->data)->seq = path->written;
 	sim_write_lane(link, frame, tx->lane);
+	frame->goes_back = link->goes_back;
 	send(path, frame);
 }
 

@@ -22,6 +22,7 @@ struct plain {
 	int epoll;
 	bool watching; /* sockets are in the epoll set: wait was called, or there are many */
 	bool woken;    /* after a wait: ask epoll once who it was */
+	bool said;     /* armed wait has given the set out */
 	uint32_t hot, turn, looks;
 	struct udp_sock *blocked; /* the last whose send buffer was full */
 	struct udp_sock *ready[PLAIN_READY_MAX];
@@ -252,7 +253,8 @@ static void plain_wait(struct udp_link *l, bool armed, struct link_wait *out)
 	}
 	if (!armed)
 		return;
-	e->woken = true;
+	out->is_same = e->said;
+	e->woken = e->said = true;
 	if (e->blocked) {
 		struct epoll_event event = {.events = EPOLLIN | EPOLLOUT, .data.ptr = e->blocked};
 		epoll_ctl(e->epoll, EPOLL_CTL_MOD, e->blocked->fd, &event);
