@@ -65,7 +65,10 @@ static int address_also(struct api_address *a, const char *value)
 	char host[64];
 	int err = option_string("also", value, a->also, sizeof(a->also));
 	for (const char *at = value; !err; at += strcspn(at, ",") + 1) {
-		snprintf(host, sizeof(host), "%.*s", (int)strcspn(at, ","), at);
+		size_t bytes = strcspn(at, ",");
+		bytes = bytes < sizeof(host) ? bytes : sizeof(host) - 1; /* longer than any address: none */
+		memcpy(host, at, bytes);
+		host[bytes] = 0;
 		if (inet_pton(AF_INET, host, digits) != 1 && inet_pton(AF_INET6, host, digits) != 1)
 			return ERR(TERN_EINVAL, "option also=%s: \"%s\" is no address in digits", value, host);
 		if (!at[strcspn(at, ",")])
