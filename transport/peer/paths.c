@@ -136,6 +136,8 @@ void peer_path_broken(struct peer_path *path, bool is_broken, uint64_t now_ns)
 		path->ping_gap_ns = PEER_PING_GAP_FIRST_NS;
 		path->ping_when_ns = now_ns;
 	}
+	if (!is_broken && path->state != PEER_PATH_UP) /* pings that waited for the connection leave now: their answers tell the RTT, not the time to connect */
+		path->round_ns[0] = path->round_ns[1] = now_ns;
 	peer_owe(path->peer, now_ns);
 }
 
