@@ -146,14 +146,22 @@ static void harness_results(struct harness *h, int end)
 	}
 }
 
+static uint64_t harness_next_ns(const struct harness *h)
+{
+	uint64_t next = sim_net_next_ns(h->net);
+	if (h->tick_ns)
+		return h->now_ns + h->tick_ns;
+	for (int end = 0; end < 2; end++) {
+		uint64_t when = h->asleep[end] ? UINT64_MAX : loop_when_ns(h->loop[end], h->now_ns);
+		next = when < next ? when : next;
+	}
+	return next;
+}
+
 bool harness_run(struct harness *h, bool (*stop)(const struct harness *h), uint64_t end_ns)
 {
 	while (!stop(h)) {
-		uint64_t next = sim_net_next_ns(h->net);
-		for (int end = 0; end < 2; end++) {
-			uint64_t when = loop_when_ns(h->loop[end], h->now_ns);
-			next = when < next ? when : next;
-		}
+		uint64_t next = harness_next_ns(h);
 		if (next > end_ns) {
 			h->now_ns = end_ns > h->now_ns ? end_ns : h->now_ns;
 			return false;
@@ -162,7 +170,12 @@ bool harness_run(struct harness *h, bool (*stop)(const struct harness *h), uint6
 			h->now_ns = next;
 		sim_net_advance(h->net, h->now_ns);
 		for (int end = 0; end < 2; end++) {
-			loop_step(h->loop[end], h->now_ns);
+			if (h->asleep[end])
+				continue;
+			if (h->step)
+				h->step(h, end);
+			else
+				loop_step(h->loop[end], h->now_ns);
 			harness_results(h, end);
 		}
 		h->steps++;

@@ -5,7 +5,7 @@
 #include "link/sim/sim.h"
 #include "loop/loop.h"
 
-enum { HARNESS_A = 0, HARNESS_B = 1, HARNESS_PATHS_MAX = 4 };
+enum { HARNESS_A = 0, HARNESS_B = 1, HARNESS_PATHS_MAX = 8 };
 
 struct harness_config {
 	struct element_config forward, reverse; /* A to B, B to A */
@@ -36,6 +36,9 @@ struct harness {
 	void (*notice)(struct harness *h, int end, const struct msg_notice *n);
 	int gone[2]; /* status of a peer that ended */
 	bool up[2];
+	bool asleep[2];   /* the process of that end gets no turn; its link goes on */
+	uint64_t tick_ns; /* both ends look so often, whether or not anything is due; 0: when something is */
+	void (*step)(struct harness *h, int end); /* instead of loop_step, which it calls; NULL: that */
 	void *arg;
 };
 

@@ -211,7 +211,10 @@ static void loop_timers(struct loop *lp, uint64_t now_ns)
 			loop_peer_end(path->peer, status);
 			continue;
 		}
-		loop_activate(path);
+		if (path->pp.suspect_ns)
+			loop_peer_activate(path->peer); /* the others have been asked to ping, which a path that has nothing to do would not notice */
+		else
+			loop_activate(path);
 		if (path->pp.is_given_up)
 			loop_path_given_up(path);
 		loop_note(path->peer);

@@ -58,10 +58,21 @@ static bool key_over(struct msg_op *op, uint8_t kind, uint64_t id, unsigned path
 	return true;
 }
 
+/* The path to begin with: each that is connected in turn. Turns of ids that are not would all go to the next one that is, and most memory be exposed there. */
+static unsigned key_first(struct msg_pair *pair)
+{
+	unsigned left = pair->connected;
+	if (!left)
+		return 0;
+	for (unsigned skip = pair->expose_next++ % (unsigned)__builtin_popcount(left); skip; skip--)
+		left &= left - 1;
+	return (unsigned)__builtin_ctz(left);
+}
+
 bool key_open(struct msg_op *op, uint8_t kind, uint64_t id)
 {
 	struct msg_pair *pair = op->pair;
-	unsigned n = 0, at = pair->expose_next++;
+	unsigned n = 0, at = key_first(pair);
 	for (unsigned i = 0; i < MSG_PATHS_MAX && n < MSG_TARGETS; i++, at++)
 		if (pair->connected & 1u << at % MSG_PATHS_MAX)
 			n += key_over(op, kind, id, at % MSG_PATHS_MAX);

@@ -129,7 +129,7 @@ struct msg_pair {
 	bool is_reliable;       /* the link reports what goes directly */
 	uint32_t connection[MSG_PATHS_MAX]; /* that direct placement goes over, for each path; 0: none */
 	uint32_t connected;     /* a bit for each path that has one */
-	uint32_t expose_next;   /* the path to begin with when memory is exposed next */
+	uint32_t expose_next;   /* counts what is exposed: each connected path is the first in turn */
 	uint32_t ahead, rkeys;
 	struct list rkey_age;   /* the peer's keys, oldest first */
 	struct list keys, keys_due, reads_wait; /* exposed to this peer; to be said; reads that wait for their key */

@@ -43,9 +43,11 @@ bool peer_path_turn(const struct peer_path *path, uint64_t waiting_bytes, uint64
 	if (first == UINT64_MAX)
 		return true;
 	uint64_t burst = flow_burst_bytes(&path->flow), part = waiting_bytes < burst ? waiting_bytes : burst;
+	uint64_t own = now_ns + path_owd_ns(path, now_ns);
+	if (own <= first)
+		return true; /* somebody must: of what is less than a burst for each, paths that are as near as each other would each expect the rest to bring it */
 	/* at its best: a path whose rate is not known yet would never be found out otherwise */
-	uint64_t own = now_ns + path_owd_ns(path, now_ns) + transfer_ns(part, flow_rate_bytes_per_s(&path->flow, true));
-	return own <= first + transfer_ns(waiting_bytes, rates);
+	return own + transfer_ns(part, flow_rate_bytes_per_s(&path->flow, true)) <= first + transfer_ns(waiting_bytes, rates);
 }
 
 /* Records and small messages go where they arrive first; what only this path can place is its own. */
@@ -134,6 +136,8 @@ void peer_path_broken(struct peer_path *path, bool is_broken, uint64_t now_ns)
 		path->ping_gap_ns = PEER_PING_GAP_FIRST_NS;
 		path->ping_when_ns = now_ns;
 	}
+	if (!is_broken && path->state != PEER_PATH_UP) /* pings that waited for the connection leave now: their answers tell the RTT, not the time to connect */
+		path->round_ns[0] = path->round_ns[1] = now_ns;
 	peer_owe(path->peer, now_ns);
 }
 
