@@ -87,6 +87,14 @@ uint64_t peer_path_when_ns(const struct peer_path *path, uint64_t now_ns)
 	return now_ns < since + PEER_FAILOVER_NS ? since + PEER_FAILOVER_NS : now_ns + PEER_SUSPECT_NS;
 }
 
+/* Pinged now, and often from now on: somebody waits for it. */
+static void path_ask(struct peer_path *path, uint64_t now_ns)
+{
+	path->ping_when_ns = now_ns;
+	if (path->state != PEER_PATH_UP)
+		path->ping_gap_ns = PEER_PING_GAP_FIRST_NS;
+}
+
 /* Does the peer live, while this path is silent? What another path brings shows that it lived half a round trip of that path ago; this one had to bring something from
  * then on. Who was not heard is asked. */
 static bool others_heard(struct peer_path *path, uint64_t since_ns, uint64_t now_ns)
@@ -101,8 +109,9 @@ static bool others_heard(struct peer_path *path, uint64_t since_ns, uint64_t now
 		if (path_works(p) && heard + own >= since_ns + owd + PEER_SUSPECT_NS) {
 			if (!path->alive_ns || heard - owd < path->alive_ns)
 				path->alive_ns = heard - owd;
-		} else if (p->ping_when_ns > now_ns + PEER_SUSPECT_NS) {
-			p->ping_when_ns = now_ns;
+		} else if (p->state == PEER_PATH_UP ? p->ping_when_ns > now_ns + PEER_SUSPECT_NS
+		                                    : now_ns >= p->round_ns[0] + PEER_PING_GAP_FIRST_NS) {
+			path_ask(p, now_ns);
 		}
 	}
 	return path->alive_ns && now_ns >= path->alive_ns + own + PEER_SUSPECT_NS;
@@ -132,10 +141,11 @@ void peer_path_broken(struct peer_path *path, bool is_broken, uint64_t now_ns)
 	path->is_broken = is_broken;
 	if (is_broken && path->state == PEER_PATH_UP && peer_has_path(path->peer))
 		path_give_up(path, now_ns);
-	if (!is_broken && path->state == PEER_PATH_DEAD) {
-		path->ping_gap_ns = PEER_PING_GAP_FIRST_NS;
-		path->ping_when_ns = now_ns;
-	}
+	if (!is_broken && path->state == PEER_PATH_DEAD)
+		path_ask(path, now_ns);
+	for (unsigned i = 0; is_broken && !peer_has_path(path->peer) && i < path->peer->paths; i++)
+		if (path->peer->path[i]->state == PEER_PATH_DEAD)
+			path_ask(path->peer->path[i], now_ns);
 	if (!is_broken && path->state != PEER_PATH_UP) /* pings that waited for the connection leave now: their answers tell the RTT, not the time to connect */
 		path->round_ns[0] = path->round_ns[1] = now_ns;
 	peer_owe(path->peer, now_ns);
