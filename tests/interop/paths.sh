@@ -1,8 +1,9 @@
 #!/bin/bash
 # A peer behind two wires, of which one dies under a transfer and comes back: two namespaces, two veths, every byte checked (tern-bw --verify). A dead wire is one that
 # drops in silence (a queue of no length at both ends): nobody gets an error. What is set up goes when this ends, however it ends.
-# Usage: paths.sh TERN_KEY_PROGRAM TERN_BW
-key=$1 bw=$2
+# With a mode it is over RDMA, between the four devices of tests/guest/rdmanet, where netem loses everything.
+# Usage: paths.sh TERN_KEY_PROGRAM TERN_BW [rc|uc]
+key=$1 bw=$2 mode=${3:-}
 failed=0
 server= client=
 dir=$(mktemp -d)
@@ -10,8 +11,7 @@ a=pathsa$$ b=pathsb$$
 
 clean() {
 	for pid in $server $client; do kill -9 "$pid" 2>/dev/null; done
-	ip netns del $a 2>/dev/null
-	ip netns del $b 2>/dev/null
+	[ -n "$mode" ] || { ip netns del $a; ip netns del $b; } 2>/dev/null
 	rm -rf "$dir"
 }
 trap clean EXIT
@@ -30,11 +30,22 @@ wires() {
 	done
 	ip -n $a link set lo up && ip -n $b link set lo up
 }
-[ "$(id -u)" = 0 ] && wires 2>"$dir/why" || { echo "skip: no namespaces or veth here: $(cat "$dir/why" 2>/dev/null)"; exit 77; }
+[ -n "$mode" ] || { [ "$(id -u)" = 0 ] && wires 2>"$dir/why"; } || { echo "skip: no namespaces or veth here: $(cat "$dir/why" 2>/dev/null)"; exit 77; }
 
-cut() { tc -n $a qdisc replace dev w$1 root pfifo limit 0 && tc -n $b qdisc replace dev w$1 root pfifo limit 0; }
-mend() { tc -n $a qdisc del dev w$1 root && tc -n $b qdisc del dev w$1 root; }
-sent() { ip netns exec $a cat /sys/class/net/w"$1"/statistics/tx_bytes; }
+if [ -n "$mode" ]; then # wire 1: v0 and v1, wire 2: v2 and v3
+	[ -e /sys/class/net/v3 ] || { echo "skip: the second wire is for the guest alone"; exit 77; }
+	in_a= in_b= rate=100Mbit
+	cut() { tc qdisc replace dev v$((2 * $1 - 2)) root netem loss 100% && tc qdisc replace dev v$((2 * $1 - 1)) root netem loss 100%; }
+	mend() { tc qdisc del dev v$((2 * $1 - 2)) root && tc qdisc del dev v$((2 * $1 - 1)) root; }
+	sent() { cat /sys/class/net/v$((2 * $1 - 2))/statistics/tx_bytes; }
+	listen="rdma://0.0.0.0:7400?private=1&mode=$mode&dev=rxe1,rxe3&" dial="rdma://10.9.0.2:7400?also=10.9.1.2&private=1&mode=$mode&dev=rxe0,rxe2&"
+else
+	in_a="ip netns exec $a" in_b="ip netns exec $b" rate=200Mbit
+	cut() { tc -n $a qdisc replace dev w$1 root pfifo limit 0 && tc -n $b qdisc replace dev w$1 root pfifo limit 0; }
+	mend() { tc -n $a qdisc del dev w$1 root && tc -n $b qdisc del dev w$1 root; }
+	sent() { ip netns exec $a cat /sys/class/net/w"$1"/statistics/tx_bytes; }
+	listen="udp://0.0.0.0:7400?" dial="udp://10.61.1.2:7400?also=10.61.2.2&"
+fi
 
 # grows WIRE MIB: within 10 s so much more leaves by it
 grows() {
@@ -51,18 +62,18 @@ grows() {
 export TERN_KEY=$dir/key
 "$key" "$TERN_KEY" >/dev/null || exit 1
 # paced by the clock alone, whatever else the machine does
-printf 'rate = 200Mbit\ndedicated = yes\n' >"$dir/contract.ini"
+printf 'rate = %s\ndedicated = yes\n' $rate >"$dir/contract.ini"
 
 # one NAME SERVER_OPTIONS CLIENT_OPTIONS: wire 2 dies and comes back, then wire 1 does, which carries the control connection too
 one() {
-	local name=$1 try address="udp://10.61.1.2:7400?also=10.61.2.2&cc=fixed&contract=$dir/contract.ini"
-	ip netns exec $b "$bw" -v --timeout=20s -1 $2 --listen "udp://0.0.0.0:7400?cc=fixed&contract=$dir/contract.ini" >"$dir/server" 2>&1 &
+	local name=$1 try address="${dial}cc=fixed&contract=$dir/contract.ini"
+	$in_b "$bw" -v --timeout=20s -1 $2 --listen "${listen}cc=fixed&contract=$dir/contract.ini" >"$dir/server" 2>&1 &
 	server=$!
 	for try in $(seq 200); do
-		ip netns exec $b awk '$2 ~ /:1CE8$/ && $4 == "0A" { f = 1 } END { exit !f }' /proc/net/tcp /proc/net/tcp6 && break
+		$in_b awk '$2 ~ /:1CE8$/ && $4 == "0A" { f = 1 } END { exit !f }' /proc/net/tcp /proc/net/tcp6 && break
 		sleep 0.05
 	done
-	ip netns exec $a "$bw" -v --timeout=20s --verify --json -D 270 -s 256K $2 $3 "$address" >"$dir/out" 2>"$dir/err" &
+	$in_a "$bw" -v --timeout=20s --verify --json -D 270 -s 256K $2 $3 "$address" >"$dir/out" 2>"$dir/err" &
 	client=$!
 	if grows 1 8 && grows 2 8; then good "$name: both wires are used"; else bad "$name: both wires are used"; fi
 	cut 2
@@ -81,7 +92,12 @@ one() {
 	server=
 }
 
-one sealed "" ""
-one private --private ""
-one "read, both ways" "" "--read -b"
+if [ -n "$mode" ]; then
+	one "$mode" "" ""
+	one "$mode, read, both ways" "" "--read -b"
+else
+	one sealed "" ""
+	one private --private ""
+	one "read, both ways" "" "--read -b"
+fi
 exit $failed
