@@ -355,19 +355,24 @@ const char *inter_detail(struct inter_node *n, uint64_t what)
 	return n->text;
 }
 
-uint64_t inter_stat(struct inter_node *n, tern_peer peer, const char *name)
+uint64_t inter_stat_of(struct inter_node *n, const char *scope, const char *name)
 {
 	tern_stat s[64];
 	size_t count = 64;
-	char scope[64] = "";
-	if (peer)
-		snprintf(scope, sizeof(scope), "peer/%llu", (unsigned long long)peer);
 	CHECK_EQ(tern_stats_get(n->ctx, scope, s, &count), 0);
 	for (size_t i = 0; i < count; i++)
 		if (!strcmp(s[i].name, name))
 			return s[i].value;
 	inter_fail(__FILE__, __LINE__, "there is no statistic %s in scope \"%s\"", name, scope);
 	return 0;
+}
+
+uint64_t inter_stat(struct inter_node *n, tern_peer peer, const char *name)
+{
+	char scope[64] = "";
+	if (peer)
+		snprintf(scope, sizeof(scope), "peer/%llu", (unsigned long long)peer);
+	return inter_stat_of(n, scope, name);
 }
 
 /* ---- operations ---------------------------------------------------------------------------------------------------------------------- */

@@ -81,6 +81,8 @@ void inter_drive(uint64_t ns);
 const char *inter_detail(struct inter_node *n, uint64_t what);
 /** A counter by name; scope "" or a peer's number. Fails if there is none. */
 uint64_t inter_stat(struct inter_node *n, tern_peer peer, const char *name);
+/** The same by scope. */
+uint64_t inter_stat_of(struct inter_node *n, const char *scope, const char *name);
 
 /* ---- operations over plain memory ---- */
 

@@ -12,16 +12,9 @@ static struct inter_pair p;
 
 static uint64_t path_stat(struct inter_node *n, tern_peer peer, unsigned path, const char *name)
 {
-	tern_stat s[64];
-	size_t count = 64;
 	char scope[64];
 	snprintf(scope, sizeof(scope), "peer/%llu/path/%u", (unsigned long long)peer, path);
-	CHECK_EQ(tern_stats_get(n->ctx, scope, s, &count), 0);
-	for (size_t i = 0; i < count; i++)
-		if (!strcmp(s[i].name, name))
-			return s[i].value;
-	inter_fail(__FILE__, __LINE__, "there is no statistic %s in scope \"%s\"", name, scope);
-	return 0;
+	return inter_stat_of(n, scope, name);
 }
 
 /* The listener takes "private" from the query, and nothing else of it. */
