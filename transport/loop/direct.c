@@ -172,6 +172,8 @@ void loop_direct(struct loop *lp, uint64_t now_ns)
 		if (lp->closes != closes) /* a peer went with all its paths, the next one may be among them */
 			next = list_first(&lp->connects);
 	}
+	if (list_empty(&lp->connects))
+		return; /* keys are for paths with a connection */
 	direct_expose(lp);
 	direct_hide(lp);
 }

@@ -19,6 +19,7 @@ enum {
 	LOOP_LINKS_MAX = 64,
 	LOOP_FRAMES = 512,          /* descriptors of frames to send, all links */
 	LOOP_TRAY = 128,            /* frames of one call of peer_tx */
+	LOOP_TAKE_FEW = 4,          /* so many are taken off the pool one by one, more at once */
 	LOOP_CHUNK_BYTES = 160 << 10, /* two loopback frames and some records */
 	LOOP_CHUNKS = 12,
 	LOOP_RX_BATCH = 64,

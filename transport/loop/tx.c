@@ -131,8 +131,11 @@ static bool loop_burst(struct loop_path *path, bool last, uint64_t now_ns)
 		path->waiting[i] = top[i];
 	}
 	path->waiting_n = n;
-	for (size_t i = 0; i < n && i < room - n; i++)
-		top[i] = top[room - 1 - i]; /* which ones are free matters, not their order */
+	if (n <= LOOP_TAKE_FEW) /* which ones are free matters, not their order */
+		for (size_t i = 0; i < n && i < room - n; i++)
+			top[i] = top[room - 1 - i];
+	else
+		memmove(top, top + n, (room - n) * sizeof(*top));
 	lp->free_frames -= n;
 	if (--chunk->frames == 0)
 		loop_chunk_put(lp, chunk);
