@@ -26,10 +26,13 @@ uint64_t now(void)
 	return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
 }
 
+char logged[256];
+
 static void print_log(void *arg, int level, const char *file, int line, const char *text)
 {
 	(void)arg, (void)level, (void)file, (void)line;
 	printf("    %s\n", text);
+	snprintf(logged, sizeof(logged), "%s", text);
 }
 
 int open_link(struct end *e, int which, bool listening, uint16_t port)
@@ -172,6 +175,7 @@ void write_frame(struct frame *f, struct end *from, const struct frame_target *t
 	f->path = from->path;
 	f->number = number;
 	f->is_write = true;
+	f->by_link = f->path->is_reliable;
 	f->target = *target;
 	f->lane = target->lane;
 	f->segs = 2;

@@ -29,6 +29,7 @@ extern bool is_uc;
 extern uint64_t random_state;
 extern uint8_t tokens[2][LINK_TOKEN_BYTES];
 extern char words[512];
+extern char logged[256]; /* what a link has logged last */
 extern uint64_t slowest_close_ns;
 
 uint64_t random64(void);

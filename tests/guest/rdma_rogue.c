@@ -9,7 +9,7 @@ enum { IDS_MAX = 8 };
 
 struct hello {
 	uint32_t magic;
-	uint8_t version, leg, lanes, is_uc;
+	uint8_t version, leg, lanes, mode;
 	uint32_t attempt, connection;
 	uint16_t mtu, unused;
 	uint8_t token[LINK_TOKEN_BYTES];
@@ -57,7 +57,7 @@ static struct rdma_cm_id *rogue_dial(struct rogue *r)
 /* One request. @return the event that answers it; an accepted one is established */
 static int rogue_says(struct rogue *r, uint8_t leg, uint8_t lanes, uint32_t connection, uint16_t mtu)
 {
-	struct hello hello = {.magic = htonl(0x7465726e), .version = 1, .leg = leg, .lanes = lanes, .is_uc = is_uc, .attempt = htonl(77)};
+	struct hello hello = {.magic = htonl(0x7465726e), .version = 2, .leg = leg, .lanes = lanes, .mode = is_uc | 2, .attempt = htonl(77)};
 	struct rdma_conn_param param = {.private_data = &hello, .private_data_len = sizeof(hello), .responder_resources = 1, .initiator_depth = 1,
 	        .retry_count = 6, .rnr_retry_count = 6, .srq = 1};
 	struct rdma_cm_id *id = rogue_dial(r);

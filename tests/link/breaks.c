@@ -98,9 +98,9 @@ static void closing_stops_writes(void)
 		CU_ASSERT_EQUAL(writes_seen[0].events_n, events);
 		for (size_t i = 0; i < WRITES_AREA_BYTES + 2 * WRITES_GUARD; i++)
 			CU_ASSERT_FATAL(area->memory[i] == 0xa7);
-		CU_ASSERT_EQUAL(seen->done_n + seen->lost_n, end[1].link->caps & LINK_RELIABLE ? taken : 0);
+		CU_ASSERT_EQUAL(seen->done_n + seen->lost_n, end[1].path->is_reliable ? taken : 0);
 		for (size_t i = 0; i < taken; i++)
-			CU_ASSERT(seen->done[i] + seen->lost[i] == ((end[1].link->caps & LINK_RELIABLE) != 0));
+			CU_ASSERT(seen->done[i] + seen->lost[i] == end[1].path->is_reliable);
 		CU_ASSERT_EQUAL(seen->reaped_n, taken);
 		writes_seen[0].strange_n = 0; /* notices of what had landed before, of a path that is gone */
 		writes_close(end);
@@ -158,7 +158,7 @@ static void break_once(struct suite_end end[2], struct writes_area *source)
 	CU_ASSERT(area->ended == 1 && hidden->ended == 1);
 	CU_ASSERT(writes_untouched(area->memory, WRITES_AREA_BYTES + 2 * WRITES_GUARD));
 	for (size_t i = 0; i < taken; i++)
-		CU_ASSERT_EQUAL(seen->done[i] + seen->lost[i], (end[1].link->caps & LINK_RELIABLE) != 0);
+		CU_ASSERT_EQUAL(seen->done[i] + seen->lost[i], end[1].path->is_reliable);
 	CU_ASSERT_EQUAL(seen->reaped_n, taken);
 }
 
@@ -224,7 +224,7 @@ static void reset_tells_all(void)
 		CU_ASSERT(writes_untouched(area->memory, WRITES_AREA_BYTES + 2 * WRITES_GUARD));
 		size_t taken = (size_t)(writes_next - WRITES_FIRST);
 		for (size_t i = 0; i < taken; i++)
-			CU_ASSERT_EQUAL(seen->done[i] + seen->lost[i], (end[1].link->caps & LINK_RELIABLE) != 0);
+			CU_ASSERT_EQUAL(seen->done[i] + seen->lost[i], end[1].path->is_reliable);
 		CU_ASSERT_EQUAL(seen->reaped_n, taken);
 	}
 	writes_close(end);

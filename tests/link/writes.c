@@ -46,7 +46,7 @@ static void astray(struct suite_end end[2], const struct writes_one *one, const 
 	size_t placed = writes_seen[0].placed_n, told = seen->done_n + seen->lost_n;
 
 	uint64_t number = writes_put(end, 1, one);
-	if (end[1].link->caps & LINK_RELIABLE) { /* there it ends the connection */
+	if (end[1].path->is_reliable) { /* there it ends the connection */
 		while (seen->done_n + seen->lost_n == told && !seen->lost[number - WRITES_FIRST])
 			writes_until(end, &seen->lost_n, seen->lost_n + 1);
 		CU_ASSERT_EQUAL(seen->lost[number - WRITES_FIRST], 1);
@@ -94,7 +94,7 @@ static void writes_go_astray(void)
 			writes_until(end, &writes_seen[0].events_n, events + 1);
 		}
 		CU_ASSERT_EQUAL(area->ended, 1);
-		CU_ASSERT(area->last == LINK_BROKEN || !(end[0].link->caps & LINK_RELIABLE)); /* others may break, but need not */
+		CU_ASSERT(area->last == LINK_BROKEN || !end[0].path->is_reliable); /* others may break, but need not */
 	}
 	writes_close(end);
 }
@@ -213,7 +213,7 @@ static void lanes_keep_order(void)
 	}
 	for (uint32_t i = 0; i < writes; i++)
 		late += writes_seen[0].placed[i].number != (uint32_t)(WRITES_FIRST + i);
-	CU_ASSERT(late <= (end[1].link->caps & LINK_RELIABLE ? 0 : N / 50));
+	CU_ASSERT(late <= (end[1].path->is_reliable ? 0 : N / 50));
 	writes_close(end);
 }
 
@@ -286,7 +286,7 @@ static void writes_random(void)
 	for (int to = 0; to < 2; to++) {
 		writes_until(end, &writes_seen[to].placed_n, sent[to]);
 		writes_until(end, &writes_seen[to].words_n, said[to]);
-		if (end[0].link->caps & LINK_RELIABLE)
+		if (end[0].path->is_reliable)
 			writes_until(end, &writes_seen[!to].done_n, sent[to]);
 		for (size_t i = 0; i < AREAS; i++) {
 			CU_ASSERT(!memcmp(writes_area[to][i].addr, wanted[to][i], WRITES_AREA_BYTES));

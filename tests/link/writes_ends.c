@@ -233,6 +233,7 @@ bool writes_offer(struct suite_end end[2], int at, const struct writes_one *one)
 
 	CU_ASSERT_FATAL(writes_next - WRITES_FIRST < WRITES_MAX);
 	f->is_write = true;
+	f->by_link = f->path->is_reliable;
 	f->lane = one->target.lane;
 	f->number = writes_next;
 	f->target = one->target;

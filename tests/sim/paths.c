@@ -173,6 +173,8 @@ int main(void)
 	cell_direct("writes=rc", 0, 0, false);
 	cell_direct("writes=uc", 0, 3, false);
 	cell_direct("writes=rc", 0, 3, false);
+	cell_direct("writes=rc&turns=1", 1e-3, 3, false);
+	cell_direct("writes=uc&turns=1", 1e-3, 3, false);
 	cell_direct("writes=uc", 0, 0, true);
 	cell_direct("writes=rc", 0, 0, true);
 	return paths_end();

@@ -375,9 +375,9 @@ static uint64_t between(struct rng *r, uint64_t low, uint64_t high)
  * And 3 RTTs for the HEAD, the bytes and the answer. Each frame is a step or two, as its acknowledgement is, and each ms. */
 static void cell_any(struct rng *r)
 {
-	static const char *const options[] = {NULL, "writes=uc", "writes=rc"};
+	static const char *const options[] = {NULL, "writes=uc", "writes=rc", "writes=rc&turns=1"};
 	uint64_t rtt[HARNESS_PATHS_MAX], far = 0;
-	unsigned paths = (unsigned)between(r, 2, HARNESS_PATHS_MAX), which = (unsigned)between(r, 0, 2);
+	unsigned paths = (unsigned)between(r, 2, HARNESS_PATHS_MAX), which = (unsigned)between(r, 0, 3);
 	struct lot lot = {(unsigned)between(r, 1, 24), 0, 0};
 	struct harness_config c;
 	struct harness h;
@@ -400,7 +400,7 @@ static void cell_any(struct rng *r)
 	lot_send(&h, &lot, 0, lot.n);
 	uint64_t steps = h.steps;
 	double took = lot_wait(&h, 500 * MS, 60000), most = 2 * ideal_ms(&c, lot_total(&lot), 1) + 6 * (double)far + 20;
-	if (which == 2)
+	if (which >= 2)
 		most += 4 * (double)far + 100;
 	steps = h.steps - steps;
 	printf("%u paths, %s, %u messages of %llu and %llu B, path %u of %llu ms dark for %llu ms: %.1f ms, at most %.1f\n", paths,

@@ -74,10 +74,12 @@ size_t flow_close(struct flow *f, struct flow_report *out, size_t max);
 /** Wire bytes that may leave now: at most a burst, 0 if window or pacer are shut. *when_ns: the time to ask again (UINT64_MAX: only an ack opens it). The pacer opens
  * when half a burst has gathered. Ask only with something to send. */
 uint64_t flow_tx_room(struct flow *f, uint64_t now_ns, uint64_t *when_ns);
-/** Present burst: clamp(pace x 20 us, 2 frames, 64 KB), DESIGN 5.9. */
+/** Present burst: clamp(pace x 20 us, 2 frames, 64 KB), DESIGN 5.9; two units where they are more than frames. */
 uint64_t flow_burst_bytes(const struct flow *f);
-/** The largest frame on the wire, lower layers included, has changed. */
-void flow_frame(struct flow *f, uint32_t frame_bytes, uint64_t now_ns);
+/** The largest frame on the wire, lower layers included, has changed.
+ * @param unit_bytes  what is sent at once has a fixed cost that makes so much worth while: bursts are two of them where the pace sends that in 100 us, less where
+ *                    it does not, two frames at least. 0: frames */
+void flow_frame(struct flow *f, uint32_t frame_bytes, uint32_t unit_bytes, uint64_t now_ns);
 /** A probe is due: one frame may be sent although the room is 0. */
 bool flow_probe_due(const struct flow *f, uint64_t now_ns);
 /** The number the next frame gets. */

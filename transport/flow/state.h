@@ -14,6 +14,7 @@ enum {
 	FLOW_ACK_SPACE_NS = 50000,
 	FLOW_ACK_HOLD_NS = 500000,
 	FLOW_BURST_NS = 20000,
+	FLOW_UNIT_NS = 50000,  /* of the pace, at most, is one unit: half a burst */
 	FLOW_BURST_MAX = 65536,
 	FLOW_LATE_NS = 100000, /* a caller that comes later than the pacer asked is made up for this much time, or for half the egress buffer if it is
 	                          known ... */
@@ -103,7 +104,8 @@ struct flow {
 
 	struct flow_counters count;
 	uint64_t peer_ack_delay_ns, contract_rtt_ns, buffer_ns, late_ns;
-	uint32_t frame_bytes;
+	uint32_t frame_bytes;        /* what pacer and control count in: frame_least, or up to unit_bytes where FLOW_UNIT_NS of the pace hold more */
+	uint32_t frame_least, unit_bytes;
 	uint8_t path_id;
 	uint32_t lost_at, losts;     /* ring of remembered losses, ascending numbers; losts entries end before lost_at */
 	struct flow_lost lost[FLOW_LOST_MEMORY];

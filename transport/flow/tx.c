@@ -34,12 +34,14 @@ void flow_pacer_settle(struct flow *f, uint64_t now_ns)
 /* Takes over the pace that the congestion control wants; the bucket must be settled. */
 void flow_pacer_retune(struct flow *f)
 {
-	uint64_t pace = min_u64(f->out.pace_bytes_per_s, 1000ull * NANO), least = 2ull * f->frame_bytes;
-	uint64_t burst;
+	uint64_t pace = min_u64(f->out.pace_bytes_per_s, 1000ull * NANO), unit, least, burst;
 
-	if (pace == f->pace_bytes_per_s && f->burst_bytes >= least)
+	if (pace == f->pace_bytes_per_s && f->burst_bytes >= 2ull * f->frame_bytes)
 		return;
 	f->pace_bytes_per_s = pace;
+	unit = min_u64(pace / (uint64_t)(NANO / FLOW_UNIT_NS), f->unit_bytes);
+	f->frame_bytes = unit > f->frame_least ? (uint32_t)unit : f->frame_least;
+	least = 2ull * f->frame_bytes;
 	f->frames_ns = pace ? 8ull * NANO * f->frame_bytes / pace : 0;
 	burst = min_u64(pace / (uint64_t)(NANO / FLOW_BURST_NS), FLOW_BURST_MAX);
 	if (burst < least)
@@ -58,10 +60,12 @@ void flow_cc_facts(const struct flow *f, uint64_t now_ns, struct tern_cc_flow *o
 	out->min_rtt_ns = f->min_rtt_ns;
 }
 
-void flow_frame(struct flow *f, uint32_t frame_bytes, uint64_t now_ns)
+void flow_frame(struct flow *f, uint32_t frame_bytes, uint32_t unit_bytes, uint64_t now_ns)
 {
 	flow_pacer_settle(f, now_ns);
-	f->frame_bytes = frame_bytes;
+	f->frame_least = frame_bytes;
+	f->unit_bytes = unit_bytes;
+	f->frame_bytes = UINT32_MAX; /* so that it is found anew */
 	flow_pacer_retune(f);
 }
 
@@ -76,7 +80,7 @@ int flow_init(struct flow *f, const struct flow_config *config)
 		.shared = config->shared, .cc = config->cc, .path_id = config->path_id, .head = FLOW_NONE, .tail = FLOW_NONE, .link_head = FLOW_NONE,
 		.link_tail = FLOW_NONE, .pending = FLOW_NONE,
 		.loss_when_ns = UINT64_MAX, .srtt_ns = UINT64_MAX, .min_rtt_ns = UINT64_MAX, .ack_when_ns = UINT64_MAX, .rx_pending_next = 1,
-		.peer_ack_delay_ns = config->peer_ack_delay_ns, .contract_rtt_ns = in->contract_rtt_ns, .frame_bytes = in->frame_bytes,
+		.peer_ack_delay_ns = config->peer_ack_delay_ns, .contract_rtt_ns = in->contract_rtt_ns, .frame_bytes = in->frame_bytes, .frame_least = in->frame_bytes,
 		.heard_ns = config->now_ns, .tokens_ns = config->now_ns,
 	};
 	if (in->buffer_bytes != TERN_CC_NONE && in->contract_bytes_per_s != TERN_CC_NONE && in->contract_bytes_per_s)

@@ -5,8 +5,11 @@
  * - A tx frame is the link's from tx until reap; reap gives each taken frame back exactly once, in any order. A taken frame may be lost on the way, silently.
  * - An rx frame is lent until rx_free; several may share one buffer. rx lends at most what its buffers hold, then returns less; nothing is overwritten while lent.
  * - path_close has all frames of that path back (reapable) within 100 ms and no later write into posted memory.
- * - WRITES: between frames of one lane the order of tx is the order of rx where the link is RELIABLE, otherwise what arrives keeps its order nearly always.
- *   A frame with a target is given back by reap as soon as the link has noted it; its payload stays in use until RELIABLE links say `done`, others until reap.
+ * - WRITES: a connection is reliable or not (link_path.is_reliable). A reliable one loses nothing while it stands; frames with a target are
+ *   reported by done, and nobody else acknowledges them. Between frames of one lane the order of tx is the order of rx there,
+ *   otherwise what arrives keeps its order nearly always. A frame with a target is given back by reap as soon as the link has noted it; its
+ *   payload stays in use until `done` where the connection is reliable, else until reap.
+ *   A path may change its kind with a new connection; that one stands only after rx has handed out everything that came over the one before.
  * - One thread (the loop's) calls everything on one link, but mem_map and mem_unmap.
  */
 #ifndef LINK_LINK_H
@@ -17,17 +20,16 @@
 
 enum link_cap {
 	LINK_BYTES = 1,        /* carries encoded datagrams; otherwise it reads descriptors */
-	LINK_RELIABLE = 2,     /* loses nothing while the connection stands; frames with a target are reported by done, and nobody else acknowledges them */
-	LINK_PLACES = 4,       /* rx_post is worth calling: it can put payloads where they belong */
-	LINK_TX_ZERO_COPY = 8, /* the NIC reads the segments; otherwise the kernel or PMD copies them */
-	LINK_TIMESTAMPS = 16,  /* rx_frame.time_ns is set */
-	LINK_PACES = 32,       /* honours frame.depart_ns */
-	LINK_VIRTUAL = 64,     /* time is simulated */
-	LINK_WRITES = 128,     /* takes frames with a target: expose, hide, exposed */
-	LINK_CONNECTS = 256,   /* makes the connection of a path itself, and anew when it broke; both ends open the path, with the session's token */
-	LINK_PLAIN = 512,      /* cannot carry sealed frames: for sessions that are private at both ends */
-	LINK_MAPS = 1024,      /* a device reads or writes memory by itself: what is registered is mapped for it (mem_map, mem_scope) */
-	LINK_MAPS_OPS = 2048,  /* and what is not, while a large operation uses it: mapping costs less than the copy that it saves */
+	LINK_PLACES = 2,       /* rx_post is worth calling: it can put payloads where they belong */
+	LINK_TX_ZERO_COPY = 4, /* the NIC reads the segments; otherwise the kernel or PMD copies them */
+	LINK_TIMESTAMPS = 8,   /* rx_frame.time_ns is set */
+	LINK_PACES = 16,       /* honours frame.depart_ns */
+	LINK_VIRTUAL = 32,     /* time is simulated */
+	LINK_WRITES = 64,      /* takes frames with a target: expose, hide, exposed */
+	LINK_CONNECTS = 128,   /* makes the connection of a path itself, and anew when it broke; both ends open the path, with the session's token */
+	LINK_PLAIN = 256,      /* cannot carry sealed frames: for sessions that are private at both ends */
+	LINK_MAPS = 512,       /* a device reads or writes memory by itself: what is registered is mapped for it (mem_map, mem_scope) */
+	LINK_MAPS_OPS = 1024,  /* and what is not, while a large operation uses it: mapping costs less than the copy that it saves */
 };
 
 enum { LINK_TOKEN_BYTES = 16, LINK_LANES_MAX = 16, LINK_PARTS_MAX = 4 };
@@ -52,12 +54,20 @@ struct link_config {
 	size_t error_bytes;
 };
 
+/* What is known of the line below a path before it carries anything: its contract. 0: not known. */
+struct link_line {
+	uint64_t bytes_per_s; /* that this end sends, at most */
+	uint64_t rtt_ns;      /* with empty queues */
+	double loss;          /* of packets, that the line may have */
+};
+
 struct link_path_config {
 	struct link_addr remote;
 	struct link_addr local; /* which of our addresses it leaves from, as `to` said; bytes 0: as routed */
 	uint32_t spread; /* which of the peer's paths: picks another source port, or wire */
 	uint32_t address; /* which of the peer's addresses it leads to: picks one of the devices that the link was told to use */
 	uint32_t mtu_bytes; /* 0: what the interface says */
+	struct link_line line;
 	const uint8_t *token; /* CONNECTS: LINK_TOKEN_BYTES that only the two ends know */
 	bool is_acceptor;     /* CONNECTS: the peer connects; `remote` says at most from where */
 };
@@ -84,8 +94,8 @@ struct link_exposed {
 	struct frame_target target;
 };
 
-/* What became of frames with a target on a RELIABLE link: numbers [first, first + frames) of the path. is_lost: the connection broke; they may have arrived,
- * but cannot any more. */
+/* What became of frames with a target (frame.by_link) of a reliable connection: numbers [first, first + frames) of the path. is_lost: the
+ * connection broke; they may have arrived, but cannot any more. */
 struct link_done {
 	struct link_path *path;
 	uint64_t first;
@@ -145,9 +155,10 @@ struct link_path {
 	struct link_addr remote;
 	/* CONNECTS and WRITES only */
 	uint32_t connection;       /* counts the connections this path has had; 0: none yet. Targets hold for one */
+	bool is_reliable;          /* what the connection is, or the next one is expected to be; see the rules */
 	bool is_connected;         /* otherwise tx takes nothing; the descriptor of `wait` tells of changes */
 	int fault;                 /* -TERN_E...: the link has given up, nothing will connect any more; 0 otherwise */
-	uint32_t max_write_bytes;  /* payload of one frame with a target; on links that are not RELIABLE all but a run's last have exactly so many */
+	uint32_t max_write_bytes;  /* payload of one frame with a target; where the connection is not reliable all but a run's last have exactly so many */
 	uint32_t packet_bytes;     /* payload of one packet of a write: overhead_bytes come with each; 0: max_write_bytes */
 	uint32_t lanes;            /* for writing to the peer: 1..lanes, at most LINK_LANES_MAX */
 };

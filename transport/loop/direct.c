@@ -12,7 +12,7 @@ static void direct_params(struct loop_path *path)
 {
 	const struct link_path *via = path->via;
 	struct peer_direct *d = path->direct;
-	d->is_reliable = path->link->caps & LINK_RELIABLE;
+	d->is_reliable = via->is_reliable;
 	d->max_write_bytes = via->max_write_bytes;
 	d->packet_bytes = via->packet_bytes;
 	d->packet_overhead = path->pp.overhead_bytes;
@@ -70,6 +70,12 @@ static void direct_connection(struct loop_path *path, uint64_t now_ns)
 		peer_direct_start(&path->pp, now_ns);
 	}
 	msg_pair_direct(path->peer->peer.pair, path->pp.id, now, path->direct->is_reliable);
+}
+
+void loop_direct_notice(struct loop_path *path, uint64_t now_ns)
+{
+	if (path->direct && path->via && path->via->is_connected && path->via->connection != path->connection)
+		direct_connection(path, now_ns);
 }
 
 int loop_direct_open(struct loop_path *path, const struct session *session, const struct session_path *sp)

@@ -88,7 +88,7 @@ uint32_t loop_frame_limit(const struct loop_path *path)
 int loop_path_route(struct loop_path *path, const struct link_addr *remote, const struct link_addr *local)
 {
 	struct link_path_config config = {.remote = *remote, .spread = path->pp.id, .address = path->address, .mtu_bytes = path->mtu_bytes,
-		.token = path->token, .is_acceptor = path->is_acceptor};
+		.line = path->line, .token = path->token, .is_acceptor = path->is_acceptor};
 	struct link_path *via;
 	if (local)
 		config.local = *local;
@@ -110,6 +110,13 @@ int loop_path_route(struct loop_path *path, const struct link_addr *remote, cons
 	return 0;
 }
 
+static struct link_line loop_path_line(const struct loop_path_params *params)
+{
+	const struct tern_cc_init *init = &params->cc_init;
+	return (struct link_line){.bytes_per_s = init->contract_bytes_per_s == TERN_CC_NONE ? 0 : init->contract_bytes_per_s,
+		.rtt_ns = init->contract_rtt_ns == TERN_CC_NONE ? 0 : init->contract_rtt_ns, .loss = init->loss_ceiling};
+}
+
 static int loop_path_keys(struct loop_path *path, const struct session *session, const struct session_path *sp)
 {
 	if (session->is_private)
@@ -125,6 +132,7 @@ static int loop_path_up(struct loop_path *path, const struct session *session, c
 	if (err)
 		return err;
 	path->mtu_bytes = params->mtu_bytes;
+	path->line = loop_path_line(params);
 	path->address = sp->address;
 	err = loop_direct_open(path, session, sp);
 	if (err)
@@ -227,7 +235,7 @@ void loop_path_given_up(struct loop_path *path)
 	path->waiting_n = 0;
 	for (size_t i = 0; i < n; i++) {
 		struct flow_done never = {.first = path->waiting[i]->number, .frames = 1, .is_lost = true};
-		if (path->waiting[i]->is_write && (path->link->caps & LINK_RELIABLE))
+		if (path->waiting[i]->is_write && path->waiting[i]->by_link)
 			peer_done(&path->pp, &never, lp->now_ns);
 	}
 	loop_frames_back(lp, path->waiting, n);

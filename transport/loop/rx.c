@@ -215,6 +215,7 @@ static void rx_placed(struct rx *rx)
 	struct loop_path *path = rx_placed_path(rx);
 	if (!path)
 		return;
+	loop_direct_notice(path, rx->now_ns);
 	struct peer_placed p = {.number = rx->frame->placed_number, .bytes = rx->frame->placed_bytes, .lane = rx->frame->lane};
 	peer_heard(&path->pp, rx->now_ns);
 	loop_activate(path);
@@ -238,8 +239,9 @@ static void loop_rx_frame(struct rx *rx)
 	if (!rx_route(rx))
 		return;
 	struct loop_path *path = rx->path;
+	loop_direct_notice(path, rx->now_ns);
 	/* a lane that keeps order may lag behind what the others said meanwhile (a FLOOR): there, order is the truth */
-	bool in_order = rx->frame->lane && (rx->link->caps & LINK_RELIABLE);
+	bool in_order = rx->frame->lane && path->direct && path->direct->is_reliable;
 	if (!in_order && flow_rx_check(&path->pp.flow, rx->h.number)) {
 		loop_activate(path);
 		return;

@@ -205,7 +205,7 @@ static void export_over(struct msg_pair *pair, uint64_t id, unsigned path)
 {
 	struct mem_export *e = mem_table_find(pair->m->config.exports, id, pair->peer);
 	/* only where no frame can land twice or late: an export is in reach longer than any one write */
-	if (!e || !e->mem || !(e->rights & TERN_REMOTE_WRITE) || !pair->is_reliable)
+	if (!e || !e->mem || !(e->rights & TERN_REMOTE_WRITE) || !(pair->reliable & 1u << path))
 		return;
 	struct msg_key *key = key_new(pair, WIRE_KEY_EXPORT, id, path);
 	pair->m->exports_missed |= !key;
@@ -263,7 +263,7 @@ void msg_pair_direct(struct msg_pair *pair, unsigned path, uint32_t connection, 
 	connection = pair->m->config.max_keys ? connection : 0;
 	pair->connection[path] = connection;
 	pair->connected = (pair->connected & ~(1u << path)) | (connection ? 1u << path : 0);
-	pair->is_reliable = is_reliable;
+	pair->reliable = (pair->reliable & ~(1u << path)) | (is_reliable ? 1u << path : 0);
 	rkeys_void(pair, path);
 	refused_void(pair, path);
 	msg_wake(pair); /* what was left to this path, or what it may take now */
@@ -537,7 +537,7 @@ bool key_run(const struct msg_op *op, uint64_t offset, uint64_t *bytes, struct f
 	const struct layout *l = &op->layout;
 	uint64_t apart;
 	uint32_t runs;
-	if (pair->is_reliable && !(op->state & (OP_HEAD_ACKED | OP_AHEAD)) && pair->ahead >= MSG_AHEAD)
+	if (pair_is_reliable(pair) && !(op->state & (OP_HEAD_ACKED | OP_AHEAD)) && pair->ahead >= MSG_AHEAD)
 		return false;
 	unsigned at = 0;
 	while (at < MSG_TARGETS && !(op->to[at].path == pair->tx_path && target_holds(pair, &op->to[at])))

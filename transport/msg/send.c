@@ -215,7 +215,7 @@ bool msg_tx_run(struct msg_pair *pair, unsigned want, uint32_t max_bytes, struct
 	out->channel = 0;
 	out->last = list_empty(queue);
 	out->item = (struct flow_item){.ref = msg_op_ref(pair->m, op), .offset = offset, .bytes = (uint32_t)bytes, .kind = MSG_ITEM_RUN};
-	if (out->is_direct && pair->is_reliable) {
+	if (out->is_direct && pair_is_reliable(pair)) {
 		out->item.kind = MSG_ITEM_DIRECT;
 		if (!(op->state & (OP_HEAD_ACKED | OP_AHEAD))) {
 			op->state |= OP_AHEAD;

@@ -126,9 +126,9 @@ struct msg_pair {
 	uint8_t tx_path;        /* whose turn it is */
 	uint32_t turns;
 	bool is_up, is_awake, announce_check, credit_due;
-	bool is_reliable;       /* the link reports what goes directly */
 	uint32_t connection[MSG_PATHS_MAX]; /* that direct placement goes over, for each path; 0: none */
 	uint32_t connected;     /* a bit for each path that has one */
+	uint32_t reliable;      /* and for each whose link reports what goes directly */
 	uint32_t expose_next;   /* counts what is exposed: each connected path is the first in turn */
 	uint32_t ahead, rkeys;
 	struct list rkey_age;   /* the peer's keys, oldest first */
@@ -256,6 +256,12 @@ static inline uint64_t msg_in_ref(const struct msg *m, const struct msg_in *in)
 static inline uint64_t msg_pair_ref(const struct msg *m, const struct msg_pair *pair)
 {
 	return (uint64_t)pair->gen << 32 | pool_index_of(&m->pairs, pair);
+}
+
+/* Is the path whose turn it is? */
+static inline bool pair_is_reliable(const struct msg_pair *pair)
+{
+	return pair->reliable >> pair->tx_path & 1;
 }
 
 static inline void msg_wake(struct msg_pair *pair)

@@ -18,8 +18,10 @@ int peer_rx_run(struct peer_path *path, const struct wire_run *r)
 	struct peer_direct *d = path->direct;
 	struct peer_run run = {.first = r->first, .offset = r->offset, .frames = r->frames, .seq = r->seq, .stride_bytes = r->stride_bytes,
 		.bytes = r->bytes, .ack_last = r->ack_last};
-	if (!d || r->channel || r->lane > PEER_LANES_MAX || d->is_reliable != !r->frames)
+	if (!d || r->channel || r->lane > PEER_LANES_MAX)
 		return -TERN_EPROTO;
+	if (d->is_reliable != !r->frames)
+		return 0; /* made for the connection before, which was of the other kind, and sent late */
 	if (d->is_reliable) {
 		run.frames = 1; /* the lane is in use */
 		d->rx_lane[r->lane] = run;

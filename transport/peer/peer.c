@@ -29,11 +29,13 @@ void peer_init(struct peer *peer, uint64_t id, struct msg *msg, struct msg_pair 
 
 void peer_frame_size(struct peer_path *path, uint32_t frame_max, uint64_t now_ns)
 {
-	uint32_t unit = frame_max + path->overhead_bytes;
+	uint32_t frame = frame_max + path->overhead_bytes, unit = 0;
 	path->frame_max = frame_max;
-	if (path->direct && unit < PEER_WRITE_UNIT)
+	if (path->direct && path->direct->is_reliable)
 		unit = PEER_WRITE_UNIT;
-	flow_frame(&path->flow, unit, now_ns);
+	else if (path->direct && frame < PEER_WRITE_UNIT)
+		frame = PEER_WRITE_UNIT;
+	flow_frame(&path->flow, frame, unit, now_ns);
 }
 
 static void peer_search_start(struct peer_path *path, uint64_t now_ns)

@@ -21,7 +21,10 @@ enum {
 	PEER_KEEPALIVE_S = 15,
 	PEER_PING_BARE = 1,    /* a ping without padding, see peer_ping_next */
 	PEER_LANES_MAX = 16,
-	PEER_WRITE_UNIT = 32768, /* where writes are direct a burst is two of them at least: each costs a WQE, or a RUN (soft RoCE: 34 MiB/s without, 60 with) */
+	/* Where writes are direct a burst is two of them. Not reliable: each burst costs a RUN, its writes are packets (soft RoCE, 500 Mb/s: 34 MB/s
+	 * without, 60 with). Reliable: a burst is one write, which leaves at the wire's speed; so not more than 100 us of the pace (there, at 10 ms:
+	 * 49 MB/s, 41 without that bound) */
+	PEER_WRITE_UNIT = 32768,
 	PEER_RUNS = 64,        /* RUNs remembered: a frame that is later than so many bursts goes again */
 	PEER_WAITS = 128,      /* placed runs whose HEAD has not come; twice what MSG_AHEAD lets a sender have */
 	PEER_PING_GAP_FIRST_NS = 20000000, /* until the RTT is known, and for a dead path; doubled each time */
@@ -141,7 +144,8 @@ void peer_path_found(struct peer_path *path, uint32_t frame_limit, uint64_t now_
 /** The link takes smaller datagrams than before: the size in use follows, the search starts again. */
 void peer_path_shrunk(struct peer_path *path, uint32_t frame_limit, uint64_t now_ns);
 
-/** The link has made a connection, the first or another: what was said on the last one is void. `direct` keeps the owner's fields is_reliable to packet_overhead. */
+/** The link has made a connection, the first or another: what was said on the last one is void. `direct` keeps the owner's fields is_reliable to packet_overhead, which
+ * may differ from the last connection's. */
 void peer_direct_start(struct peer_path *path, uint64_t now_ns);
 
 /** A frame without header has put its bytes where they belong. @return 0; -TERN_EAGAIN: not known yet what it is, it is not acknowledged; -TERN_EPROTO */

@@ -195,6 +195,7 @@ static void direct_frames(struct peer_path *path, struct peer_tray *t, const str
 		f->seq = run->seq;
 		f->offset = run->offset + at;
 		f->payload_bytes = run->bytes - at < stride ? run->bytes - at : stride;
+		f->by_link = path->direct->is_reliable;
 		f->owner = run->op;
 		f->segs = (uint8_t)layout_segs(l, f->offset, f->payload_bytes, f->seg, FRAME_SEGS_MAX - 2);
 	}

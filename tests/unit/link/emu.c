@@ -137,7 +137,7 @@ static void test_memory(void)
 
 static void test_refuses(void)
 {
-	struct link reliable = {.caps = LINK_BYTES | LINK_RELIABLE}, *out;
+	struct link reliable = {.caps = LINK_BYTES | LINK_CONNECTS}, *out;
 	char error[300] = "";
 
 	CU_ASSERT_EQUAL(emu_wrap(&reliable, &(struct element_config){0}, 0, &out), -TERN_EINVAL);

@@ -124,6 +124,7 @@ static struct frame write_of(const struct pair *p, uint32_t i)
 {
 	struct frame f = {.path = p->path[0], .number = i, .is_write = true, .lane = p->to.lane, .target = p->to, .segs = 1};
 
+	f.by_link = f.path->is_reliable;
 	f.wire_bytes = f.payload_bytes = SLOT;
 	f.target.addr += (uint64_t)i * SLOT;
 	f.seg[0] = (struct frame_seg){p->source + (size_t)i * SLOT, SLOT, p->source_mem};
@@ -162,7 +163,8 @@ static uint64_t unreliable_once(void)
 	size_t landed = 0, disorder = 0;
 
 	open_pair(&p, &bad_wire, "mtu=9000&writes=uc");
-	CU_ASSERT_EQUAL(p.link[0]->caps & (LINK_WRITES | LINK_CONNECTS | LINK_PLAIN | LINK_RELIABLE), LINK_WRITES | LINK_CONNECTS | LINK_PLAIN);
+	CU_ASSERT_EQUAL(p.link[0]->caps & (LINK_WRITES | LINK_CONNECTS | LINK_PLAIN), LINK_WRITES | LINK_CONNECTS | LINK_PLAIN);
+	CU_ASSERT(!p.path[0]->is_reliable);
 	CU_ASSERT_EQUAL(p.path[0]->max_write_bytes, 4096);
 	memset(times, 0, sizeof(times));
 	put_all(&p);
@@ -235,7 +237,7 @@ static void test_reliable(void)
 	wire.steps = 1;
 	wire.step[0] = (struct element_step){10 * MS + 10 * US, MS}; /* those sent from then on would overtake */
 	open_pair(&p, &wire, "mtu=9000&writes=rc");
-	CU_ASSERT(p.link[0]->caps & LINK_RELIABLE);
+	CU_ASSERT(p.path[0]->is_reliable);
 	CU_ASSERT_EQUAL(p.path[0]->max_write_bytes, 1 << 20);
 	put_all(&p);
 	run_until(&p, p.now + 100 * MS);

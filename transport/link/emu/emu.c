@@ -68,7 +68,7 @@ int emu_wrap(struct link *inner, const struct element_config *config, uint64_t n
 {
 	*out = NULL;
 	pthread_once(&emu_ops_once, emu_ops_fill);
-	if ((inner->caps & LINK_RELIABLE) || !(inner->caps & LINK_BYTES))
+	if ((inner->caps & LINK_CONNECTS) || !(inner->caps & LINK_BYTES))
 		return -TERN_EINVAL;
 	struct emu_link *emu = calloc(1, sizeof(*emu));
 	if (!emu)

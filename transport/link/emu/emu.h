@@ -28,7 +28,7 @@ struct emu_counters {
 extern const struct link_ops link_emu_ops;
 
 /** Owns inner from success on; on failure inner stays the caller's. Times of the configuration count from now_ns.
- *  @return 0, -TERN_EINVAL (configuration; or inner is RELIABLE: losing its frames would break its promise, or not BYTES: its frames need
+ *  @return 0, -TERN_EINVAL (configuration; or inner CONNECTS: losing the frames of a reliable connection would break its promise, or not BYTES: its frames need
  *  memory that it maps), -TERN_ENOMEM */
 int emu_wrap(struct link *inner, const struct element_config *config, uint64_t now_ns, struct link **out);
 void emu_counters(const struct link *link, struct emu_counters *out);

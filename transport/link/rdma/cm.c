@@ -7,23 +7,26 @@
 #include "link/rdma/rdma.h"
 #include "tern/error.h"
 
-enum { CM_MAGIC = 0x7465726e, CM_VERSION = 1, CM_DATA_MAX = 256 };
+enum { CM_MAGIC = 0x7465726e, CM_VERSION = 2, CM_DATA_MAX = 256 };
 
 /* Private data of a request; what rdma_cm leaves of it is 56 bytes. Numbers in network order. */
 struct cm_hello {
 	uint32_t magic;
-	uint8_t version, leg, lanes, is_uc;
+	uint8_t version, leg, lanes, mode; /* enum cm_mode */
 	uint32_t attempt, connection;
 	uint16_t mtu, unused;
 	uint8_t token[LINK_TOKEN_BYTES];
 };
+
+/* UC, or RC; FIXED: the address says so, otherwise it may be the other as well. */
+enum cm_mode { CM_UC = 1, CM_FIXED = 2 };
 
 enum cm_reason { CM_ACCEPTED, CM_TOKEN, CM_MODE, CM_VERSION_WRONG, CM_FAILED };
 
 /* Private data of an answer or a refusal. */
 struct cm_answer {
 	uint32_t magic;
-	uint8_t version, reason, is_uc, unused;
+	uint8_t version, reason, mode, unused;
 	uint16_t mtu, unused2;
 };
 
@@ -33,9 +36,10 @@ struct cm_event {
 	uint32_t bytes;
 };
 
-static const char *cm_mode(bool is_uc)
+static uint8_t cm_mode(const struct rdma_path *p, bool is_uc)
 {
-	return is_uc ? "uc" : "rc";
+	const struct rdma_link *l = (const struct rdma_link *)p->base.link;
+	return (uint8_t)((is_uc ? CM_UC : 0) | (l->options.mode == RDMA_MODE_AUTO && !p->is_bound ? 0 : CM_FIXED));
 }
 
 static struct rdma_conn_param cm_param(const struct rdma_leg *leg, const void *data, uint8_t bytes)
@@ -84,13 +88,12 @@ int rdma_cm_dial(struct rdma_leg *leg)
 static void cm_connect(struct rdma_leg *leg)
 {
 	struct rdma_path *p = leg->path;
-	struct rdma_link *l = (struct rdma_link *)p->base.link;
 	struct cm_hello hello = {
 	        .magic = htonl(CM_MAGIC),
 	        .version = CM_VERSION,
 	        .leg = (uint8_t)leg->index,
 	        .lanes = (uint8_t)p->base.lanes,
-	        .is_uc = l->options.is_uc,
+	        .mode = cm_mode(p, p->is_uc),
 	        .attempt = htonl(p->attempt),
 	        .connection = htonl(p->base.connection + 1),
 	        .mtu = htons((uint16_t)p->mtu_bytes),
@@ -134,21 +137,37 @@ static void cm_accepted(struct rdma_leg *leg, const struct cm_event *e)
 		rdma_path_leg_up(leg);
 }
 
+/* The peer wants the other kind of connection, or has no other. */
+static void cm_other_mode(struct rdma_path *p, uint8_t mode)
+{
+	bool is_uc = mode & CM_UC;
+
+	if (cm_mode(p, p->is_uc) & CM_FIXED) {
+		rdma_path_fail(p, "the peer's link is in mode %s, ours in %s: give mode= the same value at both ends, or auto", is_uc ? "uc" : "rc",
+		        p->is_uc ? "uc" : "rc");
+		p->base.fault = -TERN_EINVAL;
+		return;
+	}
+	rdma_path_fail(p, "the peer %s mode %s", mode & CM_FIXED ? "has only" : "asks for", is_uc ? "uc" : "rc");
+	p->wants_uc = is_uc;
+	p->is_bound = mode & CM_FIXED;
+	p->backoff_ns = RDMA_BACKOFF_NS;
+}
+
 /* A peer whose path is not open yet refuses the token: tried again. What cannot become right ends the path. */
 static void cm_rejected(struct rdma_leg *leg, const struct cm_event *e)
 {
 	struct rdma_path *p = leg->path;
-	struct rdma_link *l = (struct rdma_link *)p->base.link;
 	struct cm_answer answer;
 
+	if (p->is_failing) /* its other queue pairs were refused with it */
+		return;
 	if (!cm_answer(e, &answer)) {
 		rdma_path_fail(p, "refused (reason %d): nobody listens on that port, or the peer has no RDMA device there", e->of.status);
 		return;
 	}
 	if (answer.reason == CM_MODE) {
-		rdma_path_fail(p, "the peer's link is in mode %s, ours in %s: give mode= the same value at both ends", cm_mode(answer.is_uc),
-		        cm_mode(l->options.is_uc));
-		p->base.fault = -TERN_EINVAL;
+		cm_other_mode(p, answer.mode);
 	} else if (answer.reason == CM_VERSION_WRONG || answer.version != CM_VERSION) {
 		rdma_path_fail(p, "the peer speaks version %u of RDMA set-up, we %d: bring both to the same release", answer.version, CM_VERSION);
 		p->base.fault = -TERN_EVERSION;
@@ -175,7 +194,8 @@ static bool cm_joins(const struct rdma_path *p, const struct cm_hello *hello, co
 {
 	const struct rdma_leg *leg = &p->leg[hello->leg];
 
-	return hello->lanes == p->base.lanes && hello->leg < p->n_legs && !leg->id && !leg->qp && !leg->is_up && !p->is_failing &&
+	return hello->lanes == p->base.lanes && (hello->mode & CM_UC) == p->is_uc && hello->leg < p->n_legs && !leg->id && !leg->qp &&
+	        !leg->is_up && !p->is_failing &&
 	        ntohl(hello->connection) == p->base.connection + 1 && hello->mtu == p->mtu_wanted &&
 	        !strcmp(ibv_get_device_name(id->verbs->device), p->port->device->name);
 }
@@ -191,7 +211,8 @@ static enum cm_reason cm_check(struct rdma_link *l, const struct cm_event *e, st
 	*p = cm_path_of(l, hello->token);
 	if (!*p)
 		return CM_TOKEN;
-	if (hello->is_uc != l->options.is_uc)
+	bool is_uc = hello->mode & CM_UC, is_free = !(hello->mode & CM_FIXED);
+	if (cm_mode(*p, false) & CM_FIXED ? is_uc != (*p)->wants_uc : is_free && (*p)->wants_uc && !is_uc)
 		return CM_MODE;
 	if (!rdma_uses_device(l, ibv_get_device_name(e->of.id->verbs->device)))
 		return CM_FAILED;
@@ -216,6 +237,11 @@ static int cm_begin(struct rdma_path *p, const struct cm_hello *hello, const str
 		rdma_path_fail(p, "the peer connects anew");
 		rdma_path_down(p, now_ns);
 	}
+	if (!rdma_path_kind(p, hello->mode & CM_UC))
+		return -TERN_EAGAIN;
+	if ((hello->mode & CM_FIXED) || p->is_uc)
+		p->wants_uc = p->is_uc; /* it has no other, or has reasons */
+	p->is_bound |= hello->mode & CM_FIXED;
 	p->state = RDMA_PATH_SETUP;
 	p->attempt = hello->attempt;
 	p->mtu_wanted = hello->mtu;
@@ -244,9 +270,11 @@ static int cm_accept(struct rdma_leg *leg, struct rdma_cm_id *id)
 	return -1;
 }
 
-static void cm_refuse(struct rdma_link *l, struct rdma_cm_id *id, enum cm_reason reason)
+/* @param p  NULL: unknown */
+static void cm_refuse(const struct rdma_path *p, struct rdma_cm_id *id, enum cm_reason reason)
 {
-	struct cm_answer answer = {.magic = htonl(CM_MAGIC), .version = CM_VERSION, .reason = (uint8_t)reason, .is_uc = l->options.is_uc};
+	struct cm_answer answer = {.magic = htonl(CM_MAGIC), .version = CM_VERSION, .reason = (uint8_t)reason};
+	answer.mode = p ? cm_mode(p, p->wants_uc) : 0;
 	rdma_reject(id, &answer, sizeof(answer));
 }
 
@@ -260,10 +288,10 @@ static void cm_requested(struct rdma_link *l, const struct cm_event *e, uint64_t
 	if (reason == CM_ACCEPTED && cm_begin(p, &hello, id, now_ns))
 		reason = CM_FAILED;
 	if (reason != CM_ACCEPTED) {
-		cm_refuse(l, id, reason);
+		cm_refuse(p, id, reason);
 		rdma_destroy_id(id);
 	} else if (cm_accept(&p->leg[hello.leg], id)) {
-		cm_refuse(l, id, CM_FAILED); /* the id goes with the path's connection */
+		cm_refuse(p, id, CM_FAILED); /* the id goes with the path's connection */
 	}
 }
 

@@ -244,7 +244,7 @@ static void expose_end(struct rdma_link *l, struct rdma_exposure *e)
 		ibv_dereg_mr(e->own);
 		e->own = NULL;
 		expose_over(l, e, LINK_HIDDEN);
-	} else if (l->options.is_uc && !e->path->port->device->invalidates_uc) {
+	} else if (e->path->is_uc && !e->path->port->device->invalidates_uc) {
 		window_free(e->window);
 		e->window = NULL;
 		expose_over(l, e, LINK_HIDDEN);

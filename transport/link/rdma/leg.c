@@ -4,20 +4,14 @@
 #include <string.h>
 #include "link/rdma/rdma.h"
 
-static bool leg_is_uc(const struct rdma_leg *leg)
-{
-	return ((const struct rdma_link *)leg->path->base.link)->options.is_uc;
-}
-
 int rdma_leg_create(struct rdma_leg *leg)
 {
 	struct rdma_path *p = leg->path;
-	struct rdma_link *l = (struct rdma_link *)p->base.link;
 	struct ibv_device_attr *device = &p->port->device->attr;
 	bool is_in = leg->index && leg == rdma_path_in(p, leg->index > p->base.lanes ? leg->index - p->base.lanes : leg->index);
-	struct ibv_qp_init_attr attr = {.send_cq = p->cq, .recv_cq = p->cq, .qp_type = l->options.is_uc ? IBV_QPT_UC : IBV_QPT_RC};
+	struct ibv_qp_init_attr attr = {.send_cq = p->cq, .recv_cq = p->cq, .qp_type = p->is_uc ? IBV_QPT_UC : IBV_QPT_RC};
 
-	attr.srq = l->options.is_uc ? NULL : leg->index ? p->port->lanes->srq : p->port->frames->srq;
+	attr.srq = p->is_uc ? NULL : leg->index ? p->port->lanes->srq : p->port->frames->srq;
 	attr.cap.max_send_wr = leg->sq.depth;
 	attr.cap.max_send_sge = is_in ? 1 : (uint32_t)(device->max_sge < FRAME_SEGS_MAX ? device->max_sge : FRAME_SEGS_MAX);
 	attr.cap.max_recv_wr = attr.srq ? 0 : leg->rq ? leg->rq->n : 1;
@@ -29,6 +23,8 @@ int rdma_leg_create(struct rdma_leg *leg)
 		leg->qp = ibv_create_qp(p->port->device->pd, &attr);
 	}
 	if (!leg->qp) {
+		if (p->is_uc && (errno == EOPNOTSUPP || errno == EINVAL || errno == ENOSYS)) /* some devices have RC only */
+			rdma_line_no_uc(p);
 		rdma_path_fail(p, "device %s gives no queue pair %u of %u (depth %u): %s; close peers, or lower lanes= or sq=", p->port->device->name,
 		        leg->index, p->n_legs, leg->sq.depth, strerror(errno));
 		return -1;
@@ -68,7 +64,7 @@ int rdma_leg_init(struct rdma_leg *leg)
 	if (leg_ask(leg, &attr, &mask, IBV_QPS_INIT))
 		return -1;
 	attr.qp_access_flags = leg->index ? IBV_ACCESS_REMOTE_WRITE | IBV_ACCESS_REMOTE_READ : 0;
-	if (leg_is_uc(leg))
+	if (leg->path->is_uc)
 		attr.qp_access_flags &= IBV_ACCESS_REMOTE_WRITE;
 	if (leg_modify(leg, &attr, mask | IBV_QP_ACCESS_FLAGS, "INIT"))
 		return -1;
@@ -94,7 +90,7 @@ static void leg_learn_mtu(struct rdma_leg *leg, enum ibv_mtu mtu)
 	uint32_t bytes = 128u << mtu;
 
 	p->mtu_agreed = p->base.packet_bytes = bytes;
-	if (leg_is_uc(leg))
+	if (leg->path->is_uc)
 		p->base.max_frame_bytes = p->base.max_write_bytes = bytes;
 }
 
@@ -110,7 +106,7 @@ int rdma_leg_ready(struct rdma_leg *leg)
 	leg_learn_mtu(leg, attr.path_mtu);
 	attr.min_rnr_timer = RDMA_RNR_TIMER;
 	attr.max_dest_rd_atomic = 1;
-	if (leg_is_uc(leg))
+	if (leg->path->is_uc)
 		mask &= IBV_QP_STATE | IBV_QP_AV | IBV_QP_PATH_MTU | IBV_QP_DEST_QPN | IBV_QP_RQ_PSN;
 	else
 		mask |= IBV_QP_MIN_RNR_TIMER | IBV_QP_MAX_DEST_RD_ATOMIC;
@@ -119,7 +115,7 @@ int rdma_leg_ready(struct rdma_leg *leg)
 	attr.timeout = (uint8_t)l->options.timeout;
 	attr.retry_cnt = attr.rnr_retry = RDMA_RETRIES;
 	attr.max_rd_atomic = 1;
-	if (leg_is_uc(leg))
+	if (leg->path->is_uc)
 		mask &= IBV_QP_STATE | IBV_QP_SQ_PSN;
 	else
 		mask |= IBV_QP_TIMEOUT | IBV_QP_RETRY_CNT | IBV_QP_RNR_RETRY | IBV_QP_MAX_QP_RD_ATOMIC;

@@ -77,6 +77,23 @@ static int rdma_option_word(const struct link_config *config, const char *name, 
 	return -TERN_EINVAL;
 }
 
+static int rdma_option_mode(const struct link_config *config, uint8_t *out)
+{
+	static const char *const names[] = {[RDMA_MODE_AUTO] = "auto", [RDMA_MODE_RC] = "rc", [RDMA_MODE_UC] = "uc"};
+	char text[16];
+
+	*out = RDMA_MODE_AUTO;
+	if (!link_option(config->options, "mode", text, sizeof(text)))
+		return 0;
+	for (uint8_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
+		if (!strcmp(text, names[i])) {
+			*out = i;
+			return 0;
+		}
+	snprintf(config->error, config->error_bytes, "rdma: mode=%s: give auto, rc or uc", text);
+	return -TERN_EINVAL;
+}
+
 static uint32_t rdma_power_of_two(uint32_t n)
 {
 	while (n & (n - 1))
@@ -99,18 +116,17 @@ static int rdma_options(struct rdma_link *l, const struct link_config *config)
 		         (int)(bytes < 64 ? bytes : 64), other, names);
 		return -TERN_EINVAL;
 	}
-	*o = (struct rdma_options){.lanes = 1, .sq = RDMA_SQ_DEFAULT, .timeout = RDMA_TIMEOUT_DEFAULT};
+	*o = (struct rdma_options){.lanes = 1, .timeout = RDMA_TIMEOUT_DEFAULT};
 	link_option(config->options, "dev", o->dev, sizeof(o->dev));
 	if ((err = rdma_option_number(config, "gid", 0, 65535, &gid)) || (err = rdma_option_number(config, "lanes", 1, RDMA_LANES_MAX, &o->lanes)) ||
 	        (err = rdma_option_number(config, "sq", 16, 32768, &o->sq)) || (err = rdma_option_number(config, "rq", 16, 32768, &o->rq)) ||
 	        (err = rdma_option_number(config, "timeout", 8, 21, &o->timeout)) ||
-	        (err = rdma_option_word(config, "mode", "rc", "uc", &o->is_uc)) || (err = rdma_option_word(config, "odp", "0", "1", &o->odp)) ||
+	        (err = rdma_option_mode(config, &o->mode)) || (err = rdma_option_word(config, "odp", "0", "1", &o->odp)) ||
 	        (err = rdma_option_word(config, "isolation", "window", "mr", &o->isolation_mr)))
 		return err;
 	o->gid = gid == UINT32_MAX ? -1 : (int)gid;
-	o->sq = rdma_power_of_two(o->sq);
-	if (!o->rq)
-		o->rq = o->is_uc ? RDMA_RQ_UC : RDMA_RQ_RC;
+	if (o->sq)
+		o->sq = rdma_power_of_two(o->sq);
 	return 0;
 }
 
@@ -255,19 +271,20 @@ struct rdma_port *rdma_port_get(struct rdma_link *l, const char *name)
 	port->channel = ibv_create_comp_channel(port->device->verbs);
 	if (!port->channel || rdma_watch(l, port->channel->fd)) {
 		rdma_trouble(l, "rdma: device %s gives no completion channel: %s", name, strerror(errno));
-		goto fail;
-	}
-	if (!l->options.is_uc) {
-		port->frames = rdma_rq_open(l, port, l->options.rq, RDMA_FRAME_BYTES, true);
-		port->lanes = port->frames ? rdma_rq_open(l, port, RDMA_LANE_RQ, RDMA_LANE_FRAME_BYTES, true) : NULL;
-		if (!port->lanes)
-			goto fail;
+		rdma_port_close(l, port);
+		return NULL;
 	}
 	l->n_ports++;
 	return port;
-fail:
-	rdma_port_close(l, port);
-	return NULL;
+}
+
+int rdma_port_share(struct rdma_link *l, struct rdma_port *port)
+{
+	if (!port->frames)
+		port->frames = rdma_rq_open(l, port, l->options.rq ? l->options.rq : RDMA_RQ_RC, RDMA_FRAME_BYTES, true);
+	if (port->frames && !port->lanes)
+		port->lanes = rdma_rq_open(l, port, RDMA_LANE_RQ, RDMA_LANE_FRAME_BYTES, true);
+	return port->lanes ? 0 : -TERN_ENOMEM;
 }
 
 static void rdma_close(struct link **link)
@@ -349,7 +366,6 @@ static int rdma_open(const struct link_config *given, struct link **out)
 		goto fail;
 	l->base.mem_scope = l->domain;
 	l->base.caps = LINK_BYTES | LINK_MAPS | LINK_MAPS_OPS | LINK_WRITES | LINK_CONNECTS | LINK_PLAIN | LINK_TX_ZERO_COPY;
-	l->base.caps |= l->options.is_uc ? 0 : LINK_RELIABLE;
 	*out = &l->base;
 	return 0;
 fail:;

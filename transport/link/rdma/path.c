@@ -22,11 +22,6 @@ struct rdma_leg *rdma_path_in(struct rdma_path *p, uint32_t lane)
 	return &p->leg[p->is_acceptor ? lane : p->base.lanes + lane];
 }
 
-static bool path_is_uc(const struct rdma_path *p)
-{
-	return ((const struct rdma_link *)p->base.link)->options.is_uc;
-}
-
 void rdma_path_fail(struct rdma_path *p, const char *format, ...)
 {
 	va_list list;
@@ -80,42 +75,54 @@ static int path_rings(struct rdma_path *p)
 	return 0;
 }
 
-static uint32_t path_lane_rq(const struct rdma_path *p, uint32_t sends)
+/* Of queue pair 0; UC: RC has the port's. */
+static uint32_t path_rq(const struct rdma_path *p)
 {
 	const struct rdma_link *l = (const struct rdma_link *)p->base.link;
+	return l->options.rq ? l->options.rq : RDMA_RQ_UC;
+}
+
+static uint32_t path_lane_rq(const struct rdma_path *p, uint32_t sends)
+{
 	uint32_t n = RDMA_LANE_RQ;
-	while (n > RDMA_LANE_RQ_MIN && sends + l->options.rq + n * p->base.lanes > (uint32_t)p->port->device->attr.max_cqe)
+	while (n > RDMA_LANE_RQ_MIN && sends + path_rq(p) + n * p->base.lanes > (uint32_t)p->port->device->attr.max_cqe)
 		n /= 2;
 	return n;
 }
 
-/* Queues, rings and (UC) receive buffers; kept as long as the route leads to the same device and the lanes are as many. */
+/* Queues, rings and (UC) receive buffers; kept as long as the route leads to the same device, the lanes are as many and the connection is of the same kind. */
 static int path_buffers(struct rdma_path *p)
 {
 	struct rdma_link *l = (struct rdma_link *)p->base.link;
 
 	if (p->kept)
 		return 0;
+	if (!p->is_uc && rdma_port_share(l, p->port)) {
+		rdma_path_fail(p, "%.150s", l->base.trouble);
+		return -TERN_ENOMEM;
+	}
+	uint32_t depth = rdma_line_depth(p);
 	p->cq_depth = 0;
 	for (uint32_t i = 0; i < p->n_legs; i++) {
 		bool is_in = i && (i <= p->base.lanes) == p->is_acceptor;
-		if (rdma_sq_open(&p->leg[i].sq, is_in ? PATH_BIND_DEPTH : l->options.sq))
+		if (rdma_sq_open(&p->leg[i].sq, is_in ? PATH_BIND_DEPTH : depth))
 			goto fail;
 		p->cq_depth += p->leg[i].sq.depth;
 	}
 	if (path_rings(p))
 		goto fail;
 	uint32_t lane_rq = path_lane_rq(p, p->cq_depth);
-	for (uint32_t lane = 0; path_is_uc(p) && lane <= p->base.lanes; lane++) {
+	for (uint32_t lane = 0; p->is_uc && lane <= p->base.lanes; lane++) {
 		struct rdma_leg *leg = lane ? rdma_path_in(p, lane) : &p->leg[0];
-		leg->rq = rdma_rq_open(l, p->port, lane ? lane_rq : l->options.rq, lane ? RDMA_LANE_FRAME_BYTES : 4096, false);
+		leg->rq = rdma_rq_open(l, p->port, lane ? lane_rq : path_rq(p), lane ? RDMA_LANE_FRAME_BYTES : 4096, false);
 		if (!leg->rq)
 			goto fail;
 		p->cq_depth += leg->rq->n;
 	}
-	if (!path_is_uc(p))
+	if (!p->is_uc)
 		p->cq_depth += p->port->frames->n + p->port->lanes->n;
 	p->kept = p->port->device;
+	p->kept_uc = p->is_uc;
 	return 0;
 fail:
 	rdma_path_fail(p, "no memory for queues and buffers: %.100s", l->base.trouble);
@@ -134,7 +141,7 @@ int rdma_path_attach(struct rdma_path *p, const char *device, uint32_t lanes)
 	}
 	if (p->cq)
 		return p->port == port ? 0 : -TERN_EIO;
-	bool is_same = p->kept == port->device && lanes == p->base.lanes;
+	bool is_same = p->kept == port->device && lanes == p->base.lanes && p->kept_uc == p->is_uc;
 	for (uint32_t i = 0; !is_same && i < RDMA_LEGS_MAX; i++)
 		if (p->leg[i].sq.writes) {
 			rdma_path_fail(p, "writes of the connection before are not told yet");
@@ -161,6 +168,19 @@ int rdma_path_attach(struct rdma_path *p, const char *device, uint32_t lanes)
 	return 0;
 }
 
+bool rdma_path_kind(struct rdma_path *p, bool is_uc)
+{
+	if (p->is_uc != is_uc && rdma_rx_has_pending((struct rdma_link *)p->base.link, p))
+		return false;
+	p->is_uc = is_uc;
+	p->base.is_reliable = !is_uc;
+	if (!is_uc || p->base.max_write_bytes > RDMA_FRAME_BYTES) { /* UC's are what the last connection's route allowed */
+		p->base.max_frame_bytes = is_uc ? RDMA_UC_BYTES : RDMA_FRAME_BYTES;
+		p->base.max_write_bytes = is_uc ? RDMA_UC_BYTES : RDMA_WRITE_BYTES;
+	}
+	return true;
+}
+
 void rdma_path_leg_up(struct rdma_leg *leg)
 {
 	struct rdma_path *p = leg->path;
@@ -176,8 +196,11 @@ void rdma_path_leg_up(struct rdma_leg *leg)
 	p->base.connection++;
 	p->backoff_ns = RDMA_BACKOFF_NS;
 	p->next_ns = UINT64_MAX;
-	rdma_log((struct rdma_link *)p->base.link, TERN_LOG_INFO, "rdma: connection %u with %s on %s, %u lanes, packets of %u bytes",
-	        p->base.connection, rdma_addr_text(p->base.remote.data, text, sizeof(text)), p->port->device->name, p->base.lanes, p->mtu_agreed);
+	rdma_line_start(p);
+	rdma_log((struct rdma_link *)p->base.link, TERN_LOG_INFO,
+	        "rdma: connection %u with %s on %s, mode %s, %u lanes of %u writes, packets of %u bytes", p->base.connection,
+	        rdma_addr_text(p->base.remote.data, text, sizeof(text)), p->port->device->name, p->is_uc ? "uc" : "rc", p->base.lanes,
+	        rdma_path_out(p, 1)->sq.depth, p->mtu_agreed);
 }
 
 static void path_completion(struct rdma_path *p, const struct ibv_wc *wc)
@@ -274,6 +297,10 @@ static void path_attempt(struct rdma_path *p, uint64_t now_ns)
 {
 	struct rdma_link *l = (struct rdma_link *)p->base.link;
 
+	if (!rdma_path_kind(p, p->wants_uc)) {
+		p->next_ns = now_ns + RDMA_CM_PERIOD_NS;
+		return;
+	}
 	p->state = RDMA_PATH_SETUP;
 	p->attempt = ++l->attempts;
 	p->mtu_agreed = p->mtu_bytes;
@@ -344,8 +371,9 @@ int rdma_path_open(struct link *link, const struct link_path_config *config, str
 	p->from = l->n_device_hosts ? l->device_host[config->address % l->n_device_hosts] : l->host;
 	memcpy(p->token, config->token, sizeof(p->token));
 	p->base.lanes = l->options.lanes;
-	p->base.max_frame_bytes = path_is_uc(p) ? 1024 : RDMA_FRAME_BYTES;
-	p->base.max_write_bytes = path_is_uc(p) ? 1024 : RDMA_WRITE_BYTES;
+	p->base.max_write_bytes = RDMA_WRITE_BYTES; /* until its kind is known */
+	p->line = config->line;
+	rdma_line_open(p);
 	p->base.overhead_bytes = p->to.ss_family == AF_INET6 ? OVERHEAD_V6 : OVERHEAD_V4;
 	for (uint32_t i = 0; i < RDMA_LEGS_MAX; i++) {
 		p->leg[i].path = p;

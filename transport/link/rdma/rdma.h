@@ -3,6 +3,7 @@
  * regions cm.c      rdma_cm: resolving, requests, answers, events                                path.c    a path's connection: set up, broken,
  * timers leg.c     one queue pair of a connection and its states                                tx.c      frames -> work requests, completions, done
  *   rx.c      receive queues, lent frames                                                  expose.c  memory windows
+ *   line.c    RC or UC, and how deep the queues are: by the contract and by what is seen of the line
  * A path keeps its rings and receive buffers over its connections; what belongs to one connection (ids, queue pairs, completion queue) is made anew.
  */
 #ifndef LINK_RDMA_RDMA_H
@@ -20,6 +21,7 @@ enum {
 	RDMA_PATHS_MAX = 4096,
 	RDMA_TAKEN_MAX = 1 << 16, /* frames taken and not yet reaped; a power of two */
 	RDMA_FRAME_BYTES = 8192,
+	RDMA_UC_BYTES = 1024, /* until the route says what a packet holds */
 	RDMA_LANE_FRAME_BYTES = 512, /* frames without a target on a lane; longer ones go by queue pair 0 */
 	RDMA_WRITE_BYTES = 1 << 20,
 	RDMA_RQ_RC = 512,  /* of all paths of a link: what is too much waits */
@@ -116,10 +118,11 @@ struct rdma_port {
 	uint32_t lkey_wraps; /* rdma_region_wraps when the cache was empty */
 };
 
-enum rdma_wr_kind { RDMA_WR_BYTES, RDMA_WR_WRITE, RDMA_WR_BIND, RDMA_WR_HIDE };
+/* WRITE: over RC, told by `done`. SPRAY: over UC, its frame is given back when it is sent. */
+enum rdma_wr_kind { RDMA_WR_BYTES, RDMA_WR_WRITE, RDMA_WR_SPRAY, RDMA_WR_BIND, RDMA_WR_HIDE };
 
 struct rdma_wr {
-	struct frame *frame; /* UC writes: to be given back when it is sent */
+	struct frame *frame; /* of a SPRAY */
 	uint64_t number;
 	uint64_t ring_end; /* of the send ring, behind its bytes */
 	uint32_t adhoc;    /* region registered for this request only */
@@ -155,6 +158,17 @@ struct rdma_leg {
 	struct rdma_exposure *waiting, **waiting_end; /* for room in sq */
 };
 
+/* How often a RC path repeats packets, by what its writes show: one at a time is timed, from its posting to its completion (line.c). */
+struct rdma_watch {
+	struct rdma_leg *leg; /* NULL: none is timed */
+	uint32_t index;
+	uint64_t since_ns;
+	uint64_t least_ns;           /* the shortest of this connection */
+	uint64_t busy_ns, extra_ns;  /* sums: of all, and by how much the late ones were later than that */
+	uint32_t timed, late;
+	uint64_t repeats;            /* the device's counters when the sums were 0; UINT64_MAX: it has none */
+};
+
 /* What wakes a sleeper: frames of the peer only, or our own completions too. */
 enum rdma_armed { RDMA_UNARMED, RDMA_ARMED_FRAMES, RDMA_ARMED_ALL };
 
@@ -165,6 +179,11 @@ struct rdma_path {
 	uint32_t index; /* in the link's paths */
 	uint8_t token[LINK_TOKEN_BYTES];
 	bool is_acceptor;
+	bool is_uc;     /* the connection, or the attempt; base.is_reliable is the opposite */
+	bool wants_uc;  /* the next one is to be */
+	bool is_bound;  /* the peer, or its device, leaves no choice */
+	struct link_line line;
+	struct rdma_watch watch;
 	struct sockaddr_storage to, from; /* from: family 0: as routed */
 	uint32_t mtu_bytes; /* wanted; 0: the route's */
 	uint32_t mtu_agreed;
@@ -174,6 +193,7 @@ struct rdma_path {
 	uint64_t backoff_ns, next_ns; /* DOWN: when to try; SETUP: when to give up */
 	struct rdma_port *port;
 	struct rdma_device *kept; /* the device that rings and receive buffers are registered with */
+	bool kept_uc;             /* and for which kind of connection */
 	struct ibv_cq *cq;
 	uint32_t cq_depth;
 	uint8_t cq_armed; /* enum rdma_armed */
@@ -212,11 +232,16 @@ struct rdma_exposure {
 	struct rdma_exposure *next_event, *next_waiting;
 };
 
+/* What mode= says. AUTO: RC, and UC where the contract's loss or the losses seen make that faster, if the peer agrees. */
+enum rdma_mode { RDMA_MODE_AUTO, RDMA_MODE_RC, RDMA_MODE_UC };
+
 struct rdma_options {
 	char dev[128]; /* one name, or several with commas between them: one for each of the peer's addresses */
 	int gid; /* -1: any */
-	bool is_uc, odp, isolation_mr;
-	uint32_t lanes, sq, rq, timeout;
+	uint8_t mode; /* enum rdma_mode */
+	bool odp, isolation_mr;
+	uint32_t lanes, timeout;
+	uint32_t sq, rq; /* 0: as the line wants it, as the kind of connection wants it */
 };
 
 struct rdma_link {
@@ -285,6 +310,8 @@ void rdma_words_locked(char *out, size_t room, uint64_t bytes);
 /* module.c */
 /** @return the port of a device, opened when it is new; NULL with words in link->trouble */
 struct rdma_port *rdma_port_get(struct rdma_link *l, const char *name);
+/** Opens the receive queues that its RC paths share, with the first of them. @return 0 or -TERN_ENOMEM with words in link->trouble */
+int rdma_port_share(struct rdma_link *l, struct rdma_port *port);
 /** Is it among those of dev=? Without dev= every one is. */
 bool rdma_uses_device(const struct rdma_link *l, const char *name);
 void rdma_step(struct rdma_link *l, uint64_t now_ns);
@@ -296,6 +323,19 @@ void rdma_cm_events(struct rdma_link *l, uint64_t now_ns);
 int rdma_cm_dial(struct rdma_leg *leg);
 /** The address of a device's GID, for binding. @return false with words in error */
 bool rdma_cm_device_address(const char *dev, int gid, struct sockaddr_storage *out, char *error, size_t room);
+
+/* line.c */
+/** With what the contract says: which kind of connection the path begins with. */
+void rdma_line_open(struct rdma_path *p);
+/** Depth of a send queue for writes: the contract's rate x RTT, within the device's limits. A power of two */
+uint32_t rdma_line_depth(const struct rdma_path *p);
+/** RC: a write was posted, the leg's last; one completed, index and all before it. */
+void rdma_line_sent(struct rdma_leg *leg, uint64_t now_ns);
+void rdma_line_completed(struct rdma_leg *leg, uint32_t index, uint64_t now_ns);
+/** The device makes no UC queue pairs: with mode=auto the path stays with RC. */
+void rdma_line_no_uc(struct rdma_path *p);
+/** A connection begins. */
+void rdma_line_start(struct rdma_path *p);
 
 /* leg.c */
 int rdma_leg_create(struct rdma_leg *leg);
@@ -311,6 +351,8 @@ void rdma_path_reset(struct link *link, struct link_path *path);
 /** Everything a connection needs besides its queue pairs, with the device that the route leads to. @return 0 or an error with words in path->why */
 int rdma_path_attach(struct rdma_path *p, const char *device, uint32_t lanes);
 void rdma_path_leg_up(struct rdma_leg *leg);
+/** Which kind the next connection is. @return false: not now, something of the last one, which was of the other kind, is still to be handed out */
+bool rdma_path_kind(struct rdma_path *p, bool is_uc);
 /** Notes a failure; rdma_step takes the connection down. */
 void rdma_path_fail(struct rdma_path *p, const char *format, ...) __attribute__((format(printf, 2, 3)));
 /** Takes the connection down, now. */
@@ -342,6 +384,8 @@ struct rdma_rq *rdma_rq_open(struct rdma_link *l, struct rdma_port *port, uint32
 /** Freed now, or with its last lent buffer. */
 void rdma_rq_close(struct rdma_link *l, struct rdma_rq *rq);
 void rdma_rq_free(struct rdma_rq *rq);
+/** Has something come over the path that rx has not handed out? */
+bool rdma_rx_has_pending(const struct rdma_link *l, const struct rdma_path *p);
 /** Time to post: each post has a price, and a few buffers less do not matter while many are posted; `out` is back only when its owners like. */
 static inline bool rdma_rq_is_low(const struct rdma_rq *rq)
 {

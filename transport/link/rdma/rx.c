@@ -172,6 +172,15 @@ void rdma_rx_completed(struct rdma_path *p, const struct ibv_wc *wc)
 	l->base.rx_bytes += r->bytes;
 }
 
+bool rdma_rx_has_pending(const struct rdma_link *l, const struct rdma_path *p)
+{
+	const struct rdma_recv *r = l->pending;
+
+	while (r && r->path != p)
+		r = r->next;
+	return r;
+}
+
 static void rq_forget(struct rdma_rq *rq, const struct rdma_path *p)
 {
 	for (uint32_t i = 0; rq && i < rq->n; i++)

@@ -206,11 +206,9 @@ static bool tx_lkeys(struct rdma_leg *leg, const struct frame *f, struct rdma_wr
 /* @return false: no room now */
 static bool tx_write(struct rdma_leg *leg, struct frame *f, struct rdma_wr *record, struct ibv_send_wr *wr)
 {
-	struct rdma_link *l = (struct rdma_link *)leg->path->base.link;
-
-	record->kind = RDMA_WR_WRITE;
+	record->kind = f->by_link ? RDMA_WR_WRITE : RDMA_WR_SPRAY;
 	record->number = f->number;
-	record->frame = l->options.is_uc ? f : NULL;
+	record->frame = f->by_link ? NULL : f;
 	wr->opcode = IBV_WR_RDMA_WRITE_WITH_IMM;
 	wr->imm_data = htonl((uint32_t)f->number);
 	wr->wr.rdma.remote_addr = f->target.addr;
@@ -252,7 +250,7 @@ static bool tx_stale(struct rdma_leg *leg, struct frame *f, bool *room)
 	if (is_sent)
 		return false;
 	struct link_done *last = l->n_stale ? &l->stale[l->n_stale - 1] : NULL;
-	if (f->is_write && !l->options.is_uc) {
+	if (f->is_write && f->by_link) {
 		*room = !leg->sq.writes && (l->n_stale < RDMA_STALE_MAX || tx_is_next(last, f));
 		if (!*room)
 			return true;
@@ -286,7 +284,7 @@ static bool tx_build(struct rdma_leg *leg, struct frame *f, struct ibv_send_wr *
 	}
 	record->ring_end = sq->ring_head;
 	sq->head++;
-	sq->writes += f->is_write && !l->options.is_uc;
+	sq->writes += record->kind == RDMA_WR_WRITE;
 	l->base.tx_frames++;
 	l->base.tx_bytes += f->is_write ? f->payload_bytes : f->wire_bytes;
 	if (!record->frame)
@@ -300,7 +298,7 @@ static void tx_over(struct rdma_leg *leg, struct rdma_wr *record)
 
 	leg->sq.ring_tail = record->ring_end;
 	leg->path->awaited -= record->kind != RDMA_WR_BYTES;
-	l->untold += record->kind == RDMA_WR_WRITE && !l->options.is_uc;
+	l->untold += record->kind == RDMA_WR_WRITE;
 	tx_adhoc_put(l, record);
 	if (record->frame)
 		tx_give_back(l, record->frame);
@@ -310,10 +308,9 @@ static void tx_over(struct rdma_leg *leg, struct rdma_wr *record)
 /* What nobody is to be told of leaves its place at once, unless something before it waits for `done`. */
 static void sq_advance(struct rdma_leg *leg)
 {
-	struct rdma_link *l = (struct rdma_link *)leg->path->base.link;
 	struct rdma_sq *sq = &leg->sq;
 
-	while (sq->reported != sq->completed && (l->options.is_uc || sq_at(sq, sq->reported)->kind != RDMA_WR_WRITE))
+	while (sq->reported != sq->completed && sq_at(sq, sq->reported)->kind != RDMA_WR_WRITE)
 		sq->reported++;
 }
 
@@ -335,7 +332,7 @@ static void tx_post(struct rdma_leg *leg, struct ibv_send_wr *first, struct ibv_
 }
 
 /* Consecutive frames of one queue pair: one list of work requests, one post. @return how many were taken */
-static size_t tx_run(struct rdma_link *l, struct frame *const *frames, size_t n)
+static size_t tx_run(struct rdma_link *l, struct frame *const *frames, size_t n, uint64_t now_ns)
 {
 	struct rdma_leg *leg = tx_leg(frames[0]);
 	struct rdma_sq *sq = leg ? &leg->sq : NULL;
@@ -358,7 +355,7 @@ static size_t tx_run(struct rdma_link *l, struct frame *const *frames, size_t n)
 		link = &wr->next;
 		posted++;
 		awaited += frames[taken]->is_write;
-		if (!frames[taken]->is_write || l->options.is_uc)
+		if (!frames[taken]->is_write || !frames[taken]->by_link)
 			wr->send_flags |= IBV_SEND_SOLICITED;
 		if (++sq->since_signal >= RDMA_SIGNAL_EVERY) {
 			wr->send_flags |= IBV_SEND_SIGNALED;
@@ -367,6 +364,8 @@ static size_t tx_run(struct rdma_link *l, struct frame *const *frames, size_t n)
 	}
 	if (last)
 		tx_post(leg, first, last, awaited);
+	if (awaited && !leg->path->watch.leg)
+		rdma_line_sent(leg, now_ns);
 	l->taken += (uint32_t)taken;
 	if (leg)
 		leg->path->wants_room = !taken;
@@ -378,9 +377,8 @@ size_t rdma_tx(struct link *link, struct frame *const *frames, size_t n, uint64_
 	struct rdma_link *l = (struct rdma_link *)link;
 	size_t taken = 0, got, room = RDMA_TAKEN_MAX - l->taken;
 
-	(void)now_ns;
 	n = n < room ? n : room;
-	while (taken < n && (got = tx_run(l, frames + taken, n - taken)))
+	while (taken < n && (got = tx_run(l, frames + taken, n - taken, now_ns)))
 		taken += got;
 	return taken;
 }
@@ -403,6 +401,8 @@ void rdma_tx_completed(struct rdma_leg *leg, uint32_t index)
 {
 	struct rdma_sq *sq = &leg->sq;
 
+	if (leg->path->watch.leg)
+		rdma_line_completed(leg, index, ((const struct rdma_link *)leg->path->base.link)->step_ns);
 	while ((int32_t)(index - sq->completed) >= 0 && sq->completed != sq->head) {
 		struct rdma_wr *record = sq_at(sq, sq->completed++);
 		tx_over(leg, record);

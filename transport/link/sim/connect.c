@@ -67,11 +67,35 @@ static void stand(struct sim_path *path, uint32_t epoch, uint32_t connection)
 	sim_net_wake(net_of(path), (struct sim_link *)path->base.link);
 }
 
+static bool has_left(const struct sim_path *path)
+{
+	const struct line_item *item = (const struct line_item *)((const struct sim_link *)path->base.link)->inbox;
+
+	while (item && ((const struct sim_frame *)item)->epoch != path->fell)
+		item = item->next;
+	return item && path->fell;
+}
+
+static void set_kind(struct sim_path *path, bool is_reliable)
+{
+	path->base.is_reliable = is_reliable;
+	path->base.packet_bytes = is_reliable ? path->base.max_frame_bytes : 0;
+}
+
 static void connected(struct sim_path *path)
 {
 	struct sim_net *net = net_of(path);
+	const struct sim_link *link = (const struct sim_link *)path->base.link;
 	uint32_t a = path->base.connection, b = path->peer->base.connection, next = (a > b ? a : b) + 1;
 
+	if (link->turns && (has_left(path) || has_left(path->peer))) {
+		connect_later(path); /* of another kind: rx has to hand out what came over the last one first */
+		return;
+	}
+	if (link->turns) {
+		set_kind(path, next % 2 == link->is_reliable);
+		set_kind(path->peer, path->base.is_reliable);
+	}
 	net->epochs++;
 	stand(path, net->epochs, next);
 	stand(path->peer, net->epochs, next);
@@ -79,6 +103,7 @@ static void connected(struct sim_path *path)
 
 static void fall(struct sim_path *path)
 {
+	path->fell = path->epoch;
 	path->epoch = 0;
 	path->base.is_connected = false;
 	sim_write_broken(path);
@@ -134,7 +159,7 @@ void sim_connect_open(struct sim_path *path, const struct link_path_config *conf
 	path->is_any = path->node == SIM_ANYONE;
 	path->base.max_write_bytes = link->write_bytes;
 	path->base.lanes = link->lanes;
-	path->base.packet_bytes = link->is_reliable ? path->base.max_frame_bytes : 0;
+	set_kind(path, link->is_reliable);
 	find_peer(path);
 }
 

@@ -12,7 +12,7 @@
 enum sim_kind {
 	SIM_BYTES, /* a datagram */
 	SIM_WRITE, /* a frame with a target: data begins with struct sim_write */
-	SIM_ACK,   /* RELIABLE: tells the writer that one has landed; data is struct sim_write */
+	SIM_ACK,   /* reliable: tells the writer that one has landed; data is struct sim_write */
 };
 
 /* A datagram on its way. data holds what was copied; body, if any, follows it on the wire. When pieces > 0 data begins with that many struct frame_seg in
@@ -128,7 +128,8 @@ struct sim_path {
 	uint8_t token[LINK_TOKEN_BYTES];
 	struct sim_path *peer, *waiting_next;
 	uint32_t epoch;          /* of the connection that stands, the same at both ends; 0: none */
-	struct sim_fifo writing; /* RELIABLE: numbers not yet done */
+	uint32_t fell;           /* of the one before */
+	struct sim_fifo writing; /* reliable: numbers not yet done */
 	uint64_t written, done;  /* how many were sent, how many are done */
 };
 
@@ -142,7 +143,8 @@ struct sim_link {
 	uint32_t inbox_n, lent_n;
 	struct sim_path **buckets; /* by own port and remote address; a power of two of them, at least as many as paths */
 	uint32_t buckets_n, paths_n, last_port;
-	bool is_writing, is_reliable; /* options writes=uc, writes=rc */
+	bool is_writing, is_reliable; /* options writes=uc, writes=rc: of a path's first connection */
+	bool turns;     /* option turns=1: each other connection is of the other kind */
 	bool goes_back; /* option goback=1 */
 	uint64_t stall_ppm, stall_ns, stall_rng; /* of frames with a lane, with writes=rc */
 	uint32_t lanes, write_bytes, writes_n; /* writes_n: sent and not yet told by done */

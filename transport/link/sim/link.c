@@ -357,7 +357,7 @@ static void send_one(struct sim_link *link, const struct frame *tx)
 	bool fits = tx->wire_bytes && tx->wire_bytes <= path->base.max_frame_bytes;
 	if (!fits || (net->filter && !net->filter(net->filter_arg, link->node, path->node, tx))) {
 		link->base.tx_dropped++;
-		if (fits && link->is_reliable) /* there nothing is lost but with the connection */
+		if (fits && path->base.is_reliable) /* there nothing is lost but with the connection */
 			sim_connect_break(path);
 		return;
 	}
@@ -372,7 +372,7 @@ static void send_one(struct sim_link *link, const struct frame *tx)
 	frame->to_port = path->port;
 	frame->spread = path->spread;
 	frame->epoch = path->epoch;
-	frame->is_reliable = link->is_reliable;
+	frame->is_reliable = path->base.is_reliable;
 	if (link->is_writing)
 		sim_write_lane(link, frame, tx->lane);
 	sim_net_send(net, link->node, frame);

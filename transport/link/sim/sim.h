@@ -31,13 +31,13 @@ extern const struct link_ops link_sim_ops;
  * reap says, but the only way to hold 1 GB in flight without 1 GB.
  *
  * "writes=uc" or "writes=rc": direct placement (LINK_WRITES, LINK_CONNECTS) as RDMA's two services have it. uc: frames with a target are datagrams like all others
- * that put their payload into exposed memory when they arrive; one whose target does not hold is dropped (rx_dropped). rc (LINK_RELIABLE): nothing on the link is
+ * that put their payload into exposed memory when they arrive; one whose target does not hold is dropped (rx_dropped). rc (reliable): nothing on the link is
  * lost, late or doubled (queues hold it back, outages delay it); a write whose target does not hold breaks the connection, and so does at its own end a write
  * from memory that is not mapped, too long, or on a lane that is not there (link->trouble says so). Its payload is read as late as the contract allows: when it
  * arrives. With rc and "goback=1" writes lose packets as config.loss says, and are repeated as a card does that has a whole path in flight and goes back to what was
  * lost: each loss costs its lane a round trip in which the line carries nothing that counts. With rc "stall_ppm=" of the frames on lanes hold up their lane, and no
  * other, for "stall_ns=" ("stall_seed="). "write_bytes=" (uc 4096, rc 1048576), "lanes=1", "expose_ns=1000": how long exposing and hiding take, "expose_max=65536": so
- * many at a time. Both ends need the same.
+ * many at a time. "turns=1": a path's first connection is what writes= says, each other one the other kind. Both ends need the same.
  * A path connects one round trip after both ends have opened it with one token, and again one after it broke. */
 
 /** @return 0, -TERN_EINVAL, -TERN_ENOMEM */

@@ -34,6 +34,9 @@ const char *sim_write_open(struct sim_link *link, const char *options)
 	link->stall_ppm = link->is_reliable ? sim_option(options, "stall_ppm", 0) : 0;
 	link->stall_ns = sim_option(options, "stall_ns", 0);
 	link->goes_back = link->is_reliable && sim_option(options, "goback", 0);
+	link->turns = sim_option(options, "turns", 0);
+	max = link->turns ? UC_WRITE_MAX : max;
+	bytes = bytes < max || !link->turns ? bytes : 4096;
 	link->stall_rng = sim_option(options, "stall_seed", 1);
 	if (bytes < 64 || bytes > max)
 		return link->is_reliable ? "write_bytes is 64 to 1048576" : "write_bytes is 64 to 65536 with writes=uc";
@@ -43,7 +46,7 @@ const char *sim_write_open(struct sim_link *link, const char *options)
 	link->lanes = (uint32_t)lanes;
 	link->write_bytes = (uint32_t)bytes;
 	link->base.mem_scope = link->net;
-	link->base.caps |= LINK_MAPS | LINK_MAPS_OPS | LINK_WRITES | LINK_CONNECTS | LINK_PLAIN | (link->is_reliable ? LINK_RELIABLE : 0);
+	link->base.caps |= LINK_MAPS | LINK_MAPS_OPS | LINK_WRITES | LINK_CONNECTS | LINK_PLAIN;
 	return NULL;
 }
 
@@ -166,7 +169,7 @@ bool sim_write_ready(struct sim_link *link, const struct frame *tx)
 
 	if (!path->epoch)
 		return false;
-	if (!tx->is_write || !link->is_reliable)
+	if (!tx->is_write || !tx->by_link)
 		return true;
 	return n < SIM_WRITES_MAX && fifo_reserve(&path->writing, sizeof(uint64_t), n + 1) &&
 	       fifo_reserve(&link->told, sizeof(struct link_done), link->told.end - link->told.at + link->writes_n + 1);
@@ -192,7 +195,7 @@ static const char *fault_of(const struct sim_link *link, const struct frame *tx)
 /* The payload as a list of places when it stays with the sender until `done` or on request (by_ref), otherwise copied. */
 static struct sim_frame *take(struct sim_link *link, const struct frame *tx)
 {
-	bool by_ref = link->is_reliable || link->by_ref;
+	bool by_ref = tx->by_link || link->by_ref;
 	struct sim_frame *frame = sim_frame_new(link->net, sizeof(struct sim_write) + (by_ref ? tx->segs * sizeof(tx->seg[0]) : tx->payload_bytes));
 
 	if (!frame)
@@ -224,9 +227,29 @@ static void send(struct sim_path *path, struct sim_frame *frame)
 	frame->to_port = path->port;
 	frame->spread = path->spread;
 	frame->epoch = path->epoch;
-	frame->is_reliable = link->is_reliable;
+	frame->is_reliable = path->base.is_reliable;
 	frame->packets = (uint16_t)(1 + (frame->head_bytes ? frame->head_bytes - 1 : 0) / path->base.max_frame_bytes);
 	sim_net_send(link->net, link->node, frame);
+}
+
+/* The oldest n of a path's writes are done, or lost. tx has reserved room. */
+static void tell(struct sim_path *path, uint64_t n, bool is_lost)
+{
+	struct sim_link *link = (struct sim_link *)path->base.link;
+
+	for (; n; n--, path->done++, link->writes_n--) {
+		uint64_t number;
+		memcpy(&number, path->writing.items + path->writing.at++ * sizeof(number), sizeof(number));
+		struct link_done *last = link->told.end == link->told.at ? NULL : (struct link_done *)link->told.items + link->told.end - 1;
+		if (last && last->path == &path->base && last->is_lost == is_lost && last->first + last->frames == number)
+			last->frames++;
+		else
+			*(struct link_done *)fifo_add(&link->told, sizeof(*last)) =
+			    (struct link_done){.path = &path->base, .first = number, .frames = 1, .is_lost = is_lost};
+	}
+	if (path->writing.at == path->writing.end)
+		path->writing.at = path->writing.end = 0;
+	sim_net_wake(link->net, link);
 }
 
 void sim_write_send(struct sim_link *link, const struct frame *tx)
@@ -235,10 +258,15 @@ void sim_write_send(struct sim_link *link, const struct frame *tx)
 	struct sim_net *net = link->net;
 	const char *fault = fault_of(link, tx);
 
-	if (link->is_reliable) {
+	if (tx->by_link) {
 		memcpy(fifo_add(&path->writing, sizeof(uint64_t)), &tx->number, sizeof(uint64_t));
 		path->written++;
 		link->writes_n++;
+	}
+	if (tx->by_link != path->base.is_reliable) { /* made for the connection before, which was of the other kind */
+		link->base.tx_dropped++;
+		tell(path, tx->by_link, true);
+		return;
 	}
 	if (fault)
 		snprintf(link->base.trouble, sizeof(link->base.trouble), "sim: frame %llu with a target: %s", (unsigned long long)tx->number, fault);
@@ -246,7 +274,7 @@ void sim_write_send(struct sim_link *link, const struct frame *tx)
 	struct sim_frame *frame = wanted ? take(link, tx) : NULL;
 	if (!frame) {
 		link->base.tx_dropped++;
-		if (fault || link->is_reliable)
+		if (fault || tx->by_link)
 			sim_connect_break(path);
 		return;
 	}
@@ -303,26 +331,6 @@ static void acknowledge(struct sim_path *path, const struct sim_write *write)
 	ack->kind = SIM_ACK;
 	ack->head_bytes = 0;
 	send(path, ack);
-}
-
-/* The oldest n of a path's writes are done, or lost. tx has reserved room. */
-static void tell(struct sim_path *path, uint64_t n, bool is_lost)
-{
-	struct sim_link *link = (struct sim_link *)path->base.link;
-
-	for (; n; n--, path->done++, link->writes_n--) {
-		uint64_t number;
-		memcpy(&number, path->writing.items + path->writing.at++ * sizeof(number), sizeof(number));
-		struct link_done *last = link->told.end == link->told.at ? NULL : (struct link_done *)link->told.items + link->told.end - 1;
-		if (last && last->path == &path->base && last->is_lost == is_lost && last->first + last->frames == number)
-			last->frames++;
-		else
-			*(struct link_done *)fifo_add(&link->told, sizeof(*last)) =
-			    (struct link_done){.path = &path->base, .first = number, .frames = 1, .is_lost = is_lost};
-	}
-	if (path->writing.at == path->writing.end)
-		path->writing.at = path->writing.end = 0;
-	sim_net_wake(link->net, link);
 }
 
 bool sim_write_arrive(struct sim_link *link, struct sim_path *path, struct sim_path *from, struct sim_frame *frame)
