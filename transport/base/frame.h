@@ -49,8 +49,8 @@ struct frame {
 	uint8_t segs;           /* used entries of seg */
 	uint8_t burst_end;      /* 1: last of a burst; the next frame starts another GSO batch */
 	uint8_t lane;           /* links with LINK_WRITES: which of the path's connections carries it; 0: the one for everything without a target */
-	bool by_link;           /* is_write: over a reliable connection, whose link says by `done` what became of it */
 	bool is_write;          /* the payload goes to `target`; there is no header, the peer's link hands out number and length. All segments are payload */
+	bool by_link;           /* is_write: over a reliable connection, whose link says by `done` what became of it */
 	struct frame_target target;
 	struct frame_seg seg[FRAME_SEGS_MAX]; /* in wire order; seg[0] is the header */
 	uint8_t head[FRAME_HEAD_MAX];

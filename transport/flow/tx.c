@@ -80,7 +80,8 @@ int flow_init(struct flow *f, const struct flow_config *config)
 		.shared = config->shared, .cc = config->cc, .path_id = config->path_id, .head = FLOW_NONE, .tail = FLOW_NONE, .link_head = FLOW_NONE,
 		.link_tail = FLOW_NONE, .pending = FLOW_NONE,
 		.loss_when_ns = UINT64_MAX, .srtt_ns = UINT64_MAX, .min_rtt_ns = UINT64_MAX, .ack_when_ns = UINT64_MAX, .rx_pending_next = 1,
-		.peer_ack_delay_ns = config->peer_ack_delay_ns, .contract_rtt_ns = in->contract_rtt_ns, .frame_bytes = in->frame_bytes, .frame_least = in->frame_bytes,
+		.peer_ack_delay_ns = config->peer_ack_delay_ns, .contract_rtt_ns = in->contract_rtt_ns, .frame_bytes = in->frame_bytes,
+		.frame_least = in->frame_bytes,
 		.heard_ns = config->now_ns, .tokens_ns = config->now_ns,
 	};
 	if (in->buffer_bytes != TERN_CC_NONE && in->contract_bytes_per_s != TERN_CC_NONE && in->contract_bytes_per_s)

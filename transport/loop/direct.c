@@ -74,7 +74,7 @@ static void direct_connection(struct loop_path *path, uint64_t now_ns)
 
 void loop_direct_notice(struct loop_path *path, uint64_t now_ns)
 {
-	if (path->direct && path->via && path->via->is_connected && path->via->connection != path->connection)
+	if (path->via && path->via->is_connected && path->via->connection != path->connection)
 		direct_connection(path, now_ns);
 }
 

@@ -237,7 +237,7 @@ void loop_frames_back(struct loop *lp, struct frame *const *frames, size_t n);
 uint32_t loop_frame_limit(const struct loop_path *path);
 int loop_path_route(struct loop_path *path, const struct link_addr *remote, const struct link_addr *local);
 void loop_path_given_up(struct loop_path *path);
-void loop_direct_notice(struct loop_path *path, uint64_t now_ns); /* before a frame is read: is it of a connection that is not known yet? */
+void loop_direct_notice(struct loop_path *path, uint64_t now_ns); /* links that write, before a frame is read: is its connection known? */
 void loop_direct_void(struct loop_path *path); /* keys of its connection hold no more */
 void loop_direct(struct loop *lp, uint64_t now_ns);
 bool loop_direct_due(const struct loop *lp); /* would loop_direct do something, beside what the links' wait tells? */

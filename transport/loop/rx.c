@@ -239,9 +239,10 @@ static void loop_rx_frame(struct rx *rx)
 	if (!rx_route(rx))
 		return;
 	struct loop_path *path = rx->path;
-	loop_direct_notice(path, rx->now_ns);
+	if (path->direct)
+		loop_direct_notice(path, rx->now_ns);
 	/* a lane that keeps order may lag behind what the others said meanwhile (a FLOOR): there, order is the truth */
-	bool in_order = rx->frame->lane && path->direct && path->direct->is_reliable;
+	bool in_order = path->direct && path->direct->is_reliable && rx->frame->lane;
 	if (!in_order && flow_rx_check(&path->pp.flow, rx->h.number)) {
 		loop_activate(path);
 		return;
