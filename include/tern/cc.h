@@ -89,6 +89,8 @@ struct tern_cc {
 	void (*on_loss)(void *state, const struct tern_cc_loss *ev, struct tern_cc_out *out);
 	/** A probe timeout fired: the path is silent. */
 	void (*on_timeout)(void *state, const struct tern_cc_timeout *ev, struct tern_cc_out *out);
+	/** The link's connection broke, or stands again: that what was sent before did not arrive says nothing of the path. NULL: the plug-in need not know. */
+	void (*on_break)(void *state, const struct tern_cc_flow *ev, struct tern_cc_out *out);
 };
 
 #ifdef __cplusplus

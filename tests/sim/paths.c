@@ -145,6 +145,7 @@ static void cell_direct(const char *options, double loss, unsigned breaks, bool 
 	printf("direct, %s, loss %g%s%s: %.0f ms (ideal %.0f), %.2f of it directly, %.2f over path 1\n", options, loss, breaks ? ", breaks" : "",
 	       dies ? ", a path dies" : "", took, ideal, direct, share);
 	expect(h.ops_done == base_ops + 2 * MANY && !wrong, "every message arrives, whole");
+	expect(!breaks || took <= ideal * 1.5 + 50, "a break costs what was under way, and not the rate");
 	expect(direct >= (breaks ? 0.1 : 0.97), "directly"); /* what was under way when all connections broke goes as bytes */
 	expect(breaks || dies || (share > 0.4 && share < 0.6), "over both paths");
 	expect(breaks || dies || took <= ideal * 1.1 + 25, "at the sum of their rates");

@@ -306,7 +306,14 @@ static void lightpath_on_timeout(void *state, const struct tern_cc_timeout *ev, 
 	}
 }
 
+static void lightpath_on_break(void *state, const struct tern_cc_flow *ev, struct tern_cc_out *out)
+{
+	(void)ev, (void)out;
+	((struct lightpath *)state)->broken = true;
+}
+
 const struct tern_cc cc_lightpath = {
 	"lightpath", sizeof(struct lightpath), lightpath_init, lightpath_on_sent, lightpath_on_ack, lightpath_on_loss, lightpath_on_timeout,
+	lightpath_on_break,
 };
 _Static_assert(sizeof(struct lightpath) <= TERN_CC_STATE_MAX, "the flow has this much room for a control's state");

@@ -82,10 +82,22 @@ long flow_on_done(struct flow *f, const struct flow_done *done, uint64_t now_ns,
 		return (long)sink.n;
 	f->in_flight_bytes -= news.wire_bytes;
 	if (done->is_lost)
-		f->count.lost_bytes += news.wire_bytes; /* no word to the congestion control: connections do not break of congestion */
+		f->count.lost_bytes += news.wire_bytes; /* no word of it to the congestion control: connections do not break of congestion (flow_on_break) */
 	else
 		done_arrived(f, &news, now_ns);
 	return (long)sink.n;
+}
+
+void flow_on_break(struct flow *f, uint64_t now_ns)
+{
+	struct tern_cc_flow ev;
+
+	if (!f->cc->on_break)
+		return;
+	flow_cc_facts(f, now_ns, &ev);
+	flow_pacer_settle(f, now_ns);
+	f->cc->on_break(f->cc_state, &ev, &f->out);
+	flow_pacer_retune(f);
 }
 
 void flow_done_close(struct flow *f, struct flow_sink *sink)

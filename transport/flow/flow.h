@@ -98,6 +98,8 @@ long flow_on_ack(struct flow *f, const struct wire_ack *ack, uint64_t now_ns, st
 /** The link says what became of numbers [first, first + frames) that were committed by_link: arrived, or lost with the connection. Reports as flow_on_ack. */
 struct flow_done { uint64_t first; uint32_t frames; bool is_lost; };
 long flow_on_done(struct flow *f, const struct flow_done *done, uint64_t now_ns, struct flow_report *out, size_t max);
+/** The link's connection broke, or stands again: the congestion control draws no conclusions from what did not arrive. */
+void flow_on_break(struct flow *f, uint64_t now_ns);
 /** Losses by time and probe timeouts; call at flow_deadline_ns. Same rule for the result. */
 long flow_on_timer(struct flow *f, uint64_t now_ns, struct flow_report *out, size_t max);
 /** The rest of the reports of the last call. */

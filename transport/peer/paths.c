@@ -139,6 +139,7 @@ static void path_give_up(struct peer_path *path, uint64_t now_ns)
 void peer_path_broken(struct peer_path *path, bool is_broken, uint64_t now_ns)
 {
 	path->is_broken = is_broken;
+	flow_on_break(&path->flow, now_ns);
 	if (is_broken && path->state == PEER_PATH_UP && peer_has_path(path->peer))
 		path_give_up(path, now_ns);
 	if (!is_broken && path->state == PEER_PATH_DEAD)
