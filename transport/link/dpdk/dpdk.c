@@ -155,6 +155,7 @@ static int dpdk_open(const struct link_config *given, struct link **out)
 		goto fail_port;
 	l->base.caps = LINK_BYTES | (l->port.driver.reader == DPDK_READ_DEVICE ? LINK_TX_ZERO_COPY : 0);
 	dpdk_mem_open(l);
+	dpdk_stamp_open(l);
 	l->base.max_segments = FRAME_SEGS_MAX;
 	l->base.ops = &dpdk_ops;
 	*out = &l->base;

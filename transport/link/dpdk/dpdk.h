@@ -2,7 +2,8 @@
  *   dpdk.c   the link_ops: open, paths, wait          eal.c   DPDK's environment, once a process, and its log
  *   port.c   one Ethernet port: found, checked, started, given back        tx.c, rx.c   frames <-> mbufs
  *   share.c  the port's links: who reads it, who gets what        memif.c   memif's own ways
- *   mem.c    memory that a DMA port may read          net.h, twin.h   the IP host behind the port; they know no DPDK */
+ *   mem.c    memory that a DMA port may read          offload.c   what the port does beyond moving frames
+ *   net.h, twin.h   the IP host behind the port, ticks.h its clock; they know no DPDK */
 #ifndef LINK_DPDK_DPDK_H
 #define LINK_DPDK_DPDK_H
 #include <pthread.h>
@@ -12,6 +13,7 @@
 #include <rte_ring.h>
 #include "link/dpdk/net.h"
 #include "link/dpdk/net_known.h"
+#include "link/dpdk/ticks.h"
 #include "link/dpdk/twin.h"
 #include "link/link.h"
 #include "link/log.h"
@@ -31,6 +33,10 @@ enum {
 	DPDK_LINKS_MAX = 8,    /* of a port */
 	DPDK_HANDED_MAX = 2048, /* read by one link of a port for the others, and not yet taken by them, a power of two */
 	DPDK_INLINE_BYTES = 256, /* frames up to this size are copied behind their headers: cheaper than a second mbuf */
+	DPDK_RUN_BYTES = 65535 - NET_HEADER_MAX, /* of frames that leave behind one header, to be taken apart by the port */
+	DPDK_RUN_SEGS = 128,
+	DPDK_SPLIT_MTU = 4096, /* frames from this size on are received in two buffers, */
+	DPDK_SPLIT_HEAD = 32,  /* with the BULK header (wire.h) of theirs in the first */
 	DPDK_HEAD_ROOM = RTE_PKTMBUF_HEADROOM + NET_HEADER_MAX + DPDK_INLINE_BYTES,
 	DPDK_MAPS_MAX = 1024,
 	DPDK_BUSY_NS = 2000000,     /* after the last frame: polled without a pause */
@@ -101,6 +107,10 @@ struct dpdk_port {
 	uint64_t owner;        /* of rte_eth_dev_owner_set */
 	bool is_ours;          /* probed by this link: removed with it */
 	bool is_started;
+	uint16_t run_segs;     /* of a run of frames that the port takes apart; 1: none, but it sends at a time; 0: nothing of both */
+	uint16_t split_bytes;  /* of a received frame, in a buffer of their own; 0: all of it is in one */
+	uint64_t rx_stamp, tx_stamp; /* flags of mbufs with the device's time; 0: it gives and wants none */
+	int stamp_at;          /* the dynamic field that it is in */
 	struct rte_ether_addr mac;
 	struct rte_mempool *data, *heads; /* whole frames; headers, and mbufs over memory of others */
 };
@@ -195,6 +205,9 @@ struct dpdk_link {
 	uint16_t ip_id;
 	bool is_up;
 	uint64_t state_ns;   /* when to look again */
+	struct ticks ticks;  /* the port's clock; due_ns UINT64_MAX: it is not looked at */
+	uint64_t departs;    /* the latest time given to the port, in its ticks, */
+	uint64_t arrived_ns; /* and taken from it */
 	/* rx */
 	struct rte_mbuf *in[DPDK_BURST];
 	uint16_t in_at, in_n;
@@ -308,7 +321,28 @@ void dpdk_tx_drop(struct dpdk_link *l, struct dpdk_path *p);
 /** Sends what the host and the kernel's twin have due. */
 void dpdk_tx_due(struct dpdk_link *l, uint64_t now_ns);
 
+/* offload.c */
+/** Says in l->port what to switch on beyond checksums; before it is configured. */
+void dpdk_offload_choose(struct dpdk_link *l, const struct rte_eth_dev_info *info);
+/** What is on, in words that begin with a comma; "" for nothing. */
+const char *dpdk_offload_words(const struct dpdk_port *p, char *out, size_t bytes);
+/** Sets a receiving queue up, with two buffers a frame where that was chosen. @return as rte_eth_rx_queue_setup */
+int dpdk_split_queue(const struct dpdk_port *p, uint16_t queue, unsigned socket, struct rte_eth_rxconf *rx);
+/** How many of the first frames may leave as one run: one path, size (but for a shorter last) and time. Pure. */
+size_t dpdk_run_frames(struct frame *const *frames, size_t n, unsigned segs_max);
+/** Completes the header of a chain of frames behind it, for the port to take apart. Pure. @param each_bytes  of all frames but the last */
+void dpdk_run_close(struct rte_mbuf *m, const struct net_flow *flow, uint32_t each_bytes, uint16_t ip_id);
+/** Reads the port's clock, if it takes or gives times; once the port is open, and when l->ticks.due_ns has come. */
+void dpdk_stamp_open(struct dpdk_link *l);
+void dpdk_stamp_tend(struct dpdk_link *l);
+/** The port is to send it not before this. */
+void dpdk_stamp_tx(struct dpdk_link *l, struct rte_mbuf *m, uint64_t depart_ns);
+/** When the port says that it came, never later than l->now_ns, in order; 0: not known. */
+uint64_t dpdk_stamp_rx(struct dpdk_link *l, const struct rte_mbuf *m);
+
 /* rx.c */
+/** Frames in l->in that came in pieces are put together; what no buffer holds is dropped. @return how many of n are left */
+uint16_t dpdk_rx_whole(struct dpdk_link *l, uint16_t n);
 size_t dpdk_rx(struct link *link, struct rx_frame *out, size_t n, uint64_t now_ns);
 void dpdk_rx_free(struct link *link, struct rx_frame *frames, size_t n);
 int dpdk_from(struct link *link, const struct rx_frame *frame, struct link_addr *out);

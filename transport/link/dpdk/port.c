@@ -244,6 +244,7 @@ static int port_pools(struct dpdk_port *p, const struct link_config *config)
 	p->data = rte_pktmbuf_pool_create(name, frames, cache, 0, (uint16_t)room, socket);
 	snprintf(name, sizeof(name), "tern_head_%u", p->id);
 	unsigned held = DPDK_LINKS_MAX * 3 * DPDK_BURST; /* by links that nobody polls: in stock, and in chains of two */
+	held += p->split_bytes ? p->rx_ring + DPDK_BURST : 0;
 	p->heads = rte_pktmbuf_pool_create(name, 2u * p->tx_ring * (p->tx_queues + 1u) + held + slack, cache, 0, DPDK_HEAD_ROOM, socket);
 	if (p->data && p->heads)
 		return 0;
@@ -273,7 +274,7 @@ static int port_start(struct dpdk_port *p, const struct rte_eth_dev_info *info, 
 
 	rx.offloads = p->rx_offloads;
 	tx.offloads = p->tx_offloads;
-	int err = rte_eth_rx_queue_setup(p->id, 0, p->rx_ring, (unsigned)socket, &rx, p->data);
+	int err = dpdk_split_queue(p, 0, (unsigned)socket, &rx);
 	for (uint16_t i = 0; !err && i < p->tx_queues; i++)
 		err = dpdk_mem_queue(p, i, (unsigned)socket, &tx);
 	if (!err)
@@ -392,12 +393,21 @@ static int port_find(struct dpdk_port *p, const struct dpdk_options *o, const st
 static int port_make(struct dpdk_link *l, const struct rte_eth_dev_info *info, uint16_t mtu, const struct link_config *config)
 {
 	struct dpdk_port *p = &l->port;
+	dpdk_offload_choose(l, info);
 	int err = port_configure(p, info, mtu, config);
 	if (!err)
 		err = port_pools(p, config);
 	if (!err && p->driver.in_interrupt)
 		err = dpdk_memif_open(l);
-	return err ? err : port_start(p, info, config);
+	if (!err)
+		err = port_start(p, info, config);
+	if (err && p->split_bytes && p->heads) { /* what a driver says beforehand of splitting is not all that it wants */
+		p->split_bytes = 0;
+		p->rx_offloads &= ~(uint64_t)RTE_ETH_RX_OFFLOAD_BUFFER_SPLIT;
+		err = port_configure(p, info, mtu, config);
+		err = err ? err : port_start(p, info, config);
+	}
+	return err;
 }
 
 static int port_open(struct dpdk_link *l, const struct link_config *config)
@@ -405,6 +415,7 @@ static int port_open(struct dpdk_link *l, const struct link_config *config)
 	struct dpdk_port *p = &l->port;
 	struct rte_eth_dev_info info;
 	uint16_t mtu = 0;
+	char words[128];
 
 	int err = port_find(p, &l->options, config);
 	if (err)
@@ -427,9 +438,9 @@ static int port_open(struct dpdk_link *l, const struct link_config *config)
 		return err;
 	}
 	port_mac(p, l->options.mac);
-	dpdk_log(l, TERN_LOG_INFO, "dpdk port %s (%s): MTU %u, transmit %s, checksums %s", p->name, p->driver.name, p->mtu_bytes,
+	dpdk_log(l, TERN_LOG_INFO, "dpdk port %s (%s): MTU %u, transmit %s, checksums %s%s", p->name, p->driver.name, p->mtu_bytes,
 	         p->driver.reader == DPDK_READ_COPY ? "copies each frame once" : "takes memory as it is",
-	         p->tx_offloads & RTE_ETH_TX_OFFLOAD_UDP_CKSUM ? "by the port" : "in software");
+	         p->tx_offloads & RTE_ETH_TX_OFFLOAD_UDP_CKSUM ? "by the port" : "in software", dpdk_offload_words(p, words, sizeof(words)));
 	return 0;
 }
 

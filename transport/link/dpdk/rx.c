@@ -103,10 +103,13 @@ static void rx_other(struct dpdk_link *l, const struct rte_mbuf *m, const struct
 
 enum rx_verdict { RX_USED, RX_LENT, RX_LATER };
 
-static void rx_lend(struct dpdk_link *l, struct rte_mbuf *m, const struct net_packet *k, struct dpdk_path *p, struct rx_frame *out)
+static inline __attribute__((always_inline)) void rx_lend(struct dpdk_link *l, struct rte_mbuf *m, const struct net_packet *k, struct dpdk_path *p,
+                                                          struct rx_frame *out)
 {
 	*out = (struct rx_frame){.head = rte_pktmbuf_mtod_offset(m, uint8_t *, k->payload_at), .head_bytes = k->payload_bytes, .path = p ? &p->base : NULL,
 		.lent = m, .ecn = k->ecn};
+	if (m->ol_flags & l->port.rx_stamp)
+		out->time_ns = dpdk_stamp_rx(l, m);
 	m->tx_offload = k->ip_at | (uint64_t)k->l4_at << 16; /* for from; unused on receive */
 	l->base.rx_bytes += k->payload_bytes;
 }
@@ -117,7 +120,7 @@ static inline bool rx_known(struct dpdk_link *l, struct rte_mbuf *m, struct rx_f
 	struct dpdk_path *p = l->last;
 	struct net_known_datagram d;
 
-	if (!p || m->nb_segs > 1 || !net_known_is(&p->known, rte_pktmbuf_mtod(m, uint8_t *), m->data_len, m->pkt_len, rx_verified(l, m), &d))
+	if (!p || !net_known_is(&p->known, rte_pktmbuf_mtod(m, uint8_t *), m->data_len, m->pkt_len, rx_verified(l, m), &d))
 		return false;
 	const struct net_packet k = {.ip_at = p->known.ip_at, .l4_at = p->known.l4_at, .payload_at = p->known.header_bytes,
 		.payload_bytes = d.payload_bytes, .ecn = d.ecn};
@@ -133,10 +136,6 @@ static enum rx_verdict rx_one(struct dpdk_link *l, struct rte_mbuf *m, struct rx
 
 	if (out && rx_known(l, m, out))
 		return RX_LENT;
-	if (m->nb_segs > 1 && rte_pktmbuf_linearize(m)) {
-		l->base.rx_dropped++; /* longer than our MTU: no mbuf of the pool holds it in one */
-		return RX_USED;
-	}
 	uint8_t *frame = rte_pktmbuf_mtod(m, uint8_t *);
 	if (net_parse(&l->host, frame, m->pkt_len, rx_verified(l, m), &k) != NET_UDP) {
 		rx_other(l, m, &k, now_ns);
@@ -160,6 +159,45 @@ static enum rx_verdict rx_one(struct dpdk_link *l, struct rte_mbuf *m, struct rx
 	return RX_LENT;
 }
 
+/* A short first piece goes in front of the second, where a port that splits leaves room for it, so that the payload stays where it is; the rest into the first of
+ * those that are left. @return NULL: longer than our MTU, no mbuf of the pool holds it in one */
+static struct rte_mbuf *rx_whole(const struct dpdk_link *l, struct rte_mbuf *m)
+{
+	struct rte_mbuf *body = m->next;
+
+	if (RTE_MBUF_DIRECT(m) && RTE_MBUF_DIRECT(body) && rte_mbuf_refcnt_read(body) == 1 && m->data_len <= rte_pktmbuf_headroom(body)) {
+		body->data_off = (uint16_t)(body->data_off - m->data_len);
+		body->data_len = (uint16_t)(body->data_len + m->data_len);
+		memcpy(rte_pktmbuf_mtod(body, void *), rte_pktmbuf_mtod(m, const void *), m->data_len);
+		body->pkt_len = m->pkt_len;
+		body->nb_segs = (uint16_t)(m->nb_segs - 1);
+		body->ol_flags = m->ol_flags;
+		if (m->ol_flags & l->port.rx_stamp)
+			*RTE_MBUF_DYNFIELD(body, l->port.stamp_at, uint64_t *) = *RTE_MBUF_DYNFIELD(m, l->port.stamp_at, uint64_t *);
+		m->next = NULL;
+		m->nb_segs = 1;
+		rte_pktmbuf_free_seg(m);
+		m = body;
+	}
+	if (m->nb_segs == 1 || !rte_pktmbuf_linearize(m))
+		return m;
+	rte_pktmbuf_free(m);
+	return NULL;
+}
+
+uint16_t dpdk_rx_whole(struct dpdk_link *l, uint16_t n)
+{
+	uint16_t kept = 0;
+
+	for (uint16_t i = 0; i < n; i++) {
+		struct rte_mbuf *m = l->in[i]->nb_segs > 1 ? rx_whole(l, l->in[i]) : l->in[i];
+		l->in[kept] = m;
+		kept = (uint16_t)(kept + (m != NULL));
+	}
+	l->base.rx_dropped += (uint64_t)(n - kept);
+	return kept;
+}
+
 static bool rx_burst(struct dpdk_link *l, uint64_t now_ns)
 {
 	l->in_at = 0;
@@ -168,8 +206,13 @@ static bool rx_burst(struct dpdk_link *l, uint64_t now_ns)
 	if (!l->in_n)
 		return false;
 	l->heard_ns = now_ns;
-	for (uint16_t i = 0; i < l->in_n; i++)
+	unsigned pieces = 0;
+	for (uint16_t i = 0; i < l->in_n; i++) {
 		rte_prefetch0(rte_pktmbuf_mtod(l->in[i], void *));
+		pieces += l->in[i]->nb_segs;
+	}
+	if (pieces > l->in_n)
+		l->in_n = dpdk_rx_whole(l, l->in_n);
 	return true;
 }
 
@@ -182,6 +225,8 @@ size_t dpdk_rx(struct link *link, struct rx_frame *out, size_t n, uint64_t now_n
 	dpdk_eal_thread();
 	l->now_ns = now_ns;
 	dpdk_share_disarm(l);
+	if (now_ns >= l->ticks.due_ns)
+		dpdk_stamp_tend(l);
 	if (l->share->memif)
 		dpdk_memif_tend(l, now_ns);
 	dpdk_tx_due(l, now_ns);

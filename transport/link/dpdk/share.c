@@ -373,6 +373,7 @@ static uint16_t share_sort(struct dpdk_link *l, uint16_t n, uint32_t links)
 	unsigned touched = 0;
 	uint16_t own = 0;
 
+	n = dpdk_rx_whole(l, n); /* before others see them: several may get one */
 	for (uint16_t i = 0; i < n; i++)
 		rte_prefetch0(rte_pktmbuf_mtod(l->in[i], void *));
 	for (uint16_t i = 0; i < n; i++) {

@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include "link/dpdk/dpdk.h"
-#include "tern/error.h"
+#include "tern/tern.h"
 
 static inline void tx_done(struct dpdk_link *l, struct frame *f)
 {
@@ -103,11 +103,10 @@ static void tx_stock_back(struct dpdk_stock *s)
 	s->n = 0;
 }
 
-/* Chains an mbuf over each segment from `first` on. They come from the pool of the header before them: drivers give runs of one pool back at once. */
-static void tx_attach(struct dpdk_link *l, struct frame *f, unsigned first, struct rte_mbuf *m)
+/* Chains an mbuf over each segment from `first` on to *at. They come from the pool of the header before them: drivers give runs of one pool back at once. */
+static inline __attribute__((always_inline)) void tx_attach(struct dpdk_link *l, struct frame *f, unsigned first, struct rte_mbuf **at)
 {
 	struct dpdk_slot *s = l->free_slot;
-	struct rte_mbuf *last = m;
 	unsigned n = f->segs - first;
 
 	l->free_slot = s->next;
@@ -118,10 +117,9 @@ static void tx_attach(struct dpdk_link *l, struct frame *f, unsigned first, stru
 		struct rte_mbuf *outer = l->heads.mbuf[--l->heads.n];
 		rte_pktmbuf_attach_extbuf(outer, seg->addr, (rte_iova_t)(uintptr_t)seg->addr, (uint16_t)seg->bytes, &s->shared);
 		outer->data_len = (uint16_t)seg->bytes;
-		last->next = outer;
-		last = outer;
+		*at = outer;
+		at = &outer->next;
 	}
-	m->nb_segs = (uint16_t)(1 + n);
 }
 
 /* @param is_whole  the datagram is all in this mbuf: summed there, where the copy has left it in the first cache */
@@ -142,20 +140,31 @@ static void tx_sums(const struct dpdk_link *l, const struct dpdk_path *p, const 
 	}
 }
 
-/* @return NULL: out of mbufs or slots; the frame was not touched */
-static struct rte_mbuf *tx_build(struct dpdk_link *l, struct dpdk_path *p, struct frame *f)
+/* @param is_behind  another in a chain: without headers
+ * @return NULL: out of mbufs or slots; the frame was not touched */
+static inline __attribute__((always_inline)) struct rte_mbuf *tx_frame(struct dpdk_link *l, struct dpdk_path *p, struct frame *f, bool is_behind)
 {
 	bool small = f->wire_bytes <= DPDK_INLINE_BYTES, copy = small || !tx_in_place(l, f);
 	bool own = l->port.driver.reader == DPDK_READ_COPY || (copy && !small); /* some drivers send mbufs of the port's own pool as they are */
 	unsigned head = f->segs > 1 && f->seg[0].bytes <= FRAME_HEAD_MAX, outer = copy ? 0 : f->segs - head;
+	bool is_bare = is_behind && !copy && !head; /* nothing of it is copied */
 	struct dpdk_stock *stock = own ? &l->data : &l->heads;
+	struct rte_mbuf *m = NULL;
 
-	if (!tx_stock(stock, own ? l->port.data : l->port.heads, 1 + outer) || (outer && !l->free_slot))
+	if (!tx_stock(stock, own ? l->port.data : l->port.heads, !is_bare + outer) || (outer && !l->free_slot))
 		return NULL;
-	struct rte_mbuf *m = stock->mbuf[--stock->n];
-	net_udp_header(&p->flow, rte_pktmbuf_mtod(m, uint8_t *), f->wire_bytes, l->ip_id++);
-	m->data_len = p->flow.header_bytes;
-	m->pkt_len = p->flow.header_bytes + f->wire_bytes;
+	if (is_bare) {
+		tx_attach(l, f, 0, &m);
+		m->pkt_len = f->wire_bytes;
+		m->nb_segs = (uint16_t)outer;
+		return m;
+	}
+	m = stock->mbuf[--stock->n];
+	uint32_t front = is_behind ? 0 : p->flow.header_bytes;
+	if (!is_behind)
+		net_udp_header(&p->flow, rte_pktmbuf_mtod(m, uint8_t *), f->wire_bytes, l->ip_id++);
+	m->data_len = (uint16_t)front;
+	m->pkt_len = front + f->wire_bytes;
 	if (copy) {
 		tx_copy(l, f, m);
 	} else {
@@ -163,12 +172,58 @@ static struct rte_mbuf *tx_build(struct dpdk_link *l, struct dpdk_path *p, struc
 			tx_head(f, rte_pktmbuf_mtod_offset(m, uint8_t *, m->data_len));
 			m->data_len = (uint16_t)(m->data_len + f->seg[0].bytes);
 		}
-		tx_attach(l, f, head, m);
+		tx_attach(l, f, head, &m->next);
+		m->nb_segs = (uint16_t)(1 + outer);
 	}
-	tx_sums(l, p, f, m, copy);
+	if (!is_behind)
+		tx_sums(l, p, f, m, copy);
 	if (copy)
 		tx_done(l, f);
 	return m;
+}
+
+static struct rte_mbuf *tx_build(struct dpdk_link *l, struct dpdk_path *p, struct frame *f)
+{
+	return tx_frame(l, p, f, false);
+}
+
+static struct rte_mbuf *tx_build_behind(struct dpdk_link *l, struct dpdk_path *p, struct frame *f)
+{
+	return tx_frame(l, p, f, true);
+}
+
+/* For frames[0], which is the last in hold, the port may have more to do: send it at its time, and with it those that may leave behind one header. If the driver takes
+ * no such chain they are lost, like frames on the way, and the last to be chained. @return how many */
+static __attribute__((noinline)) size_t tx_run(struct dpdk_link *l, struct dpdk_path *p, struct frame *const *frames, size_t n)
+{
+	struct rte_mbuf **m = &l->hold[l->n_hold - 1], *next, *last = rte_pktmbuf_lastseg(*m);
+	size_t most = dpdk_run_frames(frames, n, l->port.run_segs), k = 1;
+
+	if (l->port.tx_stamp && frames[0]->depart_ns)
+		dpdk_stamp_tx(l, *m, frames[0]->depart_ns);
+	for (; k < most && l->out + 1 < DPDK_DONE_MAX && (next = tx_build_behind(l, p, frames[k])); k++) {
+		m[0]->nb_segs = (uint16_t)(m[0]->nb_segs + next->nb_segs);
+		m[0]->pkt_len += next->pkt_len;
+		next->nb_segs = 1;
+		last->next = next;
+		last = rte_pktmbuf_lastseg(next);
+		l->base.tx_frames++;
+		l->base.tx_bytes += frames[k]->wire_bytes;
+		l->out++;
+	}
+	if (k == 1)
+		return 0;
+	dpdk_run_close(*m, &p->flow, frames[0]->wire_bytes, (uint16_t)(l->ip_id - 1));
+	l->ip_id = (uint16_t)(l->ip_id + k - 1);
+	if (rte_eth_tx_prepare(l->port.id, l->port.tx_queue, m, 1) == 1)
+		return k - 1;
+	dpdk_log(l, TERN_LOG_WARN, "dpdk port %s does not take %zu frames in a chain of %u: each goes by itself now", l->port.name, k,
+	         m[0]->nb_segs);
+	l->port.run_segs = 1;
+	l->base.tx_dropped += k;
+	rte_pktmbuf_free(*m);
+	l->n_hold--;
+	return k - 1;
 }
 
 /* What the port's ring had no room for. @return true: all is on its way */
@@ -267,8 +322,9 @@ static bool tx_park(struct dpdk_link *l, struct frame *const *frames, size_t n)
 	return true;
 }
 
-/* Turns frames into mbufs behind what is held. @return how many frames were taken */
-static size_t tx_fill(struct dpdk_link *l, struct frame *const *frames, size_t n, uint64_t now_ns)
+/* Turns frames into mbufs behind what is held. @param is_more  tx_run is to see them, too. @return how many frames were taken */
+static inline __attribute__((always_inline)) size_t tx_fill(struct dpdk_link *l, struct frame *const *frames, size_t n, uint64_t now_ns,
+                                                            bool is_more)
 {
 	struct dpdk_path *ready = NULL;
 	size_t taken = 0;
@@ -289,6 +345,8 @@ static size_t tx_fill(struct dpdk_link *l, struct frame *const *frames, size_t n
 			ready = p;
 			l->hold[l->n_hold] = m;
 			l->hold_path[l->n_hold++] = p;
+			if (is_more)
+				taken += tx_run(l, p, frames + taken, n - taken);
 		}
 		l->base.tx_frames++;
 		l->base.tx_bytes += f->wire_bytes;
@@ -308,7 +366,8 @@ size_t dpdk_tx(struct link *link, struct frame *const *frames, size_t n, uint64_
 	if (l->n_parked)
 		tx_unpark(l, now_ns);
 	while (taken < n) {
-		size_t k = tx_fill(l, frames + taken, n - taken, now_ns);
+		size_t k = l->port.run_segs ? tx_fill(l, frames + taken, n - taken, now_ns, true)
+		                            : tx_fill(l, frames + taken, n - taken, now_ns, false); /* the common way pays nothing for the other */
 		taken += k;
 		if (!k || !tx_flush(l))
 			break;

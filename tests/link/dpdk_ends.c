@@ -1,0 +1,166 @@
+/* The ends of dpdk_ends.h. */
+#include <arpa/inet.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#include "dpdk_ends.h"
+
+enum { PORT = 7400, SEGS_MAX = 6, WARM = 1000 };
+
+const struct link_ops *ops;
+struct link *ends[3]; /* 0 and 1 at a port each, 2 at the port of 1 */
+struct link_path *to[2][2]; /* of end 0, to 1 and 2, by IPv4 and IPv6 */
+uint8_t memory[ENDS_MEMORY];
+struct frame frames[ENDS_FRAMES], *list[ENDS_FRAMES];
+static bool is_back[ENDS_FRAMES];
+
+static struct link *open_end(unsigned i, unsigned port, unsigned mtu)
+{
+	char text[256], error[512] = "";
+	struct link *l = NULL;
+	struct link_config c = {.options = text, .listening = true, .port = (uint16_t)(PORT + i), .now_ns = model_now_ns(), .error = error,
+		.error_bytes = sizeof(error)};
+	if (i == 2)
+		snprintf(text, sizeof(text), "dev=net_null%u&twin=0", port);
+	else
+		snprintf(text, sizeof(text), "dev=net_null%u&twin=0&ip=10.99.0.%u/24&ip6=fd00:99::%u/64&mtu=%u", port, i + 1, i + 1, mtu);
+	if (ops->open(&c, &l))
+		printf("%s: %s\n", text, error);
+	MUST(l);
+	return l;
+}
+
+static struct link_path *path_to(unsigned i, bool is_ip6)
+{
+	struct sockaddr_in a = {.sin_family = AF_INET, .sin_port = htons((uint16_t)(PORT + i))};
+	struct sockaddr_in6 b = {.sin6_family = AF_INET6, .sin6_port = htons((uint16_t)(PORT + i))};
+	struct link_path_config c = {.remote.bytes = is_ip6 ? sizeof(b) : sizeof(a)};
+	struct link_path *p;
+	inet_pton(AF_INET, "10.99.0.2", &a.sin_addr);
+	inet_pton(AF_INET6, "fd00:99::2", &b.sin6_addr);
+	memcpy(c.remote.data, is_ip6 ? (const void *)&b : (const void *)&a, c.remote.bytes);
+	MUST(!ops->path_open(ends[0], &c, &p));
+	return p;
+}
+
+struct frame *ends_frame(unsigned i, struct link_path *path, uint32_t bytes, size_t at)
+{
+	struct frame *f = &frames[i];
+	uint32_t left = bytes, head = bytes > 32 && rand_below(4) ? 32 : 0;
+	*f = (struct frame){.path = path, .wire_bytes = bytes};
+	if (head) {
+		memcpy(f->head, memory + at, head);
+		f->seg[f->segs++] = (struct frame_seg){.addr = f->head, .bytes = head};
+		left -= head;
+		at += head;
+	}
+	while (left) {
+		uint32_t part = f->segs + 1 == SEGS_MAX || rand_below(3) ? left : 1 + (uint32_t)rand_below(left);
+		f->seg[f->segs++] = (struct frame_seg){.addr = memory + at, .bytes = part, .mem = 1};
+		left -= part;
+		at += part;
+	}
+	if (!rand_below(16))
+		f->seg[f->segs - 1].mem = 0; /* the device cannot read it */
+	list[i] = f;
+	return f;
+}
+
+void ends_reap(size_t n)
+{
+	struct frame *back[ENDS_FRAMES];
+	size_t got = 0, k;
+	memset(is_back, 0, sizeof(is_back));
+	while ((k = ops->reap(ends[0], back, ENDS_FRAMES, model_now_ns()))) {
+		for (size_t i = 0; i < k; i++) {
+			MUST(back[i] >= frames && back[i] < frames + n && !is_back[back[i] - frames]);
+			is_back[back[i] - frames] = true;
+		}
+		got += k;
+	}
+	MUST(got == n);
+}
+
+void ends_send(size_t from, size_t n)
+{
+	size_t taken = 0;
+	for (int i = 0; i < 100 && taken < n; i++)
+		taken += ops->tx(ends[0], list + from + taken, n - taken, model_now_ns());
+	MUST(taken == n);
+}
+
+size_t ends_look(unsigned i, struct rx_frame *in, size_t n)
+{
+	return ops->rx(ends[i], in, n, model_now_ns());
+}
+
+void ends_expect(unsigned i, const uint8_t *bytes, size_t n)
+{
+	struct rx_frame in;
+	MUST(ends_look(i, &in, 1) == 1);
+	MUST(in.head_bytes == n && !in.body_bytes && !memcmp(in.head, bytes, n));
+	ops->rx_free(ends[i], &in, 1);
+}
+
+void ends_open(unsigned mtu, unsigned n_ends)
+{
+	struct rx_frame in[ENDS_FRAMES];
+	uint8_t first[1] = {0};
+	for (unsigned i = 0; i < n_ends; i++) {
+		ends[i] = open_end(i, i > 0, mtu);
+		if (i < 2)
+			model_attach(i);
+	}
+	for (unsigned i = 1; i < n_ends; i++)
+		for (unsigned six = 0; six < 2; six++) {
+			struct link_path *p = to[i - 1][six] = path_to(i, six);
+			frames[0] = (struct frame){.path = p, .segs = 1, .wire_bytes = 1, .seg[0] = {.addr = first, .bytes = 1}};
+			list[0] = &frames[0];
+			ends_send(0, 1);
+			size_t got = 0;
+			for (int k = 0; k < WARM && !got; k++)
+				for (unsigned e = 0; e < n_ends; e++) {
+					size_t n = ends_look(e, in, ENDS_FRAMES);
+					MUST(!n || e == i);
+					ops->rx_free(ends[e], in, n);
+					got += n;
+				}
+			MUST(got == 1);
+			ends_reap(1);
+		}
+	model_logged = 0;
+}
+
+void ends_close(void)
+{
+	for (int i = 2; i >= 0; i--)
+		if (ends[i])
+			ops->close(&ends[i]);
+}
+
+int ends_start(uint64_t *seed)
+{
+	char error[512];
+	const char *text = getenv("TERN_SEED");
+
+	*seed = text ? strtoull(text, NULL, 0) : model_now_ns();
+	setbuf(stdout, NULL);
+	alarm(100);
+	printf("TERN_SEED=%llu\n", (unsigned long long)*seed);
+	rand_start(*seed);
+	for (size_t i = 0; i < ENDS_MEMORY; i++)
+		memory[i] = (uint8_t)(rand_next() >> 32);
+	setenv("TERN_DPDK_EAL", "--no-huge -m 512 --no-pci", 0);
+	if (!link_find("dpdk", &ops, error, sizeof(error)))
+		return 0;
+	printf("skip: %s\n", error);
+	return 77;
+}
+
+void ends_capable(struct model *m)
+{
+	m->driver = "net_igc";
+	m->tx_capa = RTE_ETH_TX_OFFLOAD_MULTI_SEGS | RTE_ETH_TX_OFFLOAD_UDP_CKSUM | RTE_ETH_TX_OFFLOAD_IPV4_CKSUM | RTE_ETH_TX_OFFLOAD_UDP_TSO;
+	m->nb_seg_max = 255;
+}

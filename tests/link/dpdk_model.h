@@ -1,0 +1,68 @@
+/* Two NICs that are not there, joined by a wire: DPDK's null ports, which say that they can do what no driver here can, and do it in software as DPDK's documents say:
+ * UDP segmentation and checksums (rte_mbuf_core.h), times of sending and arrival, receiving into two buffers (rte_ethdev.h). It shows that the link asks for these
+ * things as the documents want it, not that a device does them. Functions of DPDK are stood in for by name: the program's come before the library's. */
+#ifndef TESTS_LINK_DPDK_MODEL_H
+#define TESTS_LINK_DPDK_MODEL_H
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <rte_ethdev.h>
+#include <rte_mbuf.h>
+
+enum { MODEL_LOG = 8192, MODEL_FRAME = 10240, MODEL_QUEUE = 1024, MODEL_CUTS = 4 };
+
+/* A datagram as it was on the wire. */
+struct model_datagram {
+	uint8_t bytes[MODEL_FRAME];
+	size_t n;
+	unsigned chain;    /* number of the chain it was cut from; 0: it came by itself */
+	bool has_stamp;
+	uint64_t stamp;
+};
+
+/* How the next frames are received. cuts 0: in one buffer, or in two if the port was set up so. */
+struct model_cut {
+	unsigned cuts;
+	size_t at[MODEL_CUTS];
+	uint16_t headroom; /* in all but the first */
+};
+
+struct model {
+	/* what it says of itself; before the link is opened */
+	const char *driver;
+	uint64_t tx_capa, rx_capa;
+	uint16_t nb_seg_max;
+	bool refuses_split; /* when the queue is set up, after having offered it */
+	bool is_lost;       /* frames go nowhere but into the log */
+	bool refuses_chain; /* in tx_prepare */
+	/* what was asked of it */
+	uint64_t tx_asked, rx_asked;
+	uint16_t split_bytes, split_offset;
+	struct rte_mempool *pool[2];
+	unsigned chains, chain_segs_max;
+	/* receiving */
+	struct model_cut cut;
+	uint64_t stamp_ahead_ns, stamp_behind_ns;
+	uint16_t id;
+	struct rte_mbuf *in[MODEL_QUEUE];
+	size_t n_in;
+};
+
+extern struct model model[2];
+/* UDP datagrams sent by port 0. */
+extern struct model_datagram model_log[MODEL_LOG];
+extern size_t model_logged;
+
+/** Takes the port's ends; after its link is open. */
+void model_attach(unsigned i);
+/** Puts a frame into the port's receive queue, in pieces as `cut` says. */
+void model_deliver(struct model *to, const uint8_t *bytes, size_t n);
+/** The device's clock at a time of ours, and back. */
+uint64_t model_ticks(uint64_t ns);
+uint64_t model_ns(uint64_t ticks);
+uint64_t model_now_ns(void);
+/** Says what was wrong and ends the program. */
+void model_must(bool x, const char *what, int line);
+#define MUST(x) model_must((x), #x, __LINE__)
+
+#endif
