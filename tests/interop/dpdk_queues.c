@@ -44,15 +44,22 @@ static bool command(const char *text)
 	return system(quiet) == 0;
 }
 
-/* The rules that the kernel has: those that mention this UDP port. */
-static int rules_of(const char *device, uint16_t port)
+/* The rules that the kernel has: so many lines say this. */
+static int rules_that(const char *device, const char *say)
 {
 	char text[256], line[64] = "";
-	snprintf(text, sizeof(text), "tc filter show dev %s parent 1: 2>/dev/null | grep -c 'dst_port %u$'", device, port);
+	snprintf(text, sizeof(text), "tc filter show dev %s parent 1: 2>/dev/null | grep -Ec '%s'", device, say);
 	FILE *f = popen(text, "r");
 	CHECK(f && fgets(line, sizeof(line), f));
 	pclose(f);
 	return atoi(line);
+}
+
+static int rules_of(const char *device, uint16_t port)
+{
+	char text[32];
+	snprintf(text, sizeof(text), "dst_port %u$", port);
+	return rules_that(device, text);
 }
 
 static uint16_t free_port(void)
@@ -225,6 +232,42 @@ static void steered_vlan(void)
 	steered_as("tap2", "&vlan=5", ".5", "10.9.0.1");
 }
 
+/* A link that dials, by two paths: each has a UDP port of its own, and a rule for each IP version. */
+static void steered_paths(void)
+{
+	static struct wire w;
+	static struct inter_node first;
+	struct wire *const one[] = {&w};
+	char text[256];
+	unsigned long long own, handed;
+
+	*said = 0;
+	port_listen(&first, "dev=net_tap4,iface=tap4&ip=10.9.0.1/24&ip6=fd00:9::1/64&twin=0");
+	kernel_side("tap4", "");
+	node(&w.kernel, TERN_OWN_THREAD);
+	w.kernel.port = free_port();
+	snprintf(text, sizeof(text), "udp://10.9.0.2:%u?ctl=127.0.0.1:%u", w.kernel.port, w.kernel.port);
+	CHECK_EQ(tern_listen(w.kernel.ep, text), 0);
+	node(&w.port, TERN_OWN_THREAD);
+	snprintf(text, sizeof(text), "dpdk://10.9.0.2:%u?ctl=127.0.0.1:%u&dev=net_tap4&paths=2", w.kernel.port, w.kernel.port);
+	w.back = inter_connect_text(&w.port, text);
+	tern_event e = inter_await(&w.port, TERN_EV_CONNECTED, 0);
+	if (e.status)
+		inter_fail(__FILE__, __LINE__, "connecting: %d %s", e.status, inter_detail(&w.port, e.peer));
+	w.to = inter_await(&w.kernel, TERN_EV_CONNECTED, 0).peer;
+	CHECK_EQ(inter_await(&w.port, TERN_EV_PATH, 0).status, 0);
+	has_rules = strstr(said, "link 1 has receive queue 1 of its own");
+	CHECK(has_rules || !must_have_rules);
+	CHECK_EQ(rules_that("tap4", "queue_mapping 1"), has_rules ? 4 : 0);
+	pass(one, 1, 2 * ROUNDS);
+	CHECK_EQ(inter_stat(&w.port, w.back, "paths_up"), 2);
+	leave(&w);
+	CHECK_EQ(rules_that("tap4", "queue_mapping 1"), 0);
+	counted(1, &own, &handed);
+	CHECK(has_rules ? own >= 2 * ROUNDS * BIG / 1500 && handed < FEW : own == 0);
+	inter_close(&first);
+}
+
 /* One queue is asked for: as where there are no rules. */
 static void one_queue(void)
 {
@@ -264,6 +307,7 @@ static const struct inter_case cases[] = {
         {"steered", steered},
         {"steered_ip6", steered_ip6},
         {"steered_vlan", steered_vlan},
+        {"steered_paths", steered_paths},
         {"one_queue", one_queue},
         {"no_rules", no_rules},
 };
