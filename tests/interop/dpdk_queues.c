@@ -272,6 +272,7 @@ static void steered_paths(void)
 static void one_queue(void)
 {
 	static struct wire w[2];
+	static struct inter_node other;
 	struct wire *const both[] = {&w[0], &w[1]};
 
 	*said = 0;
@@ -282,9 +283,10 @@ static void one_queue(void)
 	for (int i = 0; i < 2; i++)
 		join(&w[i], "10.9.0.1");
 	pass(both, 2, 1);
-	node(&w[0].kernel, 0);
-	CHECK(tern_listen(w[0].kernel.ep, "dpdk://10.9.0.1:7400?ctl=127.0.0.1:7400&dev=net_tap3&queues=2") != 0);
-	CHECK_SAYS(inter_detail(&w[0].kernel, 0), "queues=2: port net_tap3 is open in this process with 1");
+	node(&other, 0);
+	CHECK(tern_listen(other.ep, "dpdk://10.9.0.1:7400?ctl=127.0.0.1:7400&dev=net_tap3&queues=2") != 0);
+	CHECK_SAYS(inter_detail(&other, 0), "queues=2: port net_tap3 is open in this process with 1");
+	inter_close(&other);
 	leave(&w[0]);
 	leave(&w[1]);
 }

@@ -208,9 +208,9 @@ static void primary(void)
 {
 	char huge[96];
 	char *argv[] = {(char *)"primary", (char *)"--file-prefix=tern", huge, (char *)"--no-pci", (char *)"--no-telemetry",
-		(char *)"--lcores=0@(0-1)", (char *)"-m128", (char *)"--log-level=lib.eal:error", NULL};
-	snprintf(huge, sizeof(huge), "--huge-dir=%s/huge", place);
-	MUST(rte_eal_init(8, argv) >= 0 && rte_eal_process_type() == RTE_PROC_PRIMARY);
+		(char *)"--lcores=0@(0-1)", (char *)"-m128", (char *)"--log-level=lib.eal:error", (char *)"--base-virtaddr=0x200000000000", NULL};
+	snprintf(huge, sizeof(huge), "--huge-dir=%s/huge", place); /* the address: free in sanitized programs, too */
+	MUST(rte_eal_init(9, argv) >= 0 && rte_eal_process_type() == RTE_PROC_PRIMARY);
 }
 
 /* The thread that drives Tern's links has taken part in DPDK, which rules secondaries out from then on (rte_thread_register). */
