@@ -75,7 +75,7 @@ uint16_t dpdk_steer_queues(struct dpdk_link *l, const struct rte_eth_dev_info *i
 	if (want == 1)
 		steer_one(l, "queues=1");
 	else if (l->port.driver.one_queue)
-		steer_one(l, "its other end sends to each queue by itself");
+		steer_one(l, "ports of its kind take no rules");
 	else if (most < 2)
 		steer_one(l, "it has one receive queue");
 	else
