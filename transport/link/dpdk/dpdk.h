@@ -2,7 +2,7 @@
  *   dpdk.c   the link_ops: open, paths, wait          eal.c   DPDK's environment, once a process, and its log
  *   port.c   one Ethernet port: found, checked, started, given back        tx.c, rx.c   frames <-> mbufs
  *   share.c  the port's links: who reads it, who gets what        steer.c   links that have a receive queue of their own
- *   memif.c  memif's own ways
+ *   memif.c  memif's own ways      host.c   the port's place in the network, which its links agree on
  *   mem.c    memory that a DMA port may read          net.h, twin.h   the IP host behind the port; they know no DPDK */
 #ifndef LINK_DPDK_DPDK_H
 #define LINK_DPDK_DPDK_H
@@ -287,6 +287,12 @@ static inline uint32_t dpdk_share_lent_max(const struct dpdk_link *l)
 {
 	return DPDK_LENT_MAX / atomic_load_explicit(&l->share->links, memory_order_relaxed);
 }
+
+/* host.c */
+/** The first link's options become the port's; the kernel gets an interface, if it should. @return 0, -TERN_EADDR, -TERN_EIO, words in config->error */
+int dpdk_host_first(struct dpdk_link *l, const struct link_config *config);
+/** A further link takes part in what the first has said. @return 0, -TERN_EADDR, words in config->error */
+int dpdk_host_join(struct dpdk_link *l, const struct link_config *config);
 
 /* steer.c */
 /** How many receive queues the port gets: one where it cannot be told what goes where, with the reason in share->one_why. */
