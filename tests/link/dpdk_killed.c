@@ -151,11 +151,13 @@ static int survive(const char *self, const char *role, int rounds)
 	int round = 0;
 
 	snprintf(socket, sizeof(socket), "/tmp/tern-killed-%d.sock", (int)getpid());
+	unsigned seed = getenv("TERN_SEED") ? (unsigned)strtoul(getenv("TERN_SEED"), NULL, 0) : (unsigned)now_ns();
+	printf("TERN_SEED=%u\n", seed);
+	srand(seed);
 	pid_t child = spawn(self, other, socket);
 	for (int i = 0; i < 500 && !strcmp(other, "server") && access(socket, F_OK); i++)
 		usleep(10000);
 	bool ok = end_open(&e, 0, role, socket);
-	srand((unsigned)getpid());
 	for (; ok && round < rounds; round++) {
 		ok = hear(&e, HEARD + (uint64_t)(rand() % HEARD));
 		if (!ok)

@@ -267,6 +267,9 @@ static void dpdk_tell_drops(const struct dpdk_link *l)
 	static const char *const why[NET_DROP_END] = {"short", "other station", "other VLAN", "IP version", "IP checksum", "source", "fragment",
 		"IPv6 extension", "UDP checksum", "ICMP checksum", "ARP", "ND", "foreign"};
 	struct rte_eth_stats stats = {0};
+	if (l->handed_frames || l->own_frames)
+		dpdk_log(l, TERN_LOG_DEBUG, "dpdk port %s: link %u: %llu frames by its own queue %u, %llu read for it by other links", l->port.name,
+			(unsigned)l->slot, (unsigned long long)l->own_frames, (unsigned)l->rx_queue, (unsigned long long)l->handed_frames);
 	for (int i = 0; i < NET_DROP_END; i++)
 		if (l->host.drops[i])
 			dpdk_log(l, TERN_LOG_DEBUG, "dpdk port %s: %llu frames dropped: %s", l->port.name, (unsigned long long)l->host.drops[i],
@@ -352,7 +355,7 @@ static void dpdk_wait(struct link *link, bool armed, struct link_wait *out)
 		return;
 	nap = nap < DPDK_NAP_MIN_NS ? DPDK_NAP_MIN_NS : nap > DPDK_NAP_MAX_NS ? DPDK_NAP_MAX_NS : nap;
 	if (l->wakes && l->share->twin.fd < 0) /* a peer that comes anew brings no interrupt of its own */
-		out->deadline_ns = l->port.driver.is_local ? l->now_ns + DPDK_DOZE_NS : UINT64_MAX;
+		out->deadline_ns = l->port.driver.is_local || l->dozes ? l->now_ns + DPDK_DOZE_NS : UINT64_MAX;
 	else
 		out->deadline_ns = l->now_ns + nap;
 	if (l->n_free_slots < DPDK_SLOTS && l->now_ns + DPDK_NAP_MIN_NS < out->deadline_ns)

@@ -1,7 +1,8 @@
 /* Inside of the dpdk link, shared by its files; nothing outside transport/link/dpdk includes it. The only files that know DPDK are those that include this one.
  *   dpdk.c   the link_ops: open, paths, wait          eal.c   DPDK's environment, once a process, and its log
  *   port.c   one Ethernet port: found, checked, started, given back        tx.c, rx.c   frames <-> mbufs
- *   share.c  the port's links: who reads it, who gets what        memif.c   memif's own ways
+ *   share.c  the port's links: who reads it, who gets what        steer.c   links that have a receive queue of their own
+ *   memif.c  memif's own ways      host.c   the port's place in the network, which its links agree on
  *   mem.c    memory that a DMA port may read          offload.c   what the port does beyond moving frames
  *   net.h, twin.h   the IP host behind the port, ticks.h its clock; they know no DPDK */
 #ifndef LINK_DPDK_DPDK_H
@@ -9,6 +10,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 #include <rte_ethdev.h>
+#include <rte_flow.h>
 #include <rte_mbuf.h>
 #include <rte_ring.h>
 #include "link/dpdk/net.h"
@@ -31,6 +33,9 @@ enum {
 	DPDK_DONE_MAX = 16384, /* taken and not yet reaped, a power of two */
 	DPDK_LENT_MAX = 4096,  /* received and not yet given back, by all links of a port */
 	DPDK_LINKS_MAX = 8,    /* of a port */
+	DPDK_QUEUES = 4,       /* to receive, where the port takes rules, unless queues= says otherwise; up to DPDK_LINKS_MAX */
+	DPDK_RULES_MAX = 256,  /* UDP ports of a link that rules bring to its queue; the others' frames are handed to it */
+	DPDK_REST_TURNS = 16,  /* a link with its own queue looks at the common one so often: each so many looks, or when it has nothing */
 	DPDK_HANDED_MAX = 2048, /* read by one link of a port for the others, and not yet taken by them, a power of two */
 	DPDK_INLINE_BYTES = 256, /* frames up to this size are copied behind their headers: cheaper than a second mbuf */
 	DPDK_RUN_BYTES = 65535 - NET_HEADER_MAX, /* of frames that leave behind one header, to be taken apart by the port */
@@ -75,6 +80,9 @@ struct dpdk_driver {
 	bool any_mtu;     /* takes what fits its buffers, whatever MTU it was told */
 	bool stays;       /* does not let go of its device when it is closed: stopped instead, and started for the next link of this process */
 	bool one_queue;   /* a transmit queue beyond the first reaches nobody: its other end reads each of them by itself */
+	bool pairs;       /* as many transmit queues as receive queues, or none at all */
+	uint8_t queues_max; /* to receive; 0: what it says itself */
+	bool spreads;     /* what no rule is for comes on any receive queue: a rule for it is needed, too */
 };
 
 /* Whoever takes it may do one thing alone, for as long as one call of the driver takes. Who comes second does something else meanwhile: nobody waits, but
@@ -102,8 +110,9 @@ struct dpdk_port {
 	uint64_t tx_offloads, rx_offloads; /* switched on */
 	uint32_t mtu_bytes;
 	uint16_t tx_ring, rx_ring;
-	uint16_t tx_queues;
+	uint16_t tx_queues, rx_queues;
 	uint16_t tx_queue;     /* this link's */
+	struct rte_flow *rest; /* brings what no other rule is for to queue 0; NULL: it comes there by itself */
 	uint64_t owner;        /* of rte_eth_dev_owner_set */
 	bool is_ours;          /* probed by this link: removed with it */
 	bool is_started;
@@ -118,6 +127,7 @@ struct dpdk_port {
 struct dpdk_options {
 	char dev[192], eal[256], host_if[16];
 	struct net_config net;
+	uint16_t queues;    /* to receive; 0: DPDK_QUEUES */
 	uint32_t mtu_bytes; /* asked for; 0: the interface's, as far as the port takes it, */
 	uint32_t host_mtu_bytes; /* 0: the port's */
 	uint8_t dscp;
@@ -168,6 +178,14 @@ struct dpdk_share {
 	struct twin twin;                          /* fd -1: none. Whoever reads the port, or has time, serves it */
 	struct dpdk_link *leftover;                /* closed, and the port may still read memory of theirs */
 	struct dpdk_memif *memif;                  /* memif.c's, NULL: another driver */
+	struct dpdk_link *reader[DPDK_LINKS_MAX];  /* of each receive queue but the first, NULL: nobody; under share_lock */
+	char one_why[128];                         /* why there is one receive queue; said once, when a second link comes: then "" */
+};
+
+/* Brings the datagrams of a UDP port to a receive queue. */
+struct dpdk_rule {
+	uint16_t port;
+	struct rte_flow *flow[2]; /* IPv4, IPv6; NULL: no address of it */
 };
 
 struct dpdk_link {
@@ -177,6 +195,8 @@ struct dpdk_link {
 	uint8_t slot;              /* in share->link */
 	struct rte_ring *handed;   /* from whoever read the port */
 	bool in_handed;            /* `in` came from there */
+	uint16_t rx_queue;         /* its own; 0: none, it reads the common one as all may */
+	uint32_t turn;             /* looks at its own queue */
 	atomic_int sleep;          /* enum share_sleep */
 	int wake_fd, set_fd;       /* to wake this link; both it and the port's interrupt, -1: not made yet */
 	int told_fd;               /* which of them the last arming gave */
@@ -217,8 +237,15 @@ struct dpdk_link {
 	struct dpdk_path **bucket;
 	struct dpdk_path **paths;
 	uint32_t n_paths;
+	uint64_t own_frames, handed_frames; /* read from rx_queue; read by others for this link */
 	bool is_armed;       /* counted in share->armed */
+	bool is_own_armed;   /* the interrupt of rx_queue is on */
+	bool dozes;          /* nobody wakes it for the common queue: others are awake, who look at it */
 	bool wakes;          /* the last arming gave a descriptor */
+	/* of rx_queue; not touched for frames */
+	bool is_unruled;     /* a port without a rule was told of */
+	uint16_t n_rules;
+	struct dpdk_rule rules[DPDK_RULES_MAX]; /* in no order */
 };
 
 /* eal.c */
@@ -273,6 +300,26 @@ static inline uint32_t dpdk_share_lent_max(const struct dpdk_link *l)
 {
 	return DPDK_LENT_MAX / atomic_load_explicit(&l->share->links, memory_order_relaxed);
 }
+
+/* host.c */
+/** The first link's options become the port's; the kernel gets an interface, if it should. @return 0, -TERN_EADDR, -TERN_EIO, words in config->error */
+int dpdk_host_first(struct dpdk_link *l, const struct link_config *config);
+/** A further link takes part in what the first has said. @return 0, -TERN_EADDR, words in config->error */
+int dpdk_host_join(struct dpdk_link *l, const struct link_config *config);
+
+/* steer.c */
+/** How many receive queues the port gets: one where it cannot be told what goes where, with the reason in share->one_why. */
+uint16_t dpdk_steer_queues(struct dpdk_link *l, const struct rte_eth_dev_info *info);
+/** After the port is configured with several queues: false where its driver knows no rules at all. */
+bool dpdk_steer_is_known(struct dpdk_link *l);
+/** After it is started: tries rules in earnest. @return false: they are refused */
+bool dpdk_steer_open(struct dpdk_link *l);
+/** A link gets a queue, if one is free; and gives it back. Under share_lock. */
+void dpdk_steer_enter(struct dpdk_link *l);
+void dpdk_steer_leave(struct dpdk_link *l);
+/** A UDP port of this link's, which has a queue: its frames come there from now on; or, without room for a rule, as everybody's. */
+void dpdk_steer_add(struct dpdk_link *l, uint16_t port);
+void dpdk_steer_remove(struct dpdk_link *l, uint16_t port);
 
 /* memif.c */
 /** A memif port is about to start: it is guarded from now on. @return 0, -TERN_ENOMEM */

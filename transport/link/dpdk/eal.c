@@ -292,6 +292,15 @@ static void eal_init(struct eal_start *s)
 		eal_quiet();
 }
 
+/* A secondary shares the memory of another process, ports, pools and locks included, and dies with it. */
+static int eal_is_secondary(const struct link_config *config, const char *how)
+{
+	snprintf(config->error, config->error_bytes,
+	        "dpdk: this process is a secondary of another DPDK process (%s): Tern runs in primaries only; leave --proc-type out, so that the "
+	        "process has memory of its own, and give it a port of its own (an SR-IOV function, a memif or vhost device)", how);
+	return -TERN_EIO;
+}
+
 static int eal_start_locked(const struct link_config *config, const char *args)
 {
 	static struct eal_start s; /* DPDK keeps pointers into its arguments */
@@ -304,6 +313,9 @@ static int eal_start_locked(const struct link_config *config, const char *args)
 			EAL_TEXT_MAX - 1);
 		return -TERN_EINVAL;
 	}
+	for (int i = 1; i < s.argc; i++) /* asked before it is started, which is for good */
+		if (!strcmp(s.argv[i], "--proc-type=secondary") || (!strcmp(s.argv[i], "secondary") && !strcmp(s.argv[i - 1], "--proc-type")))
+			return eal_is_secondary(config, "--proc-type=secondary");
 	if (!eal_has(&s, "--no-huge") && !eal_hugepages()) {
 		snprintf(config->error, config->error_bytes, "dpdk: no free hugepages; reserve some (echo 256 > /proc/sys/vm/nr_hugepages), "
 		         "or do without: TERN_DPDK_EAL=\"--no-huge\"");
@@ -335,6 +347,8 @@ int dpdk_eal_start(const struct link_config *config, const char *args)
 	} else if (!eal_runs) {
 		err = eal_start_locked(config, args);
 	}
+	if (!err && rte_eal_process_type() == RTE_PROC_SECONDARY)
+		err = eal_is_secondary(config, eal_is_hosts ? "the program has started it so" : "--proc-type=auto");
 	pthread_mutex_unlock(&eal_lock);
 	return err;
 }

@@ -39,12 +39,12 @@ int dpdk_mem_queue(const struct dpdk_port *p, uint16_t queue, unsigned socket, c
 	if (!mem_is(p, "net_virtio") || p->driver.reader != DPDK_READ_DEVICE)
 		return rte_eth_tx_queue_setup(p->id, queue, p->tx_ring, socket, tx);
 	/* as late as can be: then it frees all that are done whenever it is given one to send. How many entries the queue has, the device alone knows */
-	rte_log_set_level_pattern("pmd.net.virtio.init", RTE_LOG_CRIT);
+	rte_log_set_level_pattern("pmd.net.virtio.driver", RTE_LOG_CRIT);
 	for (uint32_t n = p->tx_ring; err == -EINVAL && n >= 32; n /= 2) {
 		conf.tx_free_thresh = (uint16_t)(n - 4);
 		err = rte_eth_tx_queue_setup(p->id, queue, p->tx_ring, socket, &conf);
 	}
-	rte_log_set_level_pattern("pmd.net.virtio.init", RTE_LOG_NOTICE);
+	rte_log_set_level_pattern("pmd.net.virtio.driver", RTE_LOG_NOTICE);
 	return err;
 }
 

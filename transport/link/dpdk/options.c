@@ -88,8 +88,8 @@ int dpdk_options_listen(struct dpdk_options *o, const struct link_config *config
 
 int dpdk_options_read(struct dpdk_options *o, const struct link_config *config)
 {
-	static const char *const names = "dev ip ip6 gw if vlan mtu dscp ecn ctl twin eal";
-	unsigned long vlan = 0, mtu = 0, dscp = 0, ecn = 1, twin = 1;
+	static const char *const names = "dev ip ip6 gw if vlan mtu dscp ecn ctl twin queues eal";
+	unsigned long vlan = 0, mtu = 0, dscp = 0, ecn = 1, twin = 1, queues = 0;
 	size_t bytes;
 	char ctl[2];
 
@@ -115,12 +115,15 @@ int dpdk_options_read(struct dpdk_options *o, const struct link_config *config)
 	if (!err)
 		err = option_number(config, "twin", 0, 1, &twin);
 	if (!err)
+		err = option_number(config, "queues", 1, DPDK_LINKS_MAX, &queues);
+	if (!err)
 		err = option_addresses(o, config);
 	o->twin = twin && !link_option(config->options, "ctl", ctl, sizeof(ctl)); /* the control connection goes elsewhere: no need of one */
 	o->net.vlan = (uint16_t)vlan;
 	o->mtu_bytes = (uint32_t)mtu;
 	o->dscp = (uint8_t)dscp;
 	o->ecn = ecn;
+	o->queues = (uint16_t)queues;
 	return err;
 }
 
@@ -209,6 +212,10 @@ int dpdk_options_join(struct dpdk_options *o, const struct dpdk_share *s, const 
 		return join_wrong(s, config, "vlan", wish, has);
 	if (*o->host_if && strcmp(o->host_if, s->options.host_if))
 		return join_wrong(s, config, "if", o->host_if, *s->options.host_if ? s->options.host_if : "no interface");
+	snprintf(wish, sizeof(wish), "%u", o->queues);
+	snprintf(has, sizeof(has), s->options.queues ? "%u" : "no number of queues", s->options.queues);
+	if (o->queues && o->queues != s->options.queues)
+		return join_wrong(s, config, "queues", wish, has);
 	if (args && theirs && strcmp(args, theirs))
 		return join_wrong(s, config, "dev", o->dev, s->options.dev);
 	memcpy(o->host_if, s->options.host_if, sizeof(o->host_if)); /* its kernel answers for our address: dpdk.c keeps it quiet */

@@ -28,7 +28,8 @@ static const struct dpdk_driver drivers[] = {
 	{.name = "net_af_packet", .reader = DPDK_READ_CPU, .is_kernel = true, .is_shared = true, .one_queue = true},
 	/* an mbuf of its own pool is sent as it is, another is copied */
 	{.name = "net_af_xdp", .reader = DPDK_READ_COPY, .is_kernel = true, .one_queue = true, .stays = true},
-	{.name = "net_tap", .reader = DPDK_READ_CPU, .is_kernel = true, .one_queue = true}, /* wants as many to receive */
+	/* says 16, and writes beyond an array of 8 with the descriptors of more than 4 and 4 queues (tap_mp_req_on_rxtx) */
+	{.name = "net_tap", .reader = DPDK_READ_CPU, .is_kernel = true, .pairs = true, .spreads = true, .queues_max = 4},
 };
 
 enum { PORT_CLOSE_S = 2 };
@@ -211,11 +212,13 @@ static int port_configure(struct dpdk_port *p, const struct rte_eth_dev_info *in
 	conf.txmode.offloads = p->tx_offloads;
 	conf.intr_conf.rxq = p->driver.has_interrupt;
 	p->tx_queues = p->driver.one_queue ? 1 : (uint16_t)RTE_MIN((unsigned)info->max_tx_queues, (unsigned)DPDK_LINKS_MAX);
-	int err = rte_eth_dev_configure(p->id, 1, p->tx_queues, &conf);
+	if (p->driver.pairs)
+		p->tx_queues = p->rx_queues;
+	int err = rte_eth_dev_configure(p->id, p->rx_queues, p->tx_queues, &conf);
 	if (err && conf.intr_conf.rxq) {
 		conf.intr_conf.rxq = 0;
 		p->driver.has_interrupt = false;
-		err = rte_eth_dev_configure(p->id, 1, p->tx_queues, &conf);
+		err = rte_eth_dev_configure(p->id, p->rx_queues, p->tx_queues, &conf);
 	}
 	if (err)
 		return PORT_FAIL(config, TERN_EIO, "dpdk: port %s does not take its configuration: %s%s", p->name, rte_strerror(-err),
@@ -240,11 +243,11 @@ static int port_pools(struct dpdk_port *p, const struct link_config *config)
 
 	snprintf(name, sizeof(name), "tern_data_%u", p->id);
 	unsigned stock = DPDK_BURST * DPDK_LINKS_MAX; /* ready in each link's hands */
-	unsigned frames = p->rx_ring + p->tx_ring * p->tx_queues + DPDK_LENT_MAX + DPDK_HANDED_MAX + stock + slack;
+	unsigned frames = p->rx_ring * p->rx_queues + p->tx_ring * p->tx_queues + DPDK_LENT_MAX + DPDK_HANDED_MAX + stock + slack;
 	p->data = rte_pktmbuf_pool_create(name, frames, cache, 0, (uint16_t)room, socket);
 	snprintf(name, sizeof(name), "tern_head_%u", p->id);
 	unsigned held = DPDK_LINKS_MAX * 3 * DPDK_BURST; /* by links that nobody polls: in stock, and in chains of two */
-	held += p->split_bytes ? p->rx_ring + DPDK_BURST : 0;
+	held += p->split_bytes ? p->rx_ring * p->rx_queues + DPDK_BURST : 0;
 	p->heads = rte_pktmbuf_pool_create(name, 2u * p->tx_ring * (p->tx_queues + 1u) + held + slack, cache, 0, DPDK_HEAD_ROOM, socket);
 	if (p->data && p->heads)
 		return 0;
@@ -274,7 +277,9 @@ static int port_start(struct dpdk_port *p, const struct rte_eth_dev_info *info, 
 
 	rx.offloads = p->rx_offloads;
 	tx.offloads = p->tx_offloads;
-	int err = dpdk_split_queue(p, 0, (unsigned)socket, &rx);
+	int err = 0;
+	for (uint16_t i = 0; !err && i < p->rx_queues; i++)
+		err = dpdk_split_queue(p, i, (unsigned)socket, &rx);
 	for (uint16_t i = 0; !err && i < p->tx_queues; i++)
 		err = dpdk_mem_queue(p, i, (unsigned)socket, &tx);
 	if (!err)
@@ -366,6 +371,8 @@ static void port_release(struct dpdk_port *p)
 {
 	if (port_keep(p))
 		return;
+	if (p->rest)
+		rte_flow_destroy(p->id, p->rest, NULL);
 	if (p->is_started)
 		rte_eth_dev_stop(p->id);
 	p->is_started = false;
@@ -394,7 +401,12 @@ static int port_make(struct dpdk_link *l, const struct rte_eth_dev_info *info, u
 {
 	struct dpdk_port *p = &l->port;
 	dpdk_offload_choose(l, info);
+	p->rx_queues = dpdk_steer_queues(l, info);
 	int err = port_configure(p, info, mtu, config);
+	if (!err && p->rx_queues > 1 && !dpdk_steer_is_known(l)) {
+		p->rx_queues = 1;
+		err = port_configure(p, info, mtu, config);
+	}
 	if (!err)
 		err = port_pools(p, config);
 	if (!err && p->driver.in_interrupt)
@@ -407,7 +419,13 @@ static int port_make(struct dpdk_link *l, const struct rte_eth_dev_info *info, u
 		err = port_configure(p, info, mtu, config);
 		err = err ? err : port_start(p, info, config);
 	}
-	return err;
+	if (err || p->rx_queues == 1 || dpdk_steer_open(l))
+		return err;
+	rte_eth_dev_stop(p->id); /* queues that no rule brings anything to would keep what comes there */
+	p->is_started = false;
+	p->rx_queues = 1;
+	err = port_configure(p, info, mtu, config);
+	return err ? err : port_start(p, info, config);
 }
 
 static int port_open(struct dpdk_link *l, const struct link_config *config)

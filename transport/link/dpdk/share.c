@@ -1,8 +1,8 @@
-/* An open port and the links at it: several of a context, or of several contexts with a thread each. Every link has its own UDP ports. One RX queue: whichever link
- * looks takes it for a moment, keeps what is its own and hands the rest over; so nobody depends on another's being polled, and nobody waits. Called by dpdk.c at open
- * and close, by rx.c and tx.c for frames. Knows nothing of what is in them but net_steer's word. */
+/* An open port and the links at it: several of a context, or of several contexts with a thread each. Every link has its own UDP ports. One RX queue for all: whichever
+ * link looks takes it for a moment, keeps what is its own and hands the rest over; so nobody depends on another's being polled, and nobody waits. Where the port takes
+ * rules, links have queues of their own beside it (steer.c). Called by dpdk.c at open and close, by rx.c and tx.c for frames. Knows nothing of what is in them but
+ * net_steer's word. */
 #include <errno.h>
-#include <ifaddrs.h>
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -28,86 +28,6 @@ static void share_token_take(struct dpdk_token *t)
 		sched_yield();
 }
 
-/* Does the kernel have this address on some interface? */
-static bool host_kernel_has(const struct net_config *net)
-{
-	union net_addr a = {.v6 = {.sin6_family = AF_INET6, .sin6_addr = net->ip6}};
-	socklen_t bytes = sizeof(a.v6);
-	if (net->ip4.s_addr) {
-		a.v4 = (struct sockaddr_in){.sin_family = AF_INET, .sin_addr = net->ip4};
-		bytes = sizeof(a.v4);
-	}
-	int fd = socket(a.sa.sa_family, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-	bool has = fd >= 0 && !bind(fd, &a.sa, bytes);
-	if (fd >= 0)
-		close(fd);
-	return has;
-}
-
-/* Does this interface have it? */
-static bool host_interface_has(const char *name, const struct net_config *net)
-{
-	struct ifaddrs *all = NULL;
-	bool has = false;
-	union net_addr a;
-	if (!*name || getifaddrs(&all))
-		return false;
-	for (struct ifaddrs *i = all; i && !has; i = i->ifa_next) {
-		if (!i->ifa_addr || strcmp(i->ifa_name, name))
-			continue;
-		memcpy(&a, i->ifa_addr, i->ifa_addr->sa_family == AF_INET6 ? sizeof(a.v6) : sizeof(a.v4));
-		if (net->ip4.s_addr)
-			has = a.sa.sa_family == AF_INET && a.v4.sin_addr.s_addr == net->ip4.s_addr;
-		else
-			has = a.sa.sa_family == AF_INET6 && !memcmp(&a.v6.sin6_addr, &net->ip6, sizeof(net->ip6));
-	}
-	freeifaddrs(all);
-	return has;
-}
-
-/* The first link's host, and with it the port's place in the network. */
-static int host_first(struct dpdk_link *l, const struct link_config *config)
-{
-	struct net_config *net = &l->options.net;
-
-	memcpy(net->mac, &l->port.mac, sizeof(net->mac));
-	net->mtu_bytes = l->port.mtu_bytes;
-	net->has_twin = l->port.driver.is_shared && host_interface_has(l->options.host_if, net);
-	if (l->options.twin && !net->has_twin && !host_kernel_has(net)) {
-		int err = twin_open(&l->share->twin, NULL, net, config->error, config->error_bytes);
-		if (err)
-			return err;
-		net->has_twin = true;
-		dpdk_log(l, TERN_LOG_INFO, "dpdk port %s: the kernel has its address at interface %s", l->port.name, l->share->twin.name);
-	}
-	l->share->net = *net;
-	l->share->options = l->options;
-	return 0;
-}
-
-static int host_join(struct dpdk_link *l, const struct link_config *config)
-{
-	struct dpdk_share *s = l->share;
-	bool has_own_twin = s->twin.fd >= 0 || s->net.has_twin;
-
-	if (l->options.twin && !has_own_twin && !host_kernel_has(&s->net)) {
-		snprintf(config->error, config->error_bytes,
-		        "dpdk: port %s is open without an interface of the kernel's, as its first link wanted (ctl= or twin=0): "
-		        "give ctl= here too, or open this link first",
-		        s->port.name);
-		return -TERN_EADDR;
-	}
-	if (l->options.mtu_bytes > s->port.mtu_bytes) {
-		snprintf(config->error, config->error_bytes, "dpdk: mtu=%u: port %s is open with %u; give no more, or give the first link this MTU",
-		         l->options.mtu_bytes, s->port.name, s->port.mtu_bytes);
-		return -TERN_EADDR;
-	}
-	l->options.net = s->net;
-	if (l->options.mtu_bytes)
-		l->port.mtu_bytes = l->options.mtu_bytes;
-	return 0;
-}
-
 static struct dpdk_share *share_alloc(void)
 {
 	struct dpdk_share *s = NULL;
@@ -130,7 +50,7 @@ static int share_new(struct dpdk_link *l, const struct link_config *config)
 	if (err)
 		goto fail;
 	s->port = l->port;
-	err = host_first(l, config);
+	err = dpdk_host_first(l, config);
 	if (err)
 		goto fail_port;
 	shares[s->port.id] = s;
@@ -154,7 +74,7 @@ static int share_join(struct dpdk_link *l, struct dpdk_share *s, const struct li
 	l->port = s->port;
 	int err = dpdk_options_join(&l->options, s, config);
 	if (!err)
-		err = host_join(l, config);
+		err = dpdk_host_join(l, config);
 	if (err)
 		l->share = NULL;
 	return err;
@@ -230,6 +150,7 @@ static int share_enter(struct dpdk_link *l, const struct link_config *config)
 			close(l->wake_fd);
 		return -TERN_ENOMEM;
 	}
+	dpdk_steer_enter(l);
 	share_token_take(&s->rx);
 	s->link[l->slot] = l;
 	atomic_fetch_add(&s->links, 1);
@@ -296,6 +217,8 @@ bool dpdk_share_close(struct dpdk_link *l)
 	bool is_back = true;
 
 	pthread_mutex_lock(&share_lock);
+	if (l->is_own_armed)
+		rte_eth_dev_rx_intr_disable(l->port.id, l->rx_queue);
 	share_token_take(&s->rx);
 	s->link[l->slot] = NULL;
 	if (l->is_armed)
@@ -305,6 +228,7 @@ bool dpdk_share_close(struct dpdk_link *l)
 	for (unsigned port = 0; port < 65536; port++)
 		if (atomic_load_explicit(&s->owner[port], memory_order_relaxed) == l->slot + 1)
 			dpdk_share_give(l, (uint16_t)port);
+	dpdk_steer_leave(l);
 	while ((n = rte_ring_dequeue_burst(l->handed, (void **)m, DPDK_BURST, NULL)))
 		rte_pktmbuf_free_bulk(m, n);
 	rte_ring_free(l->handed);
@@ -325,11 +249,17 @@ bool dpdk_share_close(struct dpdk_link *l)
 bool dpdk_share_take(struct dpdk_link *l, uint16_t port)
 {
 	uint8_t nobody = 0;
-	return atomic_compare_exchange_strong(&l->share->owner[port], &nobody, (uint8_t)(l->slot + 1));
+	if (!atomic_compare_exchange_strong(&l->share->owner[port], &nobody, (uint8_t)(l->slot + 1)))
+		return false;
+	if (l->rx_queue)
+		dpdk_steer_add(l, port);
+	return true;
 }
 
 void dpdk_share_give(struct dpdk_link *l, uint16_t port)
 {
+	if (l->rx_queue)
+		dpdk_steer_remove(l, port);
 	atomic_store(&l->share->owner[port], 0);
 }
 
@@ -398,19 +328,49 @@ static uint16_t share_sort(struct dpdk_link *l, uint16_t n, uint32_t links)
 	return own;
 }
 
-uint16_t dpdk_share_rx(struct dpdk_link *l)
+/* What comes without a rule, and the frames of links that have no queue: whoever looks takes the queue for a moment. */
+static inline __attribute__((always_inline)) uint16_t share_common(struct dpdk_link *l)
 {
 	struct dpdk_share *s = l->share;
-	uint16_t n = (uint16_t)rte_ring_sc_dequeue_burst(l->handed, (void **)l->in, DPDK_BURST, NULL);
 
-	l->in_handed = n > 0;
-	if (n || !dpdk_token_try(&s->rx))
-		return n;
-	n = s->is_stopped ? 0 : rte_eth_rx_burst(s->port.id, 0, l->in, DPDK_BURST);
+	if (!dpdk_token_try(&s->rx))
+		return 0;
+	uint16_t n = s->is_stopped ? 0 : rte_eth_rx_burst(s->port.id, 0, l->in, DPDK_BURST);
 	uint32_t links = atomic_load_explicit(&s->links, memory_order_relaxed);
 	if (n && links > 1)
 		n = share_sort(l, n, links);
 	dpdk_token_give(&s->rx);
+	return n;
+}
+
+/* The link's own queue: nobody else reads it, and all there is its own. */
+static uint16_t share_own(struct dpdk_link *l)
+{
+	uint16_t n = rte_eth_rx_burst(l->port.id, l->rx_queue, l->in, DPDK_BURST);
+	l->own_frames += n;
+	return n;
+}
+
+/* For a link that has a queue. Neighbours must be answered, whoever else is polled. */
+static __attribute__((noinline)) uint16_t share_both(struct dpdk_link *l)
+{
+	bool is_common = l->turn++ % DPDK_REST_TURNS == 0;
+	for (int i = 0; i < 2; i++, is_common = !is_common) {
+		uint16_t n = is_common ? share_common(l) : share_own(l);
+		if (n)
+			return n;
+	}
+	return 0;
+}
+
+uint16_t dpdk_share_rx(struct dpdk_link *l)
+{
+	uint16_t n = (uint16_t)rte_ring_sc_dequeue_burst(l->handed, (void **)l->in, DPDK_BURST, NULL);
+
+	l->in_handed = n > 0;
+	if (!n)
+		return l->rx_queue ? share_both(l) : share_common(l);
+	l->handed_frames += n;
 	return n;
 }
 
@@ -442,32 +402,75 @@ static bool share_watch(struct dpdk_link *l, int fd)
 	return epoll_wait(l->set_fd, old, 2, 0) >= 0;
 }
 
+/* Switches a queue's interrupt on. @return it is, and watched */
+static bool share_interrupt_on(struct dpdk_link *l, uint16_t queue)
+{
+	int fd = rte_eth_dev_rx_intr_ctl_q_get_fd(l->port.id, queue);
+	if (fd < 0 || rte_eth_dev_rx_intr_enable(l->port.id, queue))
+		return false;
+	if (queue) {
+		l->is_own_armed = true;
+	} else {
+		l->share->armed += !l->is_armed;
+		l->is_armed = true;
+	}
+	return share_watch(l, fd);
+}
+
+/* Under rx: is another link awake? It looks at the common queue then; one that nobody polls seems awake, too. */
+static bool share_is_tended(const struct dpdk_link *l)
+{
+	for (unsigned i = 0; i < DPDK_LINKS_MAX; i++) {
+		const struct dpdk_link *other = l->share->link[i];
+		if (other && other != l && atomic_load_explicit(&other->sleep, memory_order_relaxed) == SHARE_AWAKE)
+			return true;
+	}
+	return false;
+}
+
+/* The common queue's, under rx. */
+static int share_interrupt_common(struct dpdk_link *l)
+{
+	const struct dpdk_share *s = l->share;
+	struct rte_eth_link state = {0};
+
+	bool is_up = !rte_eth_link_get_nowait(s->port.id, &state) && state.link_status; /* a vhost port without a peer has a descriptor that never fires */
+	if (!is_up || !share_interrupt_on(l, 0))
+		return -1;
+	return rte_eth_rx_queue_count(s->port.id, 0) > 0 ? -2 : l->set_fd; /* after what was watched is armed: nothing comes in between */
+}
+
 int dpdk_share_interrupt(struct dpdk_link *l)
 {
 	struct dpdk_share *s = l->share;
-	struct rte_eth_link state = {0};
+	int fd;
 
-	if (!l->port.driver.has_interrupt || !dpdk_token_try(&s->rx))
+	l->dozes = false;
+	if (!l->port.driver.has_interrupt)
 		return -1;
-	bool is_up = !rte_eth_link_get_nowait(s->port.id, &state) && state.link_status; /* a vhost port without a peer has a descriptor that never fires */
-	int fd = is_up ? rte_eth_dev_rx_intr_ctl_q_get_fd(s->port.id, 0) : -1;
-	if (fd >= 0 && rte_eth_dev_rx_intr_enable(s->port.id, 0))
-		fd = -1;
-	if (fd >= 0) {
-		s->armed += !l->is_armed;
-		l->is_armed = true;
-		fd = share_watch(l, fd) ? l->set_fd : -1;
-	}
-	if (fd >= 0 && rte_eth_rx_queue_count(s->port.id, 0) > 0) /* after what was watched is armed: nothing comes in between */
-		fd = -2;
-	dpdk_token_give(&s->rx);
-	return fd;
+	bool has_token = dpdk_token_try(&s->rx);
+	if (!has_token && !l->rx_queue)
+		return -1;
+	/* who has a queue is not woken by the frames of those who are awake; should nobody poll them, it wakes by itself now and then */
+	l->dozes = l->rx_queue && (!has_token || share_is_tended(l));
+	fd = l->dozes ? l->wake_fd : share_interrupt_common(l);
+	if (has_token)
+		dpdk_token_give(&s->rx);
+	if (fd < 0 || !l->rx_queue)
+		return fd;
+	if (!share_interrupt_on(l, l->rx_queue))
+		return -1;
+	return rte_eth_rx_queue_count(l->port.id, l->rx_queue) > 0 ? -2 : l->set_fd;
 }
 
 void dpdk_share_disarm(struct dpdk_link *l)
 {
 	if (atomic_load_explicit(&l->sleep, memory_order_relaxed) != SHARE_AWAKE)
 		atomic_store_explicit(&l->sleep, SHARE_AWAKE, memory_order_relaxed);
+	if (l->is_own_armed) {
+		l->is_own_armed = false;
+		rte_eth_dev_rx_intr_disable(l->port.id, l->rx_queue);
+	}
 	if (l->is_armed && dpdk_token_try(&l->share->rx)) { /* otherwise the next time */
 		share_interrupt_off(l);
 		dpdk_token_give(&l->share->rx);
