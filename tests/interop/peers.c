@@ -351,12 +351,12 @@ static void idle_then_busy(void)
 {
 	char x;
 	tern_config c = inter_config();
-	c.peer_timeout_ns = 200000000;
+	c.peer_timeout_ns = 400000000; /* to connect takes long in a busy guest */
 	for (int mode = 0; mode < 2; mode++) {
 		c.flags = mode ? TERN_OWN_THREAD : 0;
 		inter_pair_with(&p, "127.0.0.1", "", &c);
 		for (int i = 0; i < 3; i++) {
-			inter_drive(450000000);
+			inter_drive(900000000);
 			CHECK_EQ(p.a.events + p.b.events, 0);
 			tern_op r = inter_recv(&p.b, p.ba, &x, 1, 1, 0);
 			inter_send(&p.a, p.ab, "x", 1, 1, TERN_QUIET);

@@ -5,11 +5,12 @@
 #include <stdlib.h>
 #include <string.h>
 #include "base/rng.h"
+#include "flow/state.h"
 #include "harness.h"
 #include "tern/error.h"
 #include "tern/tern.h"
 
-enum { MESSAGES = 60, SLOT_BYTES = 1 << 20, CANARY = 0xc5 };
+enum { MESSAGES = 60, SLOT_BYTES = 1 << 20, CANARY = 0xc5, QUEUE_MESSAGES = 12, QUEUE_BYTES = 64 << 20 };
 #define MS 1000000ull
 
 struct cell {
@@ -306,6 +307,44 @@ static void run_many(void)
 	free(to);
 }
 
+static bool queue_over(const struct harness *h)
+{
+	return h->ops_done == 2 * QUEUE_MESSAGES;
+}
+
+/* A contract that promises more than the line has, over a connection that was of the other kind before: the queue that this makes is seen, by the clock that tells it now. */
+static void run_queue(const char *options)
+{
+	static struct msg_op op[2][QUEUE_MESSAGES];
+	struct harness h;
+	struct harness_config config = {.seed = seed, .contract_bytes_per_s = 1250000000, .contract_rtt_ns = 10 * MS, .by_ref = true, .mtu = 4200,
+		.options = options};
+	config.forward = config.reverse = (struct element_config){.delay_ns = 5 * MS, .rate_bits_per_s = 6000000000, .overhead_bytes = 28,
+		.queue_bytes = 20 << 20};
+	uint8_t *from = calloc(1, QUEUE_BYTES), *to = calloc(1, QUEUE_BYTES);
+	double sum = 0;
+	unsigned n = 0;
+	harness_open(&h, &config);
+	for (unsigned i = 0; i < QUEUE_MESSAGES; i++)
+		harness_post(&h, HARNESS_B, &op[1][i], MSG_OP_RECV, to, QUEUE_BYTES, i);
+	harness_run(&h, never, h.now_ns + 20 * MS);
+	for (unsigned i = 0; i < QUEUE_MESSAGES; i++)
+		harness_post(&h, HARNESS_A, &op[0][i], MSG_OP_SEND, from, QUEUE_BYTES, i);
+	harness_run(&h, never, h.now_ns + 15 * MS);
+	sim_net_break(h.net, 0, 1);
+	for (unsigned i = 0; i < 400 && !queue_over(&h); i++) {
+		harness_run(&h, queue_over, h.now_ns + 5 * MS);
+		sum += i > 20 ? (double)h.peer[HARNESS_A]->path[0]->pp.flow.srtt_ns / 1e6 : 0;
+		n += i > 20;
+	}
+	printf("%s, more promised than there is: %.2f ms of round trip on average, 10 without a queue\n", options, sum / n);
+	expect(queue_over(&h) && n > 20, "all of it goes");
+	expect(sum / n < 10.3, "the queue is seen");
+	harness_close(&h);
+	free(from);
+	free(to);
+}
+
 enum { STREAM_MESSAGES = 64, STREAM_BYTES = 64 << 20 };
 struct stream {
 	const char *name;
@@ -407,6 +446,9 @@ int main(void)
 	for (size_t i = 0; i < sizeof(cells) / sizeof(cells[0]); i++)
 		run_cell(&cells[i]);
 	run_many();
+	run_queue("writes=uc");
+	run_queue("writes=rc&turns=1");
+	run_queue("writes=uc&turns=1");
 	run_one_sided("writes=uc", 0);
 	run_one_sided("writes=uc", 1e-2);
 	run_one_sided("writes=rc", 0);

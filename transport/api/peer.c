@@ -136,6 +136,11 @@ static void peer_words(struct api_peer *peer, int status)
 	if (via && (via->caps & LINK_CONNECTS) && *via->trouble && (status == -TERN_EBLOCKED || !peer->connected))
 		snprintf(peer->text, sizeof(peer->text), "%s: the control connection (TCP) stands, but none for data: %.150s",
 		         peer_who(peer, who, sizeof(who)), via->trouble);
+	else if (status == -TERN_EBLOCKED && via && (via->caps & LINK_CONNECTS))
+		snprintf(peer->text, sizeof(peer->text),
+		         "%s: the control connection (TCP) stands, but none for data came about in %llu ms: the network between drops its packets "
+		         "(RoCE: UDP port 4791), or one of the two is too busy; a longer peer_timeout helps against that",
+		         peer_who(peer, who, sizeof(who)), (unsigned long long)(peer->lp->peer.timeout_ns / 1000000));
 	else if (status == -TERN_EBLOCKED)
 		snprintf(peer->text, sizeof(peer->text),
 		         "UDP port %u of %s: the control connection (TCP) stands, but no datagram came through; open the UDP port in the firewall",

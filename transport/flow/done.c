@@ -41,7 +41,7 @@ static void done_arrived(struct flow *f, const struct flow_news *news, uint64_t 
 	struct wire_ack ack = {.path_id = f->path_id, .ranges = 1, .ce_frames = f->ce_seen, .arrival_ns = now_ns};
 
 	ack.range[0].last = news->end - 1;
-	if (!f->has_done) { /* the clock of one-way delays changes with the first */
+	if (!f->has_done) { /* the clock of one-way delays changes with the first of a connection */
 		f->has_done = true;
 		f->delay_base.halves = f->delay_now.halves = 0;
 		f->rate_arrival_ns = 0;
@@ -92,6 +92,9 @@ void flow_on_break(struct flow *f, uint64_t now_ns)
 {
 	struct tern_cc_flow ev;
 
+	f->has_done = false; /* the next one may be of the other kind: then records tell the delays again, in the receiver's clock */
+	f->delay_base.halves = f->delay_now.halves = 0;
+	f->rate_arrival_ns = 0;
 	if (!f->cc->on_break)
 		return;
 	flow_cc_facts(f, now_ns, &ev);

@@ -10,6 +10,11 @@ void peer_direct_start(struct peer_path *path, uint64_t now_ns)
 	if (!d)
 		return;
 	memset(d->tx_lane, 0, sizeof(d->tx_lane)); /* so a RUN comes first on each lane; until then what still comes in is the last connection's */
+	uint32_t kept = 0;
+	for (uint32_t i = 0; i < d->waits; i++) /* what nobody has acknowledged comes again; room is for what has been */
+		if (d->wait[i].by_link || !d->is_reliable)
+			d->wait[kept++] = d->wait[i];
+	d->waits = kept;
 	peer_frame_size(path, path->frame_max, now_ns);
 }
 
@@ -76,21 +81,22 @@ static int direct_wait(struct peer_direct *d, const struct peer_run *r)
 {
 	for (uint32_t i = 0; d->is_reliable && i < d->waits; i++) {
 		struct peer_run *w = &d->wait[i];
-		if (w->seq == r->seq && w->offset + w->bytes == r->offset && w->bytes <= UINT32_MAX - r->bytes) {
+		if (w->by_link && w->seq == r->seq && w->offset + w->bytes == r->offset && w->bytes <= UINT32_MAX - r->bytes) {
 			w->bytes += r->bytes;
 			return 0;
 		}
 	}
 	if (d->waits == PEER_WAITS)
 		return d->is_reliable ? -TERN_EPROTO : -TERN_EAGAIN;
-	d->wait[d->waits++] = *r;
+	d->wait[d->waits] = *r;
+	d->wait[d->waits++].by_link = d->is_reliable;
 	return d->is_reliable ? 0 : -TERN_EAGAIN;
 }
 
 static bool direct_waits(const struct peer_direct *d, uint64_t number)
 {
 	for (uint32_t i = 0; !d->is_reliable && i < d->waits; i++)
-		if (d->wait[i].first == number)
+		if (!d->wait[i].by_link && d->wait[i].first == number)
 			return true;
 	return false;
 }
@@ -123,7 +129,7 @@ void peer_direct_again(struct peer_path *path, uint64_t now_ns)
 		int err = msg_rx_placed(path->peer->pair, run.seq, run.offset, run.bytes);
 		if (err == -TERN_EAGAIN)
 			d->wait[kept++] = run;
-		else if (!err && !d->is_reliable && !flow_rx_check(&path->flow, run.first))
+		else if (!err && !run.by_link && !flow_rx_check(&path->flow, run.first))
 			direct_commit(path, &run, now_ns);
 	}
 	d->waits = kept;

@@ -92,6 +92,7 @@ void peer_path_found(struct peer_path *path, uint32_t frame_limit, uint64_t now_
 void peer_path_shrunk(struct peer_path *path, uint32_t frame_limit, uint64_t now_ns)
 {
 	path->frame_limit = frame_limit;
+	path->frame_min = frame_limit < PEER_FRAME_MIN ? frame_limit : PEER_FRAME_MIN;
 	if (path->frame_max > frame_limit)
 		peer_frame_size(path, frame_limit, now_ns);
 	peer_search_start(path, now_ns);

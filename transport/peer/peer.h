@@ -58,7 +58,7 @@ struct peer_path_config {
 struct peer_run {
 	uint64_t first, offset;
 	uint32_t frames, seq, stride_bytes, bytes;
-	bool ack_last;
+	bool ack_last, by_link; /* by_link: of a reliable connection, which has acknowledged it */
 };
 
 /* Direct placement on a path whose link can: what was said to be on its way, and what lies in place but cannot be counted yet. */
@@ -141,7 +141,7 @@ int peer_path_init(struct peer_path *path, struct peer *peer, const struct peer_
 /** The acceptor learned where the path leads: validation begins. */
 void peer_path_found(struct peer_path *path, uint32_t frame_limit, uint64_t now_ns);
 
-/** The link takes smaller datagrams than before: the size in use follows, the search starts again. */
+/** The link takes smaller datagrams than before, or larger ones: the size in use follows, the search starts again. */
 void peer_path_shrunk(struct peer_path *path, uint32_t frame_limit, uint64_t now_ns);
 
 /** The link has made a connection, the first or another: what was said on the last one is void. `direct` keeps the owner's fields is_reliable to packet_overhead, which

@@ -4,6 +4,8 @@
 #include "link/sim/inner.h"
 #include "tern/error.h"
 
+enum { TURN_FRAME_BYTES = 1024 };
+
 int sim_timer_set(struct sim_net *net, enum sim_timer_kind kind, struct sim_path *path, uint32_t id, uint64_t at_ns)
 {
 	struct sim_timer *timer = slab_get(&net->slab, sizeof(*timer));
@@ -76,8 +78,16 @@ static bool has_left(const struct sim_path *path)
 	return item && path->fell;
 }
 
+/* With turns, UC's frames are as small as those over an Ethernet of 1500 bytes, where RC's stay long. */
 static void set_kind(struct sim_path *path, bool is_reliable)
 {
+	const struct sim_link *link = (const struct sim_link *)path->base.link;
+	uint32_t frame = link->mtu_bytes - SIM_UDP_OVERHEAD_BYTES;
+
+	if (link->turns) {
+		path->base.max_frame_bytes = is_reliable || frame < TURN_FRAME_BYTES ? frame : TURN_FRAME_BYTES;
+		path->base.max_write_bytes = is_reliable ? link->write_bytes : path->base.max_frame_bytes;
+	}
 	path->base.is_reliable = is_reliable;
 	path->base.packet_bytes = is_reliable ? path->base.max_frame_bytes : 0;
 }

@@ -37,7 +37,8 @@ extern const struct link_ops link_sim_ops;
  * arrives. With rc and "goback=1" writes lose packets as config.loss says, and are repeated as a card does that has a whole path in flight and goes back to what was
  * lost: each loss costs its lane a round trip in which the line carries nothing that counts. With rc "stall_ppm=" of the frames on lanes hold up their lane, and no
  * other, for "stall_ns=" ("stall_seed="). "write_bytes=" (uc 4096, rc 1048576), "lanes=1", "expose_ns=1000": how long exposing and hiding take, "expose_max=65536": so
- * many at a time. "turns=1": a path's first connection is what writes= says, each other one the other kind. Both ends need the same.
+ * many at a time. "turns=1": a path's first connection is what writes= says, each other one the other kind, where uc's frames and
+ * writes are 1024 bytes at most. Both ends need the same.
  * A path connects one round trip after both ends have opened it with one token, and again one after it broke. */
 
 /** @return 0, -TERN_EINVAL, -TERN_ENOMEM */

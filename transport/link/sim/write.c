@@ -35,8 +35,6 @@ const char *sim_write_open(struct sim_link *link, const char *options)
 	link->stall_ns = sim_option(options, "stall_ns", 0);
 	link->goes_back = link->is_reliable && sim_option(options, "goback", 0);
 	link->turns = sim_option(options, "turns", 0);
-	max = link->turns ? UC_WRITE_MAX : max;
-	bytes = bytes < max || !link->turns ? bytes : 4096;
 	link->stall_rng = sim_option(options, "stall_seed", 1);
 	if (bytes < 64 || bytes > max)
 		return link->is_reliable ? "write_bytes is 64 to 1048576" : "write_bytes is 64 to 65536 with writes=uc";
