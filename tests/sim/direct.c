@@ -312,7 +312,8 @@ static bool queue_over(const struct harness *h)
 	return h->ops_done == 2 * QUEUE_MESSAGES;
 }
 
-/* A contract that promises more than the line has, over a connection that was of the other kind before: the queue that this makes is seen, by the clock that tells it now. */
+/* A contract that promises more than the line has, over a connection that was of the other kind before: the queue that this makes is seen, by
+ * the clock that tells it now. */
 static void run_queue(const char *options)
 {
 	static struct msg_op op[2][QUEUE_MESSAGES];

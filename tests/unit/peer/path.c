@@ -259,6 +259,25 @@ static void black_hole(void)
 	world_close();
 }
 
+/* The link's limit falls below the least size, as when a path's connection is of another kind than expected: before the path is up, and after. */
+static void shrinks_below_least(void)
+{
+	for (int late = 0; late < 2; late++) {
+		world_open(8192, late ? 8192 : 1024, 5 * MS, 10 * SECOND);
+		run(SECOND + (late ? 100 * MS : 0));
+		w->mtu_bytes = 1024;
+		for (int i = 0; i < 2; i++)
+			peer_path_shrunk(&w->end[i].path, 1024, w->now_ns);
+		run(w->now_ns + 200 * MS);
+		for (int i = 0; i < 2; i++) {
+			CU_ASSERT_EQUAL(w->end[i].peer.state, PEER_UP);
+			CU_ASSERT_EQUAL(w->end[i].path.frame_max, 1024);
+			CU_ASSERT(w->end[i].path.frame_min <= 1024);
+		}
+		world_close();
+	}
+}
+
 /* A PONG for a ping that was never sent, or larger than the link, makes nothing larger. */
 static void invented_pongs(void)
 {
@@ -415,6 +434,7 @@ static const struct unit_case cases[] = {
         {"every_mtu", every_mtu},
         {"first_round_lost", first_round_lost},
         {"black_hole", black_hole},
+        {"shrinks_below_least", shrinks_below_least},
         {"invented_pongs", invented_pongs},
         {"many_pings", many_pings},
         {"never_heard", never_heard},

@@ -21,7 +21,7 @@ struct cm_hello {
 /* UC, or RC; FIXED: the address says so, otherwise it may be the other as well. */
 enum cm_mode { CM_UC = 1, CM_FIXED = 2 };
 
-enum cm_reason { CM_ACCEPTED, CM_TOKEN, CM_MODE, CM_VERSION_WRONG, CM_FAILED };
+enum cm_reason { CM_ACCEPTED, CM_TOKEN, CM_MODE, CM_VERSION_WRONG, CM_FAILED, CM_LATER };
 
 /* Private data of an answer or a refusal. */
 struct cm_answer {
@@ -143,8 +143,11 @@ static void cm_other_mode(struct rdma_path *p, uint8_t mode)
 	bool is_uc = mode & CM_UC;
 
 	if (cm_mode(p, p->is_uc) & CM_FIXED) {
-		rdma_path_fail(p, "the peer's link is in mode %s, ours in %s: give mode= the same value at both ends, or auto", is_uc ? "uc" : "rc",
-		        p->is_uc ? "uc" : "rc");
+		if (p->has_no_uc)
+			rdma_path_fail(p, "the peer's link is in mode uc, and our device makes no UC queue pairs: give mode=rc or auto there");
+		else
+			rdma_path_fail(p, "the peer's link is in mode %s, ours in %s: give mode= the same value at both ends, or auto",
+			        is_uc ? "uc" : "rc", p->is_uc ? "uc" : "rc");
 		p->base.fault = -TERN_EINVAL;
 		return;
 	}
@@ -172,7 +175,8 @@ static void cm_rejected(struct rdma_leg *leg, const struct cm_event *e)
 		rdma_path_fail(p, "the peer speaks version %u of RDMA set-up, we %d: bring both to the same release", answer.version, CM_VERSION);
 		p->base.fault = -TERN_EVERSION;
 	} else {
-		rdma_path_fail(p, answer.reason == CM_TOKEN ? "the peer does not expect this path yet" : "the peer has no queue pair for us");
+		rdma_path_fail(p, "%s", answer.reason == CM_TOKEN ? "the peer does not expect this path yet" :
+		        answer.reason == CM_LATER ? "the peer still reads what came over the last connection" : "the peer has no queue pair for us");
 	}
 }
 
@@ -285,8 +289,9 @@ static void cm_requested(struct rdma_link *l, const struct cm_event *e, uint64_t
 	struct cm_hello hello;
 	enum cm_reason reason = cm_check(l, e, &hello, &p);
 
-	if (reason == CM_ACCEPTED && cm_begin(p, &hello, id, now_ns))
-		reason = CM_FAILED;
+	int err = reason == CM_ACCEPTED ? cm_begin(p, &hello, id, now_ns) : 0;
+	if (err)
+		reason = err == -TERN_EAGAIN ? CM_LATER : CM_FAILED;
 	if (reason != CM_ACCEPTED) {
 		cm_refuse(p, id, reason);
 		rdma_destroy_id(id);

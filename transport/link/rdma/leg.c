@@ -22,6 +22,10 @@ int rdma_leg_create(struct rdma_leg *leg)
 		attr.cap.max_inline_data = 0;
 		leg->qp = ibv_create_qp(p->port->device->pd, &attr);
 	}
+	while (!leg->qp && rdma_line_shallower(leg)) {
+		attr.cap.max_send_wr = leg->sq.depth;
+		leg->qp = ibv_create_qp(p->port->device->pd, &attr);
+	}
 	if (!leg->qp) {
 		if (p->is_uc && (errno == EOPNOTSUPP || errno == EINVAL || errno == ENOSYS)) /* some devices have RC only */
 			rdma_line_no_uc(p);

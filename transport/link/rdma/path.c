@@ -105,7 +105,7 @@ static int path_buffers(struct rdma_path *p)
 	p->cq_depth = 0;
 	for (uint32_t i = 0; i < p->n_legs; i++) {
 		bool is_in = i && (i <= p->base.lanes) == p->is_acceptor;
-		if (rdma_sq_open(&p->leg[i].sq, is_in ? PATH_BIND_DEPTH : depth))
+		if (rdma_sq_open(&p->leg[i].sq, is_in ? PATH_BIND_DEPTH : i || l->options.sq ? depth : RDMA_SQ_DEFAULT))
 			goto fail;
 		p->cq_depth += p->leg[i].sq.depth;
 	}
@@ -271,6 +271,7 @@ void rdma_path_down(struct rdma_path *p, uint64_t now_ns)
 	p->is_failing = true; /* the flushed requests are no news */
 	if (p->cq) /* all of it: what has arrived the peer counts as arrived */
 		path_take(p, (uint32_t)p->cq->cqe / RDMA_BATCH + 1);
+	rdma_line_end(p);
 	rdma_expose_end_windows(p);
 	for (uint32_t i = 0; i < RDMA_LEGS_MAX; i++)
 		rdma_leg_destroy(&p->leg[i]);

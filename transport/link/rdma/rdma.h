@@ -163,10 +163,12 @@ struct rdma_watch {
 	struct rdma_leg *leg; /* NULL: none is timed */
 	uint32_t index;
 	uint64_t since_ns;
-	uint64_t least_ns;           /* the shortest of this connection */
+	uint64_t least_ns;           /* the shortest with this device, 0: none yet */
 	uint64_t busy_ns, extra_ns;  /* sums: of all, and by how much the late ones were later than that */
-	uint32_t timed, late;
-	uint64_t repeats;            /* the device's counters when the sums were 0; UINT64_MAX: it has none */
+	uint32_t timed, late, vain;  /* vain: how often in a row there was nothing in it */
+	uint64_t pause_ns;           /* until then nothing is timed */
+	struct rdma_repeats { uint64_t lost, unready; bool known; } repeats; /* of the device, when the first of the sums was late */
+	const struct rdma_device *device;
 };
 
 /* What wakes a sleeper: frames of the peer only, or our own completions too. */
@@ -181,7 +183,9 @@ struct rdma_path {
 	bool is_acceptor;
 	bool is_uc;     /* the connection, or the attempt; base.is_reliable is the opposite */
 	bool wants_uc;  /* the next one is to be */
-	bool is_bound;  /* the peer, or its device, leaves no choice */
+	bool is_bound;  /* the peer, or a device, leaves no choice */
+	bool has_no_uc; /* ours */
+	uint32_t depth_most; /* of send queues, that the device has given; 0: not known */
 	struct link_line line;
 	struct rdma_watch watch;
 	struct sockaddr_storage to, from; /* from: family 0: as routed */
@@ -329,13 +333,16 @@ bool rdma_cm_device_address(const char *dev, int gid, struct sockaddr_storage *o
 void rdma_line_open(struct rdma_path *p);
 /** Depth of a send queue for writes: the contract's rate x RTT, within the device's limits. A power of two */
 uint32_t rdma_line_depth(const struct rdma_path *p);
-/** RC: a write was posted, the leg's last; one completed, index and all before it. */
+/** The device gives no queue pair so deep: half of that? @return false: it is not the depth */
+bool rdma_line_shallower(struct rdma_leg *leg);
+/** RC: a request was posted, the leg's last, with a completion; one completed, index and all before it. */
 void rdma_line_sent(struct rdma_leg *leg, uint64_t now_ns);
-void rdma_line_completed(struct rdma_leg *leg, uint32_t index, uint64_t now_ns);
+void rdma_line_completed(struct rdma_leg *leg, uint32_t index);
 /** The device makes no UC queue pairs: with mode=auto the path stays with RC. */
 void rdma_line_no_uc(struct rdma_path *p);
-/** A connection begins. */
+/** A connection begins; it ends. */
 void rdma_line_start(struct rdma_path *p);
+void rdma_line_end(struct rdma_path *p);
 
 /* leg.c */
 int rdma_leg_create(struct rdma_leg *leg);

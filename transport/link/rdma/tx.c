@@ -364,7 +364,7 @@ static size_t tx_run(struct rdma_link *l, struct frame *const *frames, size_t n,
 	}
 	if (last)
 		tx_post(leg, first, last, awaited);
-	if (awaited && !leg->path->watch.leg)
+	if (last && !sq->since_signal && !leg->path->watch.leg)
 		rdma_line_sent(leg, now_ns);
 	l->taken += (uint32_t)taken;
 	if (leg)
@@ -402,7 +402,7 @@ void rdma_tx_completed(struct rdma_leg *leg, uint32_t index)
 	struct rdma_sq *sq = &leg->sq;
 
 	if (leg->path->watch.leg)
-		rdma_line_completed(leg, index, ((const struct rdma_link *)leg->path->base.link)->step_ns);
+		rdma_line_completed(leg, index);
 	while ((int32_t)(index - sq->completed) >= 0 && sq->completed != sq->head) {
 		struct rdma_wr *record = sq_at(sq, sq->completed++);
 		tx_over(leg, record);
