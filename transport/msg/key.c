@@ -114,7 +114,7 @@ static void key_put(struct msg *m, struct msg_key *key)
 {
 	struct msg_op *op = key->op;
 	struct msg_key *next = key->next;
-	if (key->state != KEY_WANTED)
+	if (key->state > KEY_RESTS)
 		key_again(m);
 	struct mem_export *e = key_export(m, key);
 	if (e && e->keys)
@@ -171,7 +171,7 @@ static void key_end(struct msg *m, struct msg_key *key)
 	if (key->state == KEY_ENDING)
 		return;
 	list_remove(&key->link);
-	if (key->state == KEY_WANTED) {
+	if (key->state <= KEY_RESTS) {
 		key_put(m, key);
 		return;
 	}
@@ -257,6 +257,32 @@ static void refused_void(struct msg_pair *pair, unsigned path)
 	}
 }
 
+/* Is it worth a key on the next connection? A message is on its way there, of which much is still to come. What was announced and not met is
+ * announced again by itself, a READ named its key when it was asked. */
+static bool key_may_rest(const struct msg_key *key)
+{
+	const struct msg_in *in = key->op ? key->op->in : NULL;
+	return in && in->op == key->op && in->state == IN_FILLING && key->kind != WIRE_KEY_READ && in->limit >= in->front + MSG_ANNOUNCE_BYTES;
+}
+
+/* The bytes that have not left yet can go directly once more. */
+static void keys_rested(struct msg_pair *pair, unsigned path)
+{
+	struct msg *m = pair->m;
+	for (struct list *at = list_first(&pair->keys_rest), *next; at; at = next) {
+		struct msg_key *key = list_entry(at, struct msg_key, link);
+		next = list_next(&pair->keys_rest, at);
+		if (key->path != path)
+			continue;
+		key->kind = WIRE_KEY_CLAIM;
+		key->id = (uint32_t)key->op->in->seq;
+		key->state = KEY_WANTED;
+		key->again = true;
+		list_remove(at);
+		list_push_back(&m->expose, at);
+	}
+}
+
 void msg_pair_direct(struct msg_pair *pair, unsigned path, uint32_t connection, bool is_reliable)
 {
 	const struct mem_table *exports = pair->m->config.exports;
@@ -270,6 +296,7 @@ void msg_pair_direct(struct msg_pair *pair, unsigned path, uint32_t connection, 
 	if (!connection)
 		return;
 	announce_again(pair, path);
+	keys_rested(pair, path);
 	for (uint32_t i = 0; exports && exports->used && i < sizeof(exports->slot) / sizeof(exports->slot[0]); i++)
 		if (exports->slot[i].key && exports->slot[i].peer == pair->peer)
 			export_over(pair, exports->slot[i].key, path);
@@ -326,7 +353,7 @@ void msg_exposed(struct msg *m, uint64_t ref, const struct frame_target *target)
 	struct msg_key *key = key_at(m, ref);
 	if (!key || key->state != KEY_ASKED)
 		return; /* it has ended meanwhile; if it is exposed, hiding is asked for */
-	struct msg_op *op = key->op;
+	struct msg_op *op = key->again ? NULL : key->op;
 	uint8_t kind = key->kind;
 	if (!target) {
 		key_put(m, key);
@@ -354,9 +381,15 @@ void msg_hidden(struct msg *m, uint64_t ref)
 	struct msg_key *key = key_at(m, ref);
 	if (!key)
 		return;
-	bool asked = key->state == KEY_ASKED;
+	bool asked = key->state == KEY_ASKED && !key->again;
 	struct msg_op *op = key->op;
 	uint8_t kind = key->kind;
+	if (key->state < KEY_ENDING && key_may_rest(key)) {
+		key->state = KEY_RESTS;
+		list_remove(&key->link);
+		list_push_back(&key->pair->keys_rest, &key->link);
+		return;
+	}
 	key_put(m, key);
 	if (asked)
 		key_release(op, kind);

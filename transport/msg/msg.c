@@ -153,7 +153,7 @@ static void pair_lists(struct msg_pair *pair)
 {
 	struct list *all[] = {&pair->wait, &pair->wait_write, &pair->heads, &pair->small, &pair->bulk, &pair->wait_read, &pair->reads,
 		&pair->due, &pair->held, &pair->unmatched, &pair->masked, &pair->announce, &pair->wake, &pair->keys,
-		&pair->keys_due, &pair->reads_wait, &pair->rkey_age};
+		&pair->keys_due, &pair->keys_rest, &pair->reads_wait, &pair->rkey_age};
 	for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++)
 		list_init(all[i]);
 }

@@ -132,7 +132,7 @@ struct msg_pair {
 	uint32_t expose_next;   /* counts what is exposed: each connected path is the first in turn */
 	uint32_t ahead, rkeys;
 	struct list rkey_age;   /* the peer's keys, oldest first */
-	struct list keys, keys_due, reads_wait; /* exposed to this peer; to be said; reads that wait for their key */
+	struct list keys, keys_due, keys_rest, reads_wait; /* exposed to this peer; to be said; broken, for their path's next connection; reads that wait for their key */
 	struct list link, wake;
 	/* sending */
 	struct list wait;       /* sends without a way, by number */
@@ -176,7 +176,7 @@ struct msg_ep {
 
 /* Memory exposed to a peer, from the wish to the end. */
 struct msg_key {
-	struct list link;     /* m->expose, m->refused, m->hide or pair->keys_due */
+	struct list link;     /* m->expose, m->refused, m->hide, pair->keys_due or pair->keys_rest */
 	struct list by_pair;
 	struct msg_pair *pair;
 	struct msg_op *op;    /* whose memory it is, NULL: an export's */
@@ -187,8 +187,9 @@ struct msg_key {
 	struct frame_target target;
 	uint32_t gen, expose_id, mem;
 	uint8_t kind, state, path;
+	bool again;           /* in the middle of a message: nobody waits for it */
 };
-enum msg_key_state { KEY_WANTED = 1 /* or refused */, KEY_ASKED, KEY_READY, KEY_ENDING };
+enum msg_key_state { KEY_WANTED = 1 /* or refused */, KEY_RESTS, KEY_ASKED, KEY_READY, KEY_ENDING };
 
 /* What a peer has exposed to us. */
 struct msg_rkey {
