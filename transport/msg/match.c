@@ -50,7 +50,7 @@ static struct msg_op *earlier(struct msg_op *a, struct msg_op *b)
 	return !a || (b && b->order < a->order) ? b : a;
 }
 
-static struct msg_op *first_fitting(struct msg_pair *pair, uint64_t tag)
+struct msg_op *match_first(struct msg_pair *pair, uint64_t tag)
 {
 	struct msg_op *op = first_exact(pair->m, pair, pair->ep, tag);
 	op = earlier(op, first_exact(pair->m, NULL, pair->ep, tag));
@@ -194,20 +194,24 @@ static void refuse(struct msg *m, struct msg_in *in, struct msg_op *op, int stat
 	msg_op_end(m, op, status);
 }
 
-void match_pair(struct msg *m, struct msg_in *in, struct msg_op *op)
+void match_meets(struct msg_pair *pair, struct msg_op *op, uint64_t tag, uint64_t imm, uint64_t bytes)
 {
-	struct msg_pair *pair = in->pair;
-	bool cancelled = op->state & OP_CANCEL;
 	match_unpost(op);
-	match_unlink(in);
 	if (!op->pair) {
 		op->pair = pair;
 		pair->ops++;
 	}
 	op->peer = pair->peer;
-	op->tag = in->tag;
-	op->bytes = in->bytes;
-	op->imm = in->imm;
+	op->tag = tag;
+	op->bytes = bytes;
+	op->imm = imm;
+}
+
+void match_pair(struct msg *m, struct msg_in *in, struct msg_op *op)
+{
+	bool cancelled = op->state & OP_CANCEL;
+	match_meets(in->pair, op, in->tag, in->imm, in->bytes);
+	match_unlink(in);
 	in->epoch++;
 	credit_return(in);
 	if (cancelled || !shapes_agree(in, op)) {
@@ -256,7 +260,7 @@ static void try_match(struct msg_in *in)
 {
 	struct msg_pair *pair = in->pair;
 	bool free = is_free(in);
-	struct msg_op *op = free ? first_fitting(pair, in->tag) : NULL;
+	struct msg_op *op = free ? match_first(pair, in->tag) : NULL;
 	if (!free || (op && op->ignore && !has_no_hole(in)))
 		return;
 	if (op)

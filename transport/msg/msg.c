@@ -283,7 +283,7 @@ static void op_out(struct msg *m, struct msg_op *op)
 void msg_op_end(struct msg *m, struct msg_op *op, int status)
 {
 	struct msg_pair *pair = op->pair;
-	if (op->type == MSG_OP_RECV)
+	if (op->state & (OP_POSTED | OP_ANNOUNCED)) /* a receive that has met nothing */
 		match_unpost(op);
 	if (op->in) {
 		struct msg_in *in = op->in;
