@@ -71,8 +71,19 @@ static inline uint64_t layout_min_run(const struct layout *layout)
 	return layout->run;
 }
 
+/** layout_span for anything but one run. */
+void layout_span_any(const struct layout *layout, uint8_t **low, uint8_t **end);
+
 /** The lowest address of one run or a strided tensor, and the one behind the highest. Not for lists. */
-void layout_span(const struct layout *layout, uint8_t **low, uint8_t **end);
+static inline void layout_span(const struct layout *layout, uint8_t **low, uint8_t **end)
+{
+	if (layout->kind != LAYOUT_FLAT) {
+		layout_span_any(layout, low, end);
+		return;
+	}
+	*low = layout->addr;
+	*end = layout->addr + layout->bytes;
+}
 
 /**
  * May two bytes of the message share an address? Then nothing may be received into it.
