@@ -107,7 +107,7 @@ void peer_reports(struct peer_path *path, struct flow_report *r, long n)
 			else
 				msg_lost(path->peer->msg, &r[i].item);
 		}
-		n = (long)flow_reports(&path->flow, r, PEER_ITEMS_MAX);
+		n = n < PEER_ITEMS_MAX ? 0 : (long)flow_reports(&path->flow, r, PEER_ITEMS_MAX);
 	}
 }
 
@@ -381,5 +381,5 @@ uint64_t peer_when_ns(struct peer_path *path, uint64_t now_ns)
 		}
 		when = open < when ? open : when;
 	}
-	return flow_probe_due(&path->flow, now_ns) ? 0 : when;
+	return path->flow.probe_due ? 0 : when; /* one that is due by now only is in the flow's deadline */
 }

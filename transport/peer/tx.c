@@ -370,18 +370,12 @@ size_t peer_tx_last(struct peer_path *path, struct peer_tray *t, uint64_t now_ns
 	return t->n;
 }
 
-size_t peer_tx(struct peer_path *path, struct peer_tray *t, uint64_t now_ns)
+/* Records and bytes, as far as window, pacer and tray go. */
+static void peer_tx_wanted(struct peer_path *path, struct peer_tray *t, uint64_t now_ns)
 {
 	struct msg_pair *pair = path->peer->pair;
 	uint64_t when, room;
 	unsigned want;
-	if (path->peer->state == PEER_GONE || path->state == PEER_PATH_WAITING)
-		return 0;
-	peer_turn_begin(path);
-	peer_tx_control(path, t, now_ns);
-	peer_owe(path->peer, now_ns);
-	if (path->state != PEER_PATH_UP)
-		return t->n;
 	while (t->n < t->room && (want = msg_tx_want(pair)) && (room = flow_tx_room(&path->flow, now_ns, &when))) {
 		if (path->peer->paths > 1)
 			want = peer_path_want(path, want, now_ns);
@@ -396,6 +390,16 @@ size_t peer_tx(struct peer_path *path, struct peer_tray *t, uint64_t now_ns)
 		if (!sent)
 			break;
 	}
+}
+
+size_t peer_tx(struct peer_path *path, struct peer_tray *t, uint64_t now_ns)
+{
+	if (path->peer->state == PEER_GONE || path->state == PEER_PATH_WAITING)
+		return 0;
+	peer_turn_begin(path);
+	peer_tx_control(path, t, now_ns);
+	if (path->state == PEER_PATH_UP)
+		peer_tx_wanted(path, t, now_ns);
 	peer_owe(path->peer, now_ns);
 	return t->n;
 }
