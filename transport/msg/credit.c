@@ -125,8 +125,6 @@ int credit_pass(struct msg_pair *pair, uint64_t bytes)
 void credit_tx(struct msg_mix *x)
 {
 	struct msg_pair *pair = x->pair;
-	if (!pair->credit_due)
-		return;
 	struct wire_record r = {.type = WIRE_CREDIT, .credit = {.heads = pair->grant_heads + pair->freed_heads,
 		.bytes = pair->grant_bytes + pair->freed_bytes, .order = pair->said_order + 1}};
 	struct flow_item item = {.ref = msg_pair_ref(pair->m, pair), .offset = r.credit.order, .kind = MSG_ITEM_CREDIT};

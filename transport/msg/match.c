@@ -298,7 +298,7 @@ void match_arrived(struct msg_pair *pair, struct msg_in *in)
 
 void match_post(struct msg *m, struct msg_op *op)
 {
-	struct msg_in *in = op->ignore ? unmatched_masked(op) : unmatched_exact(m, op);
+	struct msg_in *in = list_empty(&op->ep->unmatched) ? NULL : op->ignore ? unmatched_masked(op) : unmatched_exact(m, op);
 	op->imm = 0;
 	if (in) {
 		match_pair(m, in, op);
