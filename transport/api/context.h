@@ -236,8 +236,12 @@ static inline bool api_forked(const tern_ctx *ctx)
 {
 	return ctx->fork_count != api_fork_count;
 }
+int api_fork_refuse(void);
 /** Before the lock: in a forked child it may be held by a thread that is not there. @return 0, -TERN_EFORK in words */
-int api_fork_check(const tern_ctx *ctx);
+static inline int api_fork_check(const tern_ctx *ctx)
+{
+	return api_forked(ctx) ? api_fork_refuse() : 0;
+}
 void api_lock(tern_ctx *ctx);
 void api_unlock(tern_ctx *ctx);
 void api_wake(tern_ctx *ctx);

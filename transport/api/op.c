@@ -89,9 +89,25 @@ static bool op_has_dmabuf(const struct api_op *op)
 	return has;
 }
 
+/* One run of memory, which is nearly every buffer. */
+static int op_one(struct api_op *op, tern_mem *mem)
+{
+	struct layout *l = &op->op.layout;
+	int err = l->bytes ? op_mem(mem, l->addr, l->addr + l->bytes, &l->mem) : 0;
+	if (err || !mem)
+		return err;
+	op->mem = mem;
+	atomic_fetch_add(&mem->uses, 1);
+	op->has_dmabuf = mem->dmabuf_fd >= 0;
+	api_op_mem(op, true);
+	return 0;
+}
+
 static int op_buffer(struct api_op *op, tern_ctx *ctx, const tern_buf *buf, bool receiving)
 {
 	const char *why = "";
+	if (layout_from_one(buf, &op->op.layout))
+		return op_one(op, buf->iov->mem);
 	if (buf && buf->n > 1) {
 		op->ranges = api_slab_get(&ctx->lists);
 		if (!op->ranges)

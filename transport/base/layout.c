@@ -156,10 +156,6 @@ int layout_from_buf(const tern_buf *buf, struct layout *out, struct layout_range
 		*out = (struct layout){0};
 		return 0;
 	}
-	if (buf->n == 1 && !buf->tensor && buf->iov && buf->iov->addr && !wraps(buf->iov->addr, buf->iov->bytes)) { /* nearly always */
-		layout_flat(out, buf->iov->bytes ? buf->iov->addr : NULL, buf->iov->bytes);
-		return 0;
-	}
 	if (buf->tensor && buf->n)
 		return refuse(out, why, "both a tensor and ranges are given");
 	return buf->tensor ? from_tensor(buf->tensor, out, why) : from_list(buf, out, storage, why);

@@ -60,6 +60,15 @@ static inline void layout_flat(struct layout *out, void *addr, uint64_t bytes)
 	out->addr = (uint8_t *)addr;
 }
 
+/** Nearly every buffer: one range with an address. @return false: it is another, or wrong; layout_from_buf tells */
+static inline bool layout_from_one(const tern_buf *buf, struct layout *out)
+{
+	if (!buf || buf->n != 1 || buf->tensor || !buf->iov || !buf->iov->addr || buf->iov->bytes > UINTPTR_MAX - (uintptr_t)buf->iov->addr)
+		return false;
+	layout_flat(out, buf->iov->bytes ? buf->iov->addr : NULL, buf->iov->bytes);
+	return true;
+}
+
 static inline uint64_t layout_bytes(const struct layout *layout)
 {
 	return layout->bytes;
