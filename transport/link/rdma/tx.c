@@ -341,7 +341,7 @@ static size_t tx_run(struct rdma_link *l, struct frame *const *frames, size_t n,
 	bool room = true;
 	size_t taken = 0;
 
-	for (; leg && taken < n && taken < RDMA_BATCH && tx_leg(frames[taken]) == leg && rdma_sq_has_room(sq); taken++) {
+	for (; leg && taken < n && taken < RDMA_BATCH && (!taken || tx_leg(frames[taken]) == leg) && rdma_sq_has_room(sq); taken++) {
 		struct ibv_send_wr *wr = &l->wr[posted];
 		if (tx_stale(leg, frames[taken], &room)) {
 			if (!room)
