@@ -16,8 +16,16 @@ bool msg_mix_put(struct msg_mix *x, const struct wire_record *r, const struct fl
 
 static void head_build(const struct msg_op *op, struct wire_head *h)
 {
-	*h = (struct wire_head){.seq = op->seq, .hold_seq = op->hold, .recv_id = WIRE_NONE32, .tag = op->tag,
-		.bytes = op->total_bytes, .imm = op->imm};
+	h->channel = 0;
+	h->kind = WIRE_KIND_SEND;
+	h->flags = 0;
+	h->seq = op->seq;
+	h->hold_seq = op->hold;
+	h->recv_id = WIRE_NONE32;
+	h->tag = op->tag;
+	h->bytes = op->total_bytes;
+	h->imm = op->imm;
+	h->data = NULL; /* head_said fills it in. Of the rest, what kind and flags do not ask for is not looked at */
 	if (op->flags & TERN_IMM)
 		h->flags |= WIRE_HEAD_IMM;
 	if (op->dtype != TERN_RAW && op->type == MSG_OP_SEND) {

@@ -53,15 +53,24 @@ static struct msg_op *earlier(struct msg_op *a, struct msg_op *b)
 struct msg_op *match_first(struct msg_pair *pair, uint64_t tag)
 {
 	struct msg_op *op = first_exact(pair->m, pair, pair->ep, tag);
-	op = earlier(op, first_exact(pair->m, NULL, pair->ep, tag));
+	if (pair->ep->anys)
+		op = earlier(op, first_exact(pair->m, NULL, pair->ep, tag));
 	op = earlier(op, first_masked(&pair->masked, tag));
 	return earlier(op, first_masked(&pair->ep->masked, tag));
 }
 
+/* From any peer, with an exact tag. */
+static bool is_any(const struct msg_op *op)
+{
+	return !op->pair && !op->ignore;
+}
+
 void match_unpost(struct msg_op *op)
 {
-	if (op->state & OP_POSTED)
+	if (op->state & OP_POSTED) {
 		list_remove(&op->link);
+		op->ep->anys -= is_any(op);
+	}
 	list_remove(&op->hash);
 	if (op->state & OP_ANNOUNCED)
 		announce_gone(op);
@@ -305,6 +314,7 @@ void match_post(struct msg *m, struct msg_op *op)
 		return;
 	}
 	op->state |= OP_POSTED;
+	op->ep->anys += is_any(op);
 	if (op->ignore)
 		list_push_back(op->pair ? &op->pair->masked : &op->ep->masked, &op->link);
 	else

@@ -123,6 +123,7 @@ int msg_ep_open(struct msg *m, struct msg_ep **out)
 	*out = ep;
 	if (!ep)
 		return -TERN_ELIMIT;
+	ep->anys = 0;
 	list_init(&ep->unmatched);
 	list_init(&ep->masked);
 	return 0;

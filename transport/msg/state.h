@@ -172,6 +172,7 @@ struct msg_pair {
 struct msg_ep {
 	struct list link;
 	struct list unmatched, masked; /* msg_in.by_ep; any-peer receives with a mask */
+	uint32_t anys;         /* any-peer receives without one that wait */
 };
 
 /* Memory exposed to a peer, from the wish to the end. */
