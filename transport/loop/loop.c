@@ -174,9 +174,9 @@ static void loop_told(struct loop_peer *peer)
 }
 
 /* Queues the news once per change of state. */
-void loop_note(struct loop_peer *peer)
+void loop_note_any(struct loop_peer *peer)
 {
-	if (peer->is_listed || (peer->told == peer->peer.state && (peer->peer.paths < 2 || peer->told_up == loop_paths_up(peer))))
+	if (peer->is_listed || (peer->told == peer->peer.state && peer->told_up == loop_paths_up(peer)))
 		return;
 	peer->is_listed = true;
 	list_push_back(&peer->loop->events, &peer->event);

@@ -229,7 +229,13 @@ void loop_post(struct loop *lp, struct msg_op *op);
 /* Between the files of loop/. */
 void loop_activate(struct loop_path *path);
 void loop_peer_activate(struct loop_peer *peer);
-void loop_note(struct loop_peer *peer);
+void loop_note_any(struct loop_peer *peer);
+/* The peer's state may have changed, or with several paths that of one. */
+static inline void loop_note(struct loop_peer *peer)
+{
+	if (peer->told != peer->peer.state || peer->peer.paths > 1)
+		loop_note_any(peer);
+}
 void loop_rx(struct loop *lp, uint64_t now_ns);
 void loop_tx(struct loop *lp, uint64_t now_ns);
 void loop_reap(struct loop *lp, uint64_t now_ns);

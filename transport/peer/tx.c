@@ -352,7 +352,7 @@ static void peer_turn_paid(struct peer_path *path, unsigned turn, unsigned want,
 static void peer_tx_control(struct peer_path *path, struct peer_tray *t, uint64_t now_ns)
 {
 	uint32_t size;
-	while (t->n < t->room && (size = peer_ping_next(path, now_ns)))
+	while (path->ping_when_ns <= now_ns && t->n < t->room && (size = peer_ping_next(path, now_ns)))
 		peer_tx_ping(path, t, size, now_ns);
 	bool probe = flow_probe_due(&path->flow, now_ns);
 	if (probe || path->pongs || flow_ack_when_ns(&path->flow) <= now_ns)
@@ -375,8 +375,11 @@ static void peer_tx_wanted(struct peer_path *path, struct peer_tray *t, uint64_t
 {
 	struct msg_pair *pair = path->peer->pair;
 	uint64_t when, room;
-	unsigned want;
-	while (t->n < t->room && (want = msg_tx_want(pair)) && (room = flow_tx_room(&path->flow, now_ns, &when))) {
+	while (t->n < t->room) {
+		unsigned want = msg_tx_want(pair);
+		t->is_drained = !want;
+		if (!want || !(room = flow_tx_room(&path->flow, now_ns, &when)))
+			return;
 		if (path->peer->paths > 1)
 			want = peer_path_want(path, want, now_ns);
 		uint64_t sent = 0;
@@ -388,7 +391,7 @@ static void peer_tx_wanted(struct peer_path *path, struct peer_tray *t, uint64_t
 			peer_turn_paid(path, turn, want, sent);
 		}
 		if (!sent)
-			break;
+			return;
 	}
 }
 
