@@ -166,7 +166,7 @@ void loop_direct(struct loop *lp, uint64_t now_ns)
 {
 	for (size_t i = 0; i < lp->links; i++) {
 		struct link *link = lp->link[i];
-		if (!(link->caps & (LINK_WRITES | LINK_CONNECTS)))
+		if (!loop_is_direct(link))
 			continue;
 		direct_exposed(lp, link, now_ns);
 		direct_done(lp, link, now_ns);
