@@ -551,8 +551,10 @@ long wire_record_decode(const uint8_t *in, size_t bytes, struct wire_record *out
 {
 	size_t at = 0; /* moves only over optional records of an unknown type, at least 4 bytes each */
 	while (at < bytes && in[at] != WIRE_PAD) {
-		size_t left = bytes - at;
-		size_t length = left < WIRE_RECORD_HEADER_BYTES ? 0 : wire_get16(in + at + 2);
+		size_t left = bytes - at, length;
+		if (left < WIRE_RECORD_HEADER_BYTES)
+			return -TERN_EPROTO;
+		length = wire_get16(in + at + 2);
 		if (length < WIRE_RECORD_HEADER_BYTES || length > left)
 			return -TERN_EPROTO;
 		if (in[at] < WIRE_RECORD_END)
