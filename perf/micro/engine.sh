@@ -15,7 +15,7 @@ trap 'rm -rf "$dir"' EXIT
 
 # Collection is toggled on entering and leaving a function: on at loop_step, off inside what is left out (all of it is called inside loop_step only; elsewhere it would
 # switch counting on). The set-up and the first round trips are taken off by counting a shorter run as well.
-left_out='sim_tx sim_reap sim_rx sim_rx_free sim_from layout_copy_in layout_copy_out copy_bytes copy_segs'
+left_out='sim_tx sim_reap sim_rx sim_rx_free sim_from layout_spread layout_pack copy_bytes copy_segs'
 toggles=(--toggle-collect=loop_step)
 for name in $left_out; do
 	toggles+=("--toggle-collect=$name")

@@ -23,9 +23,9 @@ static void api_after_fork(void)
 	api_fork_count++;
 }
 
-int api_fork_check(const tern_ctx *ctx)
+int api_fork_refuse(void)
 {
-	return api_forked(ctx) ? ERR(TERN_EFORK, "the context was opened before fork; open one in the child") : 0;
+	return ERR(TERN_EFORK, "the context was opened before fork; open one in the child");
 }
 
 __attribute__((constructor)) static void api_watch_forks(void)

@@ -20,6 +20,7 @@ enum {
 	API_LIST_SLOTS = 256,      /* operations with more than one range at a time */
 	API_INJECT_SLOTS = 256,
 	API_INJECT_BYTES = 4096,
+	API_INJECT_OWN = 64,       /* up to here they lie in the operation itself */
 	API_NODES = 4096,          /* events of peers' writes and mismatches, waiting to be polled; beyond it the peer waits */
 	API_NODES_PEER = 4,        /* and for each peer, of its own coming and going */
 	API_NOTES = 64,            /* remembered failures with their texts */
@@ -72,8 +73,10 @@ struct api_op {
 	struct api_list *ranges; /* of api_lists, or NULL */
 	uint8_t *inject;         /* of api_injects, or NULL */
 	tern_mem *mem;
+	bool has_dmabuf;         /* among what it names: then api_op_mem has something to do */
 	bool is_open;            /* to the processor: api_op_mem */
 	uint64_t time_ns;
+	uint8_t own[API_INJECT_OWN]; /* the bytes of a short message with TERN_INJECT */
 };
 
 /* An event without an operation. */
@@ -233,8 +236,12 @@ static inline bool api_forked(const tern_ctx *ctx)
 {
 	return ctx->fork_count != api_fork_count;
 }
+int api_fork_refuse(void);
 /** Before the lock: in a forked child it may be held by a thread that is not there. @return 0, -TERN_EFORK in words */
-int api_fork_check(const tern_ctx *ctx);
+static inline int api_fork_check(const tern_ctx *ctx)
+{
+	return api_forked(ctx) ? api_fork_refuse() : 0;
+}
 void api_lock(tern_ctx *ctx);
 void api_unlock(tern_ctx *ctx);
 void api_wake(tern_ctx *ctx);
@@ -317,7 +324,12 @@ void api_mem_forget(tern_ctx *ctx, tern_peer peer, const tern_ep *ep);
 /* op.c */
 void api_command(tern_ctx *ctx, void *entry);
 /** The processor begins, or ends, to look at memory that the operation names: a dma-buf's driver wants to know. */
-void api_op_mem(struct api_op *op, bool begins);
+void api_op_dmabuf(struct api_op *op, bool begins);
+static inline void api_op_mem(struct api_op *op, bool begins)
+{
+	if (op->has_dmabuf)
+		api_op_dmabuf(op, begins);
+}
 /** on_put of tern_ctx.lists. */
 void api_list_put(void *object);
 

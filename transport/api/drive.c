@@ -176,22 +176,31 @@ static void api_notice(tern_ctx *ctx, const struct msg_notice *n)
 	}
 }
 
-static bool api_results(tern_ctx *ctx)
+static bool api_notices(tern_ctx *ctx)
 {
-	struct msg_op *op;
 	struct msg_notice notice;
-	struct loop_peer *lp;
 	bool any = false;
-	while ((op = loop_done(ctx->loop))) {
-		api_op_done((struct api_op *)op);
-		any = true;
-	}
 	/* what nobody polls stays with msg, which then takes no more from the peer */
 	while (atomic_load(&ctx->nodes_out) < API_NODES && msg_notice_pop(ctx->loop->msg, &notice)) {
 		api_notice(ctx, &notice);
 		any = true;
 	}
-	while ((lp = loop_event(ctx->loop))) {
+	return any;
+}
+
+static bool api_results(tern_ctx *ctx)
+{
+	struct loop *loop = ctx->loop;
+	struct msg_op *op;
+	struct loop_peer *lp;
+	bool any = false;
+	while ((op = loop_done(loop))) {
+		api_op_done((struct api_op *)op);
+		any = true;
+	}
+	if (msg_has_notice(loop->msg))
+		any |= api_notices(ctx);
+	while (!list_empty(&loop->events) && (lp = loop_event(loop))) {
 		api_peer_changed(ctx, lp);
 		any = true;
 	}

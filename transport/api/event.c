@@ -166,11 +166,9 @@ static int event_wait(tern_ep *ep, tern_event *events, size_t n, uint64_t timeou
 				err = event_arm(ep, end);
 			api_mutex_drop(&ctx->lock);
 		}
-		*got = event_take(ep, events, n);
-		if (*got) {
-			event_asleep(ep, false);
+		*got = err ? event_take(ep, events, n) : 0; /* armed: there was none */
+		if (*got)
 			return 0;
-		}
 		if (now >= end)
 			return -TERN_ETIMEDOUT;
 		int n_fired = err ? 0 : epoll_wait(ep->poll_fd, &fired, 1, -1);

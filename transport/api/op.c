@@ -21,11 +21,14 @@ static int op_inject(struct api_op *op, tern_ctx *ctx)
 	uint64_t bytes = layout_bytes(&op->op.layout), copied = 0;
 	if (bytes > API_INJECT_BYTES)
 		return ERR(TERN_EINVAL, "TERN_INJECT takes at most %d bytes; the message has %llu", API_INJECT_BYTES, (unsigned long long)bytes);
-	op->inject = api_slab_get(&ctx->injects);
-	if (!op->inject)
-		return -TERN_EAGAIN;
-	layout_copy_out(&op->op.layout, 0, op->inject, bytes, &copied);
-	layout_flat(&op->op.layout, op->inject, bytes);
+	uint8_t *to = op->own;
+	if (bytes > sizeof(op->own)) {
+		to = op->inject = api_slab_get(&ctx->injects);
+		if (!to)
+			return -TERN_EAGAIN;
+	}
+	layout_copy_out(&op->op.layout, 0, to, bytes, &copied);
+	layout_flat(&op->op.layout, to, bytes);
 	return 0;
 }
 
@@ -37,11 +40,13 @@ void api_list_put(void *object)
 	list->n = 0;
 }
 
-/* The region's number, if the memory holds all of the range. */
+/* The region's number, if the memory holds all of the range; it is 0 until then. */
 static int op_mem(const tern_mem *mem, const uint8_t *low, const uint8_t *end, uint32_t *number)
 {
-	*number = mem ? mem->number : 0;
-	if (!mem || (low >= mem->addr && end <= mem->addr + mem->bytes))
+	if (!mem)
+		return 0;
+	*number = mem->number;
+	if (low >= mem->addr && end <= mem->addr + mem->bytes)
 		return 0;
 	return ERR(TERN_EINVAL, "buffer: %p to %p is not in the registered memory given with it, %llu bytes at %p", (const void *)low,
 	           (const void *)end, (unsigned long long)mem->bytes, (void *)mem->addr);
@@ -76,9 +81,33 @@ static void op_list_use(struct api_list *list, const tern_buf *buf)
 	}
 }
 
+static bool op_has_dmabuf(const struct api_op *op)
+{
+	bool has = op->mem && op->mem->dmabuf_fd >= 0;
+	for (uint32_t i = 0; op->ranges && i < op->ranges->n; i++)
+		has |= op->ranges->mem[i]->dmabuf_fd >= 0;
+	return has;
+}
+
+/* One run of memory, which is nearly every buffer. */
+static int op_one(struct api_op *op, tern_mem *mem)
+{
+	struct layout *l = &op->op.layout;
+	int err = l->bytes ? op_mem(mem, l->addr, l->addr + l->bytes, &l->mem) : 0;
+	if (err || !mem)
+		return err;
+	op->mem = mem;
+	atomic_fetch_add(&mem->uses, 1);
+	op->has_dmabuf = mem->dmabuf_fd >= 0;
+	api_op_mem(op, true);
+	return 0;
+}
+
 static int op_buffer(struct api_op *op, tern_ctx *ctx, const tern_buf *buf, bool receiving)
 {
 	const char *why = "";
+	if (layout_from_one(buf, &op->op.layout))
+		return op_one(op, buf->iov->mem);
 	if (buf && buf->n > 1) {
 		op->ranges = api_slab_get(&ctx->lists);
 		if (!op->ranges)
@@ -107,11 +136,12 @@ static int op_buffer(struct api_op *op, tern_ctx *ctx, const tern_buf *buf, bool
 	}
 	if (op->mem)
 		atomic_fetch_add(&op->mem->uses, 1);
+	op->has_dmabuf = op_has_dmabuf(op);
 	api_op_mem(op, true);
 	return 0;
 }
 
-void api_op_mem(struct api_op *op, bool begins)
+void api_op_dmabuf(struct api_op *op, bool begins)
 {
 	bool writes = op->op.type == MSG_OP_RECV || op->op.type == MSG_OP_READ;
 	if (op->is_open == begins)
@@ -125,11 +155,15 @@ void api_op_mem(struct api_op *op, bool begins)
 
 static void op_reset(struct api_op *op, tern_ep *ep, tern_peer peer, const tern_args *args)
 {
-	/* what the caller does not say; the layout is made whole, and what comes behind it is msg's, which sets it up in msg_post */
-	memset(&op->op, 0, offsetof(struct msg_op, shape));
+	/* What neither the caller nor op_fill says. api_run_command finds pair and ep; links, and what comes behind the layout, are msg's, which sets them up
+	 * in msg_post. */
+	op->op.dtype = 0;
+	op->op.dims = 0;
+	op->op.pair = NULL;
 	op->ranges = NULL;
 	op->inject = NULL;
 	op->mem = NULL;
+	op->has_dmabuf = false;
 	op->is_open = false;
 	op->ep = ep;
 	op->op.peer = peer;

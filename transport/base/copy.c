@@ -72,30 +72,22 @@ static void copy_rows(uint8_t *dst, int64_t dst_stride, const uint8_t *src, int6
 	}
 }
 
-void layout_copy_out(const struct layout *layout, uint64_t offset, void *dst, uint64_t bytes, uint64_t *copied_bytes)
+void layout_pack(const struct layout *layout, uint64_t offset, void *dst, uint64_t bytes, uint64_t *copied_bytes)
 {
 	struct layout_walk walk;
 	struct layout_row row;
 	uint8_t *to = dst;
 	*copied_bytes += bytes;
-	if (layout->kind == LAYOUT_FLAT) {
-		copy_run(to, layout->addr + offset, bytes);
-		return;
-	}
 	for (layout_walk_init(&walk, layout, offset, bytes); layout_walk_next(&walk, &row); to += row.run * row.n)
 		copy_rows(to, (int64_t)row.run, row.addr, row.stride, &row);
 }
 
-void layout_copy_in(const struct layout *layout, uint64_t offset, const void *src, uint64_t bytes, uint64_t *copied_bytes)
+void layout_spread(const struct layout *layout, uint64_t offset, const void *src, uint64_t bytes, uint64_t *copied_bytes)
 {
 	struct layout_walk walk;
 	struct layout_row row;
 	const uint8_t *from = src;
 	*copied_bytes += bytes;
-	if (layout->kind == LAYOUT_FLAT) {
-		copy_run(layout->addr + offset, from, bytes);
-		return;
-	}
 	for (layout_walk_init(&walk, layout, offset, bytes); layout_walk_next(&walk, &row); from += row.run * row.n)
 		copy_rows(row.addr, row.stride, from, (int64_t)row.run, &row);
 }

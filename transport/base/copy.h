@@ -17,10 +17,26 @@ uint64_t copy_segs(const struct frame_seg *dst, size_t nd, const struct frame_se
 /** One run to one run. */
 void copy_bytes(void *dst, const void *src, size_t bytes, uint64_t *copied_bytes);
 
+/** The same for anything but one run. */
+void layout_pack(const struct layout *layout, uint64_t offset, void *dst, uint64_t bytes, uint64_t *copied_bytes);
+void layout_spread(const struct layout *layout, uint64_t offset, const void *src, uint64_t bytes, uint64_t *copied_bytes);
+
 /** Packs bytes [offset, offset + bytes) of the layout into dst; the range must lie inside the layout. */
-void layout_copy_out(const struct layout *layout, uint64_t offset, void *dst, uint64_t bytes, uint64_t *copied_bytes);
+static inline void layout_copy_out(const struct layout *layout, uint64_t offset, void *dst, uint64_t bytes, uint64_t *copied_bytes)
+{
+	if (layout->kind == LAYOUT_FLAT)
+		copy_bytes(dst, layout->addr + offset, bytes, copied_bytes);
+	else
+		layout_pack(layout, offset, dst, bytes, copied_bytes);
+}
 
 /** Spreads `bytes` bytes from src over the layout, from its byte `offset` on; the range must lie inside the layout. */
-void layout_copy_in(const struct layout *layout, uint64_t offset, const void *src, uint64_t bytes, uint64_t *copied_bytes);
+static inline void layout_copy_in(const struct layout *layout, uint64_t offset, const void *src, uint64_t bytes, uint64_t *copied_bytes)
+{
+	if (layout->kind == LAYOUT_FLAT)
+		copy_bytes(layout->addr + offset, src, bytes, copied_bytes);
+	else
+		layout_spread(layout, offset, src, bytes, copied_bytes);
+}
 
 #endif

@@ -22,10 +22,6 @@ static int from_list(const tern_buf *buf, struct layout *out, struct layout_rang
 {
 	uint64_t sum = 0, least = UINT64_MAX;
 	uint32_t n = 0, only = 0;
-	if (buf->n == 1 && buf->iov && buf->iov->addr && !wraps(buf->iov->addr, buf->iov->bytes) && !storage) { /* nearly always */
-		layout_flat(out, buf->iov->bytes ? buf->iov->addr : NULL, buf->iov->bytes);
-		return 0;
-	}
 	if (buf->n > LAYOUT_RANGES_MAX)
 		return refuse(out, why, "more than 64 ranges");
 	if (buf->n && !buf->iov)
@@ -165,12 +161,12 @@ int layout_from_buf(const tern_buf *buf, struct layout *out, struct layout_range
 	return buf->tensor ? from_tensor(buf->tensor, out, why) : from_list(buf, out, storage, why);
 }
 
-void layout_span(const struct layout *layout, uint8_t **low, uint8_t **end)
+void layout_span_any(const struct layout *layout, uint8_t **low, uint8_t **end)
 {
-	assert(layout->kind != LAYOUT_LIST);
-	*low = layout->kind == LAYOUT_FLAT ? layout->addr : layout->dim.base;
+	assert(layout->kind == LAYOUT_STRIDED);
+	*low = layout->dim.base;
 	*end = *low + layout->run;
-	for (uint8_t i = 0; layout->kind == LAYOUT_STRIDED && i < layout->n; i++) {
+	for (uint8_t i = 0; i < layout->n; i++) {
 		int64_t reach = (int64_t)(layout->dim.shape[i] - 1) * layout->dim.stride[i];
 		*(reach < 0 ? low : end) += reach;
 	}

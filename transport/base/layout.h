@@ -60,6 +60,15 @@ static inline void layout_flat(struct layout *out, void *addr, uint64_t bytes)
 	out->addr = (uint8_t *)addr;
 }
 
+/** Nearly every buffer: one range with an address. @return false: it is another, or wrong; layout_from_buf tells */
+static inline bool layout_from_one(const tern_buf *buf, struct layout *out)
+{
+	if (!buf || buf->n != 1 || buf->tensor || !buf->iov || !buf->iov->addr || buf->iov->bytes > UINTPTR_MAX - (uintptr_t)buf->iov->addr)
+		return false;
+	layout_flat(out, buf->iov->bytes ? buf->iov->addr : NULL, buf->iov->bytes);
+	return true;
+}
+
 static inline uint64_t layout_bytes(const struct layout *layout)
 {
 	return layout->bytes;
@@ -71,8 +80,19 @@ static inline uint64_t layout_min_run(const struct layout *layout)
 	return layout->run;
 }
 
+/** layout_span for anything but one run. */
+void layout_span_any(const struct layout *layout, uint8_t **low, uint8_t **end);
+
 /** The lowest address of one run or a strided tensor, and the one behind the highest. Not for lists. */
-void layout_span(const struct layout *layout, uint8_t **low, uint8_t **end);
+static inline void layout_span(const struct layout *layout, uint8_t **low, uint8_t **end)
+{
+	if (layout->kind != LAYOUT_FLAT) {
+		layout_span_any(layout, low, end);
+		return;
+	}
+	*low = layout->addr;
+	*end = layout->addr + layout->bytes;
+}
 
 /**
  * May two bytes of the message share an address? Then nothing may be received into it.

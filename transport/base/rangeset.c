@@ -304,13 +304,11 @@ uint64_t rangeset_pop_front(struct rangeset *set, uint64_t max, uint64_t *first)
 	return bytes;
 }
 
-void rangeset_clear(struct rangeset *set)
+void rangeset_clear_any(struct rangeset *set)
 {
 	struct range_pool *pool = set->pool;
-	if (set->tail) {
-		pool->node[set->tail].next = pool->free_head;
-		pool->free_head = set->head;
-		pool->used -= set->count;
-	}
+	pool->node[set->tail].next = pool->free_head;
+	pool->free_head = set->head;
+	pool->used -= set->count;
 	rangeset_init(set, pool);
 }

@@ -139,7 +139,14 @@ bool rangeset_next_gap(const struct rangeset *set, uint64_t from, uint64_t limit
  */
 uint64_t rangeset_pop_front(struct rangeset *set, uint64_t max, uint64_t *first);
 
+/** rangeset_clear of one that is not empty. */
+void rangeset_clear_any(struct rangeset *set);
+
 /** Empties the set; all nodes go back to the pool. O(1). */
-void rangeset_clear(struct rangeset *set);
+static inline void rangeset_clear(struct rangeset *set)
+{
+	if (set->tail)
+		rangeset_clear_any(set);
+}
 
 #endif

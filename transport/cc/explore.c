@@ -58,8 +58,10 @@ static void round_rates(struct explore *x, bool limited)
 {
 	if (limited && x->phase != EXPLORE_START)
 		return; /* keep what the busy rounds have shown */
-	x->rounds++;
-	x->rate[x->rounds % EXPLORE_ROUNDS] = 0;
+	uint64_t *oldest = &x->rate[++x->rounds % EXPLORE_ROUNDS], gone = *oldest;
+	*oldest = 0;
+	if (gone < x->best || !gone)
+		return; /* best, the largest of them all, is another's */
 	x->best = 0;
 	for (uint32_t i = 0; i < EXPLORE_ROUNDS; i++)
 		x->best = most(x->best, x->rate[i]);

@@ -50,6 +50,18 @@ static void rtt_watch_route(struct flow *f, uint64_t rtt_ns)
 		rtt_rebase(f, f->high_rtt_min_ns);
 }
 
+/* Anew with each sample, and only then: every turn asks for it several times. */
+static void rtt_timeout(struct flow *f)
+{
+	uint64_t slack = 4 * f->rttvar_ns;
+
+	if (slack < f->srtt_ns / 8)
+		slack = f->srtt_ns / 8;
+	if (slack < GRANULARITY_NS)
+		slack = GRANULARITY_NS;
+	f->timeout_ns = f->srtt_ns + slack + f->peer_ack_delay_ns;
+}
+
 /* @return the sample, without the time the receiver held it */
 uint64_t flow_rtt_sample(struct flow *f, const struct wire_ack *ack, uint64_t sent_ns, uint64_t now_ns)
 {
@@ -59,6 +71,7 @@ uint64_t flow_rtt_sample(struct flow *f, const struct wire_ack *ack, uint64_t se
 		adjusted = rtt > ack->delay_ns ? rtt - ack->delay_ns : rtt;
 		f->srtt_ns = adjusted;
 		f->rttvar_ns = adjusted / 2;
+		rtt_timeout(f);
 		f->min_rtt_ns = (uint64_t)min_add(&f->rtt_floor, (int64_t)adjusted, now_ns, FLOOR_WINDOW_NS);
 		return adjusted;
 	}
@@ -68,6 +81,7 @@ uint64_t flow_rtt_sample(struct flow *f, const struct wire_ack *ack, uint64_t se
 	off = adjusted > f->srtt_ns ? adjusted - f->srtt_ns : f->srtt_ns - adjusted;
 	f->rttvar_ns = (3 * f->rttvar_ns + off) / 4;
 	f->srtt_ns = (7 * f->srtt_ns + adjusted) / 8;
+	rtt_timeout(f);
 	rtt_watch_route(f, adjusted);
 	return adjusted;
 }
@@ -113,24 +127,17 @@ uint64_t flow_rate_sample(struct flow *f, const struct wire_ack *ack, uint64_t s
 /* Grows with the timeouts in a row, by quarters, to twice: a path that came back is found within two RTTs. */
 uint64_t flow_probe_timeout_ns(const struct flow *f)
 {
-	uint64_t srtt = f->srtt_ns, slack, timeout, more;
+	uint64_t timeout;
 
 	if (f->probes && f->out.probe_ns)
 		return f->out.probe_ns;
-	if (srtt == UINT64_MAX) {
+	if (f->srtt_ns == UINT64_MAX) {
 		timeout = f->contract_rtt_ns == UINT64_MAX || !f->contract_rtt_ns ? RTT_GUESS_NS : f->contract_rtt_ns + f->contract_rtt_ns / 4;
 		timeout += f->peer_ack_delay_ns;
 		/* nothing is known: double, or a path of 150 ms would be probed dozens of times */
 		return f->contract_rtt_ns == UINT64_MAX ? timeout << (f->probes < 5 ? f->probes : 5) : timeout;
 	}
-	slack = 4 * f->rttvar_ns;
-	if (slack < srtt / 8)
-		slack = srtt / 8;
-	if (slack < GRANULARITY_NS)
-		slack = GRANULARITY_NS;
-	timeout = srtt + slack + f->peer_ack_delay_ns;
-	more = f->probes < 4 ? f->probes : 4;
-	return timeout + timeout / 4 * more;
+	return f->timeout_ns + f->timeout_ns / 4 * (f->probes < 4 ? f->probes : 4);
 }
 
 uint64_t flow_srtt_ns(const struct flow *f)

@@ -71,6 +71,7 @@ struct flow {
 	uint64_t reo_changed_ns;
 	uint64_t loss_when_ns;
 	uint64_t srtt_ns, rttvar_ns, min_rtt_ns;
+	uint64_t timeout_ns;         /* first probe timeout as the last sample makes it, peer_ack_delay_ns included; srtt_ns UINT64_MAX: none yet */
 	struct flow_min rtt_floor;   /* min RTT over a long window */
 	struct flow_min delay_base;  /* one-way delay, lowest over a long window */
 	struct flow_min delay_now;   /* one-way delay, lowest over max(1 ms, 8 frames) */

@@ -166,7 +166,7 @@ void loop_direct(struct loop *lp, uint64_t now_ns)
 {
 	for (size_t i = 0; i < lp->links; i++) {
 		struct link *link = lp->link[i];
-		if (!(link->caps & (LINK_WRITES | LINK_CONNECTS)))
+		if (!loop_is_direct(link))
 			continue;
 		direct_exposed(lp, link, now_ns);
 		direct_done(lp, link, now_ns);
@@ -208,7 +208,9 @@ void loop_unexport(struct loop *lp, uint64_t key)
 
 void loop_post(struct loop *lp, struct msg_op *op)
 {
-	loop_memory_op(lp, op);
+	op->is_mapped = false;
+	if (layout_bytes(&op->layout) > LOOP_INLINE_BYTES)
+		loop_memory_op(lp, op);
 	msg_post(lp->msg, op);
 	lp->is_posted = true;
 }
@@ -216,7 +218,7 @@ void loop_post(struct loop *lp, struct msg_op *op)
 struct msg_op *loop_done(struct loop *lp)
 {
 	struct msg_op *op = msg_done(lp->msg);
-	if (op)
+	if (op && op->is_mapped)
 		loop_memory_done(lp, op);
 	return op;
 }

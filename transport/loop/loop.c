@@ -114,6 +114,7 @@ int loop_link_add(struct loop *lp, struct link *link, char *why, size_t why_byte
 	if (lp->links == LOOP_LINKS_MAX)
 		return -TERN_ELIMIT;
 	lp->link[lp->links++] = link;
+	lp->directs += loop_is_direct(link);
 	loop_memory_link(lp, link, why, why_bytes);
 	return 0;
 }
@@ -131,6 +132,7 @@ void loop_link_remove(struct loop *lp, struct link *link)
 		return;
 	loop_memory_unlink(lp, link);
 	lp->link[i] = lp->link[--lp->links];
+	lp->directs -= loop_is_direct(link);
 	link->ops->close(&link);
 }
 
@@ -174,9 +176,9 @@ static void loop_told(struct loop_peer *peer)
 }
 
 /* Queues the news once per change of state. */
-void loop_note(struct loop_peer *peer)
+void loop_note_any(struct loop_peer *peer)
 {
-	if (peer->is_listed || (peer->told == peer->peer.state && (peer->peer.paths < 2 || peer->told_up == loop_paths_up(peer))))
+	if (peer->is_listed || (peer->told == peer->peer.state && peer->told_up == loop_paths_up(peer)))
 		return;
 	peer->is_listed = true;
 	list_push_back(&peer->loop->events, &peer->event);
@@ -265,9 +267,11 @@ bool loop_step(struct loop *lp, uint64_t now_ns)
 	loop_rx(lp, now_ns);
 	if (loop_put_off(lp, may))
 		return true;
-	loop_direct(lp, now_ns);
-	if (loop_put_off(lp, may))
-		return true;
+	if (lp->directs) {
+		loop_direct(lp, now_ns);
+		if (loop_put_off(lp, may))
+			return true;
+	}
 	loop_timers(lp, now_ns);
 	loop_wake(lp);
 	loop_tx(lp, now_ns);

@@ -133,6 +133,7 @@ struct loop {
 	struct flow_shared *flows;
 	struct link *link[LOOP_LINKS_MAX];
 	size_t links;
+	size_t directs;          /* of them that write or connect: loop_direct is for those */
 	struct loop_path **path; /* by slot: the low 16 bits of a flow id */
 	uint32_t max_paths;
 	struct heap timers;      /* ref: slot */
@@ -229,7 +230,13 @@ void loop_post(struct loop *lp, struct msg_op *op);
 /* Between the files of loop/. */
 void loop_activate(struct loop_path *path);
 void loop_peer_activate(struct loop_peer *peer);
-void loop_note(struct loop_peer *peer);
+void loop_note_any(struct loop_peer *peer);
+/* The peer's state may have changed, or with several paths that of one. */
+static inline void loop_note(struct loop_peer *peer)
+{
+	if (peer->told != peer->peer.state || peer->peer.paths > 1)
+		loop_note_any(peer);
+}
 void loop_rx(struct loop *lp, uint64_t now_ns);
 void loop_tx(struct loop *lp, uint64_t now_ns);
 void loop_reap(struct loop *lp, uint64_t now_ns);
@@ -239,6 +246,10 @@ int loop_path_route(struct loop_path *path, const struct link_addr *remote, cons
 void loop_path_given_up(struct loop_path *path);
 void loop_direct_notice(struct loop_path *path, uint64_t now_ns); /* links that write, before a frame is read: is its connection known? */
 void loop_direct_void(struct loop_path *path); /* keys of its connection hold no more */
+static inline bool loop_is_direct(const struct link *link)
+{
+	return link->caps & (LINK_WRITES | LINK_CONNECTS);
+}
 void loop_direct(struct loop *lp, uint64_t now_ns);
 bool loop_direct_due(const struct loop *lp); /* would loop_direct do something, beside what the links' wait tells? */
 int loop_direct_open(struct loop_path *path, const struct session *session, const struct session_path *sp);

@@ -250,7 +250,7 @@ void loop_memory_op(struct loop *lp, struct msg_op *op)
 	struct layout *l = &op->layout;
 	uint64_t bytes = layout_bytes(l);
 	uint8_t *low, *end;
-	op->is_mapped = lp->mem.kinds > 0 && bytes > LOOP_INLINE_BYTES;
+	op->is_mapped = lp->mem.kinds > 0;
 	if (!op->is_mapped)
 		return;
 	if (l->kind == LAYOUT_LIST) {

@@ -304,7 +304,9 @@ static size_t rx_post(struct loop *lp, struct link *link)
  * @return how many of the first frames of the batch were such; what concerns the path is done once for all of them */
 static size_t rx_run(struct loop *lp, const struct link *link, struct rx_frame *batch, size_t n, uint64_t now_ns)
 {
-	uint64_t prefix = batch->is_placed || batch->head_bytes < WIRE_BULK_HEADER_BYTES ? 0 : wire_get64(batch->head), placed = 0;
+	if (batch->is_placed || batch->head_bytes < WIRE_BULK_HEADER_BYTES || batch->head[1] != WIRE_BULK)
+		return 0;
+	uint64_t prefix = wire_get64(batch->head), placed = 0;
 	struct loop_path *path = loop_path_of(lp, (uint32_t)(prefix >> 32));
 	if (!path || path->rx_prefix != prefix)
 		return 0;
@@ -382,7 +384,13 @@ static void rx_batch(struct loop *lp, struct link *link, struct rx_frame *batch,
 		i += run;
 		if (i == n)
 			break;
-		struct rx rx = {.lp = lp, .link = link, .frame = &batch[i], .last = &batch[n - 1], .now_ns = now_ns, .closes = closes};
+		struct rx rx; /* the rest is rx_route's */
+		rx.lp = lp;
+		rx.link = link;
+		rx.frame = &batch[i];
+		rx.last = &batch[n - 1];
+		rx.now_ns = now_ns;
+		rx.closes = closes;
 		loop_rx_frame(&rx);
 		i++;
 	}

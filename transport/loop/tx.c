@@ -109,8 +109,8 @@ static bool loop_offer(struct loop_path *path, uint64_t now_ns)
 	return path->waiting_n == 0;
 }
 
-/* One burst of the path, or with `last` set an acknowledgement alone. @return false: nothing to send, or nothing to send it with */
-static bool loop_burst(struct loop_path *path, bool last, uint64_t now_ns)
+/* One burst of the path, or with `last` set an acknowledgement alone. *drained: nothing more waits. @return false: nothing to send, or nothing to send it with */
+static bool loop_burst(struct loop_path *path, bool last, bool *drained, uint64_t now_ns)
 {
 	struct loop *lp = path->loop;
 	struct loop_chunk *chunk = loop_chunk_get(lp);
@@ -120,6 +120,7 @@ static bool loop_burst(struct loop_path *path, bool last, uint64_t now_ns)
 	struct frame **top = &lp->free_frame[lp->free_frames - room];
 	struct peer_tray tray = {.frame = top, .room = room, .buf = chunk->data, .buf_bytes = sizeof(chunk->data)};
 	size_t n = last ? peer_tx_last(&path->pp, &tray, now_ns) : peer_tx(&path->pp, &tray, now_ns);
+	*drained = tray.is_drained;
 	chunk->frames = 1; /* ours, until all are finished */
 	for (size_t i = 0; i < n; i++) {
 		if (top[i]->room)
@@ -160,15 +161,16 @@ static uint64_t loop_blocked(struct loop_path *path, uint64_t now_ns)
 /* @return when the path wants another turn: 0 in the next step, UINT64_MAX never by itself */
 static uint64_t loop_path_tx(struct loop_path *path, uint64_t now_ns)
 {
+	bool drained = false;
 	for (unsigned round = 0; path->via && round < LOOP_TX_ROUNDS; round++) {
 		if (!loop_offer(path, now_ns))
 			return loop_blocked(path, now_ns);
 		bool asks = !path->is_woken;
 		path->is_woken = false;
-		uint64_t when = asks ? peer_when_ns(&path->pp, now_ns) : 0;
+		uint64_t when = !asks ? 0 : drained ? peer_idle_when_ns(&path->pp, now_ns) : peer_when_ns(&path->pp, now_ns);
 		if (when > now_ns)
 			return when;
-		if (loop_burst(path, false, now_ns))
+		if (loop_burst(path, false, &drained, now_ns))
 			continue;
 		when = asks ? 0 : peer_when_ns(&path->pp, now_ns);
 		return when > now_ns ? when : now_ns + 1; /* it wants to but cannot, out of frames, chunks or extents: the timer brings it back */
@@ -182,7 +184,8 @@ void loop_peer_flush(struct loop_peer *peer)
 	for (unsigned i = 0; i < peer->peer.paths; i++)
 		for (unsigned round = 0; round < LOOP_LAST_ACKS; round++) {
 			struct loop_path *path = peer->path[i];
-			if (path->via && loop_offer(path, now) && loop_burst(path, true, now))
+			bool drained;
+			if (path->via && loop_offer(path, now) && loop_burst(path, true, &drained, now))
 				loop_offer(path, now);
 		}
 }
@@ -206,6 +209,5 @@ void loop_tx(struct loop *lp, uint64_t now_ns)
 			heap_set(&lp->timers, path->slot, when);
 		loop_note(path->peer);
 	}
-	while ((at = list_pop_front(&again)))
-		list_push_back(&lp->active, at);
+	list_splice_back(&lp->active, &again);
 }

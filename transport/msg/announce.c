@@ -165,14 +165,13 @@ void announce_post(struct msg_op *op)
 	msg_wake(pair);
 }
 
-void announce_unnamed(struct msg_pair *pair, const struct msg_in *in)
+void announce_unnamed(struct msg_pair *pair, uint64_t seq, uint64_t tag)
 {
-	uint32_t class = msg_class(in->tag);
-	if (pair->unnamed_end <= in->seq)
-		pair->unnamed_end = in->seq + 1;
+	if (pair->unnamed_end <= seq)
+		pair->unnamed_end = seq + 1;
 	for (uint32_t k = pair->ann_base; k != pair->ann_next; k++) {
 		struct msg_op *op = *op_of(pair, k);
-		if (op && msg_class(op->tag) == class)
+		if (op && msg_class(op->tag) == msg_class(tag))
 			op->state |= OP_VOID;
 	}
 }

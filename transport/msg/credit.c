@@ -62,10 +62,8 @@ void credit_close(struct msg_pair *pair)
 }
 
 /* @return 0, -TERN_EPROTO: more than was granted */
-int credit_take(struct msg_in *in)
+static int credit_see(struct msg_pair *pair, uint64_t bytes)
 {
-	struct msg_pair *pair = in->pair;
-	uint64_t bytes = in->flags & WIRE_HEAD_CLAIM ? 0 : in->bytes;
 	uint64_t limit = pair->grant_bytes + pair->freed_bytes;
 	if (pair->seen_heads == pair->grant_heads + pair->freed_heads || bytes > limit - pair->seen_bytes)
 		return -TERN_EPROTO;
@@ -73,6 +71,14 @@ int credit_take(struct msg_in *in)
 		return -TERN_EPROTO;
 	pair->seen_heads++;
 	pair->seen_bytes += bytes;
+	return 0;
+}
+
+int credit_take(struct msg_in *in)
+{
+	struct msg_pair *pair = in->pair;
+	if (credit_see(pair, in->flags & WIRE_HEAD_CLAIM ? 0 : in->bytes))
+		return -TERN_EPROTO;
 	pair->m->ins_credited++;
 	in->credited = true;
 	return 0;
@@ -91,6 +97,13 @@ static void credit_check(struct msg_pair *pair)
 	msg_wake(pair);
 }
 
+static void credit_free(struct msg_pair *pair, uint64_t bytes)
+{
+	pair->freed_heads++;
+	pair->freed_bytes += bytes;
+	credit_check(pair);
+}
+
 void credit_return(struct msg_in *in)
 {
 	struct msg_pair *pair = in->pair;
@@ -98,16 +111,20 @@ void credit_return(struct msg_in *in)
 		return;
 	in->credited = false;
 	pair->m->ins_credited--;
-	pair->freed_heads++;
-	pair->freed_bytes += in->flags & WIRE_HEAD_CLAIM ? 0 : in->bytes;
-	credit_check(pair);
+	credit_free(pair, in->flags & WIRE_HEAD_CLAIM ? 0 : in->bytes);
+}
+
+int credit_pass(struct msg_pair *pair, uint64_t bytes)
+{
+	if (credit_see(pair, bytes))
+		return -TERN_EPROTO;
+	credit_free(pair, bytes);
+	return 0;
 }
 
 void credit_tx(struct msg_mix *x)
 {
 	struct msg_pair *pair = x->pair;
-	if (!pair->credit_due)
-		return;
 	struct wire_record r = {.type = WIRE_CREDIT, .credit = {.heads = pair->grant_heads + pair->freed_heads,
 		.bytes = pair->grant_bytes + pair->freed_bytes, .order = pair->said_order + 1}};
 	struct flow_item item = {.ref = msg_pair_ref(pair->m, pair), .offset = r.credit.order, .kind = MSG_ITEM_CREDIT};

@@ -14,16 +14,18 @@ bool msg_mix_put(struct msg_mix *x, const struct wire_record *r, const struct fl
 	return true;
 }
 
-/* Room for the record? In an empty frame a HEAD with its message inside that does not fit goes without. */
-static bool head_fits(const struct msg_mix *x, const struct wire_record *r)
-{
-	return x->items < x->max_items && wire_record_bytes(r) <= x->room - x->used;
-}
-
 static void head_build(const struct msg_op *op, struct wire_head *h)
 {
-	*h = (struct wire_head){.seq = op->seq, .hold_seq = op->hold, .recv_id = WIRE_NONE32, .tag = op->tag,
-		.bytes = op->total_bytes, .imm = op->imm};
+	h->channel = 0;
+	h->kind = WIRE_KIND_SEND;
+	h->flags = 0;
+	h->seq = op->seq;
+	h->hold_seq = op->hold;
+	h->recv_id = WIRE_NONE32;
+	h->tag = op->tag;
+	h->bytes = op->total_bytes;
+	h->imm = op->imm;
+	h->data = NULL; /* head_said fills it in. Of the rest, what kind and flags do not ask for is not looked at */
 	if (op->flags & TERN_IMM)
 		h->flags |= WIRE_HEAD_IMM;
 	if (op->dtype != TERN_RAW && op->type == MSG_OP_SEND) {
@@ -53,12 +55,9 @@ static void head_build(const struct msg_op *op, struct wire_head *h)
 		h->hold_seq = WIRE_NONE32;
 }
 
-/* Encodes the HEAD that was found to fit. */
-static void head_put(struct msg_mix *x, struct msg_op *op, const struct wire_record *r)
+/* What follows from a HEAD that is in the frame. */
+static void head_said(struct msg_mix *x, struct msg_op *op, const struct wire_record *r)
 {
-	struct flow_item item = {.ref = msg_op_ref(x->pair->m, op), .kind = MSG_ITEM_HEAD};
-	if (!msg_mix_put(x, r, &item))
-		return;
 	if (r->head.flags & WIRE_HEAD_INLINE) {
 		if (op->total_bytes)
 			layout_copy_out(&op->layout, 0, x->out + x->used - op->total_bytes, op->total_bytes, x->copied);
@@ -82,19 +81,20 @@ static void head_put(struct msg_mix *x, struct msg_op *op, const struct wire_rec
 	send_queue(op);
 }
 
-/* With the message inside if that fits, or will in the next frame. @return false: not in this frame */
-static bool head_choose(const struct msg_mix *x, const struct msg_op *op, struct wire_record *r)
+/* Says it, with room for the message inside if that fits, or will in the next frame; in an empty frame without. @return false: not in this frame */
+static bool head_put(struct msg_mix *x, const struct msg_op *op, struct wire_record *r)
 {
+	struct flow_item item = {.ref = msg_op_ref(x->pair->m, op), .kind = MSG_ITEM_HEAD};
 	bool again = (op->state & OP_HEAD_SENT) && !(op->state & OP_INLINE);
 	if (!(r->head.flags & WIRE_HEAD_CLAIM) && op->total_bytes <= WIRE_INLINE_MAX && !again) {
 		r->head.flags |= WIRE_HEAD_INLINE;
-		if (head_fits(x, r))
+		if (msg_mix_put(x, r, &item))
 			return true;
 		if (x->items)
 			return false;
 		r->head.flags &= (uint8_t)~WIRE_HEAD_INLINE;
 	}
-	return head_fits(x, r);
+	return msg_mix_put(x, r, &item);
 }
 
 /* Bytes of it are about to leave on a path that has not carried its HEAD: said there, too, whatever becomes of the first one. */
@@ -130,11 +130,11 @@ static void heads_tx(struct msg_mix *x)
 		if (op->type == MSG_OP_REPLY && !(op->state & OP_HEAD_SENT))
 			op->seq = (uint32_t)x->pair->tx_next;
 		head_build(op, &r.head);
-		if (!head_choose(x, op, &r))
+		if (!head_put(x, op, &r))
 			return;
 		if (op->type == MSG_OP_REPLY && !(op->state & OP_HEAD_SENT))
 			x->pair->tx_next++;
-		head_put(x, op, &r);
+		head_said(x, op, &r);
 	}
 }
 
@@ -151,7 +151,7 @@ static void wait_tx(struct msg_mix *x)
 		head_build(op, &r.head);
 		if (!eager)
 			r.head.flags |= WIRE_HEAD_CLAIM;
-		if (!head_choose(x, op, &r))
+		if (!head_put(x, op, &r))
 			return;
 		pair->used_heads++;
 		if (eager)
@@ -159,7 +159,7 @@ static void wait_tx(struct msg_mix *x)
 		else
 			op->state |= OP_CLAIM;
 		offer_unnamed(op);
-		head_put(x, op, &r);
+		head_said(x, op, &r);
 	}
 }
 
@@ -174,12 +174,12 @@ static void writes_tx(struct msg_mix *x)
 		r.type = WIRE_HEAD;
 		op->seq = (uint32_t)pair->tx_next;
 		head_build(op, &r.head);
-		if (!head_choose(x, op, &r))
+		if (!head_put(x, op, &r))
 			return;
 		rkeys_take(pair, WIRE_KEY_EXPORT, op->key, op);
 		pair->tx_next++;
 		pair->writes++;
-		head_put(x, op, &r);
+		head_said(x, op, &r);
 	}
 }
 
@@ -199,23 +199,32 @@ static void skips_tx(struct msg_mix *x)
 
 void head_tx(struct msg_mix *x)
 {
-	skips_tx(x);
-	heads_tx(x);
-	wait_tx(x);
-	writes_tx(x);
+	if (!rangeset_empty(&x->pair->skips))
+		skips_tx(x);
+	if (!list_empty(&x->pair->heads))
+		heads_tx(x);
+	if (!list_empty(&x->pair->wait))
+		wait_tx(x);
+	if (!list_empty(&x->pair->wait_write))
+		writes_tx(x);
 }
 
 size_t msg_tx_records(struct msg_pair *pair, uint8_t *out, size_t room, struct flow_item *items, size_t *n_items, uint64_t *copied)
 {
 	struct msg_mix x = {.pair = pair, .out = out, .room = room, .max_items = *n_items, .item = items, .copied = copied};
 	if (pair->is_up) {
-		key_tx(&x); /* before what it belongs to */
-		in_tx_due(&x);
-		credit_tx(&x);
-		offer_tx(&x);
-		announce_tx(&x);
+		if (!list_empty(&pair->keys_due))
+			key_tx(&x); /* before what it belongs to */
+		if (!list_empty(&pair->due))
+			in_tx_due(&x);
+		if (pair->credit_due)
+			credit_tx(&x);
+		if (pair->answers_due)
+			offer_tx(&x);
+		if (announce_tx_want(pair))
+			announce_tx(&x);
 		head_tx(&x);
-		if (!x.items)
+		if (!x.items && read_tx_want(pair))
 			read_tx(&x); /* in a frame of their own: one that is refused for want of replies would take with it what shares its frame */
 	}
 	*n_items = x.items;

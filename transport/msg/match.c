@@ -50,18 +50,27 @@ static struct msg_op *earlier(struct msg_op *a, struct msg_op *b)
 	return !a || (b && b->order < a->order) ? b : a;
 }
 
-static struct msg_op *first_fitting(struct msg_pair *pair, uint64_t tag)
+struct msg_op *match_first(struct msg_pair *pair, uint64_t tag)
 {
 	struct msg_op *op = first_exact(pair->m, pair, pair->ep, tag);
-	op = earlier(op, first_exact(pair->m, NULL, pair->ep, tag));
+	if (pair->ep->anys)
+		op = earlier(op, first_exact(pair->m, NULL, pair->ep, tag));
 	op = earlier(op, first_masked(&pair->masked, tag));
 	return earlier(op, first_masked(&pair->ep->masked, tag));
 }
 
+/* From any peer, with an exact tag. */
+static bool is_any(const struct msg_op *op)
+{
+	return !op->pair && !op->ignore;
+}
+
 void match_unpost(struct msg_op *op)
 {
-	if (op->state & OP_POSTED)
+	if (op->state & OP_POSTED) {
 		list_remove(&op->link);
+		op->ep->anys -= is_any(op);
+	}
 	list_remove(&op->hash);
 	if (op->state & OP_ANNOUNCED)
 		announce_gone(op);
@@ -194,20 +203,24 @@ static void refuse(struct msg *m, struct msg_in *in, struct msg_op *op, int stat
 	msg_op_end(m, op, status);
 }
 
-void match_pair(struct msg *m, struct msg_in *in, struct msg_op *op)
+void match_meets(struct msg_pair *pair, struct msg_op *op, uint64_t tag, uint64_t imm, uint64_t bytes)
 {
-	struct msg_pair *pair = in->pair;
-	bool cancelled = op->state & OP_CANCEL;
 	match_unpost(op);
-	match_unlink(in);
 	if (!op->pair) {
 		op->pair = pair;
 		pair->ops++;
 	}
 	op->peer = pair->peer;
-	op->tag = in->tag;
-	op->bytes = in->bytes;
-	op->imm = in->imm;
+	op->tag = tag;
+	op->bytes = bytes;
+	op->imm = imm;
+}
+
+void match_pair(struct msg *m, struct msg_in *in, struct msg_op *op)
+{
+	bool cancelled = op->state & OP_CANCEL;
+	match_meets(in->pair, op, in->tag, in->imm, in->bytes);
+	match_unlink(in);
 	in->epoch++;
 	credit_return(in);
 	if (cancelled || !shapes_agree(in, op)) {
@@ -256,7 +269,7 @@ static void try_match(struct msg_in *in)
 {
 	struct msg_pair *pair = in->pair;
 	bool free = is_free(in);
-	struct msg_op *op = free ? first_fitting(pair, in->tag) : NULL;
+	struct msg_op *op = free ? match_first(pair, in->tag) : NULL;
 	if (!free || (op && op->ignore && !has_no_hole(in)))
 		return;
 	if (op)
@@ -294,13 +307,14 @@ void match_arrived(struct msg_pair *pair, struct msg_in *in)
 
 void match_post(struct msg *m, struct msg_op *op)
 {
-	struct msg_in *in = op->ignore ? unmatched_masked(op) : unmatched_exact(m, op);
+	struct msg_in *in = list_empty(&op->ep->unmatched) ? NULL : op->ignore ? unmatched_masked(op) : unmatched_exact(m, op);
 	op->imm = 0;
 	if (in) {
 		match_pair(m, in, op);
 		return;
 	}
 	op->state |= OP_POSTED;
+	op->ep->anys += is_any(op);
 	if (op->ignore)
 		list_push_back(op->pair ? &op->pair->masked : &op->ep->masked, &op->link);
 	else

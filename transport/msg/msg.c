@@ -123,6 +123,7 @@ int msg_ep_open(struct msg *m, struct msg_ep **out)
 	*out = ep;
 	if (!ep)
 		return -TERN_ELIMIT;
+	ep->anys = 0;
 	list_init(&ep->unmatched);
 	list_init(&ep->masked);
 	return 0;
@@ -283,7 +284,7 @@ static void op_out(struct msg *m, struct msg_op *op)
 void msg_op_end(struct msg *m, struct msg_op *op, int status)
 {
 	struct msg_pair *pair = op->pair;
-	if (op->type == MSG_OP_RECV)
+	if (op->state & (OP_POSTED | OP_ANNOUNCED)) /* a receive that has met nothing */
 		match_unpost(op);
 	if (op->in) {
 		struct msg_in *in = op->in;

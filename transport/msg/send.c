@@ -232,11 +232,16 @@ bool send_wants_result(const struct msg_op *op)
 	return (op->flags & TERN_DONE_MATCHED) && op->type == MSG_OP_SEND;
 }
 
+/* All of it is acknowledged, and the RESULT is here if it waits for that. */
+static bool send_is_over(const struct msg_op *op)
+{
+	return (op->state & OP_HEAD_ACKED) && op->done_bytes >= op->total_bytes && (op->state & (OP_GO | OP_INLINE)) &&
+		((op->state & OP_RESULT) || !send_wants_result(op));
+}
+
 void send_try_end(struct msg *m, struct msg_op *op)
 {
-	if (!(op->state & OP_HEAD_ACKED) || op->done_bytes < op->total_bytes || !(op->state & (OP_GO | OP_INLINE)))
-		return;
-	if (send_wants_result(op) && !(op->state & OP_RESULT))
+	if (!send_is_over(op))
 		return;
 	if (op->state & OP_CANCEL_SENT)
 		return; /* bytes may have been acknowledged and dropped: only the answer to CANCEL ends it */
@@ -280,8 +285,7 @@ void send_head_acked(struct msg *m, struct msg_op *op)
 	send_seq_acked(op->pair, msg_seq_near(op->pair->tx_next, op->seq));
 	if (op->state & OP_INLINE)
 		op->done_bytes = op->total_bytes;
-	bool ends = op->done_bytes == op->total_bytes && (op->state & (OP_GO | OP_INLINE)) && (!send_wants_result(op) || (op->state & OP_RESULT));
-	if ((op->state & OP_CANCEL) && !ends)
+	if ((op->state & OP_CANCEL) && !send_is_over(op))
 		op->state |= OP_CANCEL_DUE;
 	if (list_linked(&op->link) || (op->state & OP_CANCEL_DUE))
 		send_queue(op);

@@ -172,6 +172,7 @@ struct msg_pair {
 struct msg_ep {
 	struct list link;
 	struct list unmatched, masked; /* msg_in.by_ep; any-peer receives with a mask */
+	uint32_t anys;         /* any-peer receives without one that wait */
 };
 
 /* Memory exposed to a peer, from the wish to the end. */
@@ -337,6 +338,8 @@ void match_post(struct msg *m, struct msg_op *op);
 void match_unpost(struct msg_op *op);                   /* takes a receive out of those that match */
 void match_arrived(struct msg_pair *pair, struct msg_in *in); /* a message without a named receive */
 void match_pair(struct msg *m, struct msg_in *in, struct msg_op *op);
+struct msg_op *match_first(struct msg_pair *pair, uint64_t tag); /* the earliest receive that waits and fits */
+void match_meets(struct msg_pair *pair, struct msg_op *op, uint64_t tag, uint64_t imm, uint64_t bytes); /* from now on it is this message's */
 void match_release(struct msg_pair *pair);              /* tries the held ones again, by number */
 void match_cancel(struct msg *m, struct msg_op *op);
 void match_unlink(struct msg_in *in);
@@ -347,7 +350,7 @@ static inline bool match_fits(const struct msg_op *op, uint64_t tag)
 
 /* announce.c: receiver */
 void announce_post(struct msg_op *op);
-void announce_unnamed(struct msg_pair *pair, const struct msg_in *in); /* a message came that names no receive */
+void announce_unnamed(struct msg_pair *pair, uint64_t seq, uint64_t tag); /* a message came that names no receive */
 void announce_gone(struct msg_op *op);
 void announce_cancel(struct msg_op *op);
 struct msg_op *announce_named(struct msg_pair *pair, uint32_t recv_id);
@@ -375,6 +378,7 @@ size_t credit_chunks_bytes(const struct msg_config *config);
 void credit_init(struct msg *m, void *memory, void *unmatched);
 void credit_close(struct msg_pair *pair);
 int credit_take(struct msg_in *in);
+int credit_pass(struct msg_pair *pair, uint64_t bytes); /* of a message that needs no memory: taken and given back at once. @return as credit_take */
 void credit_return(struct msg_in *in);
 void credit_tx(struct msg_mix *x);
 void credit_said(struct msg_pair *pair, const struct flow_item *item, bool acked);

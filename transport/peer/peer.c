@@ -108,7 +108,7 @@ void peer_reports(struct peer_path *path, struct flow_report *r, long n)
 			else
 				msg_lost(path->peer->msg, &r[i].item);
 		}
-		n = (long)flow_reports(&path->flow, r, PEER_ITEMS_MAX);
+		n = n < PEER_ITEMS_MAX ? 0 : (long)flow_reports(&path->flow, r, PEER_ITEMS_MAX);
 	}
 }
 
@@ -349,7 +349,7 @@ uint32_t peer_ping_next(struct peer_path *path, uint64_t now_ns)
 	return 0;
 }
 
-uint64_t peer_when_ns(struct peer_path *path, uint64_t now_ns)
+uint64_t peer_idle_when_ns(struct peer_path *path, uint64_t now_ns)
 {
 	uint64_t when = path->ping_when_ns, t;
 	if (path->peer->state == PEER_GONE)
@@ -372,15 +372,19 @@ uint64_t peer_when_ns(struct peer_path *path, uint64_t now_ns)
 		t = peer_path_when_ns(path, now_ns);
 		when = t < when ? t : when;
 	}
-	unsigned want = path->state == PEER_PATH_UP ? msg_tx_want(path->peer->pair) : 0;
-	if (want) {
-		uint64_t open = UINT64_MAX;
-		if (flow_tx_room(&path->flow, now_ns, &open)) {
-			if (path->peer->paths < 2 || peer_path_want(path, want, now_ns))
-				return 0;
-			open = now_ns + PEER_YIELD_NS; /* others are nearer at the moment */
-		}
-		when = open < when ? open : when;
+	return path->flow.probe_due ? 0 : when; /* one that is due by now only is in the flow's deadline */
+}
+
+uint64_t peer_when_ns(struct peer_path *path, uint64_t now_ns)
+{
+	uint64_t when = peer_idle_when_ns(path, now_ns), open = UINT64_MAX;
+	unsigned want = path->state == PEER_PATH_UP && path->peer->state != PEER_GONE ? msg_tx_want(path->peer->pair) : 0;
+	if (!want)
+		return when;
+	if (flow_tx_room(&path->flow, now_ns, &open)) {
+		if (path->peer->paths < 2 || peer_path_want(path, want, now_ns))
+			return 0;
+		open = now_ns + PEER_YIELD_NS; /* others are nearer at the moment */
 	}
-	return flow_probe_due(&path->flow, now_ns) ? 0 : when;
+	return open < when ? open : when;
 }

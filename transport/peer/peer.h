@@ -130,6 +130,7 @@ struct peer_tray {
 	uint8_t *buf;         /* frame.room of MIX, packed and sealed frames is carved from here */
 	size_t buf_bytes;
 	size_t buf_used;
+	bool is_drained;      /* peer_tx has found, last, that nothing more waits to be sent */
 };
 
 /** Starts a peer without paths. */
@@ -181,6 +182,8 @@ size_t peer_tx_last(struct peer_path *path, struct peer_tray *tray, uint64_t now
 
 /** When the path wants peer_timers or peer_tx: 0 now, UINT64_MAX never. */
 uint64_t peer_when_ns(struct peer_path *path, uint64_t now_ns);
+/** The same while nothing waits to be sent. */
+uint64_t peer_idle_when_ns(struct peer_path *path, uint64_t now_ns);
 
 /* ---- receiving ---- */
 

@@ -352,7 +352,7 @@ static void peer_turn_paid(struct peer_path *path, unsigned turn, unsigned want,
 static void peer_tx_control(struct peer_path *path, struct peer_tray *t, uint64_t now_ns)
 {
 	uint32_t size;
-	while (t->n < t->room && (size = peer_ping_next(path, now_ns)))
+	while (path->ping_when_ns <= now_ns && t->n < t->room && (size = peer_ping_next(path, now_ns)))
 		peer_tx_ping(path, t, size, now_ns);
 	bool probe = flow_probe_due(&path->flow, now_ns);
 	if (probe || path->pongs || flow_ack_when_ns(&path->flow) <= now_ns)
@@ -370,19 +370,16 @@ size_t peer_tx_last(struct peer_path *path, struct peer_tray *t, uint64_t now_ns
 	return t->n;
 }
 
-size_t peer_tx(struct peer_path *path, struct peer_tray *t, uint64_t now_ns)
+/* Records and bytes, as far as window, pacer and tray go. */
+static void peer_tx_wanted(struct peer_path *path, struct peer_tray *t, uint64_t now_ns)
 {
 	struct msg_pair *pair = path->peer->pair;
 	uint64_t when, room;
-	unsigned want;
-	if (path->peer->state == PEER_GONE || path->state == PEER_PATH_WAITING)
-		return 0;
-	peer_turn_begin(path);
-	peer_tx_control(path, t, now_ns);
-	peer_owe(path->peer, now_ns);
-	if (path->state != PEER_PATH_UP)
-		return t->n;
-	while (t->n < t->room && (want = msg_tx_want(pair)) && (room = flow_tx_room(&path->flow, now_ns, &when))) {
+	while (t->n < t->room) {
+		unsigned want = msg_tx_want(pair);
+		t->is_drained = !want;
+		if (!want || !(room = flow_tx_room(&path->flow, now_ns, &when)))
+			return;
 		if (path->peer->paths > 1)
 			want = peer_path_want(path, want, now_ns);
 		uint64_t sent = 0;
@@ -394,8 +391,18 @@ size_t peer_tx(struct peer_path *path, struct peer_tray *t, uint64_t now_ns)
 			peer_turn_paid(path, turn, want, sent);
 		}
 		if (!sent)
-			break;
+			return;
 	}
+}
+
+size_t peer_tx(struct peer_path *path, struct peer_tray *t, uint64_t now_ns)
+{
+	if (path->peer->state == PEER_GONE || path->state == PEER_PATH_WAITING)
+		return 0;
+	peer_turn_begin(path);
+	peer_tx_control(path, t, now_ns);
+	if (path->state == PEER_PATH_UP)
+		peer_tx_wanted(path, t, now_ns);
 	peer_owe(path->peer, now_ns);
 	return t->n;
 }

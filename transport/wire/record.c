@@ -88,13 +88,18 @@ static size_t head_bytes(const struct wire_head *h)
 	return bytes;
 }
 
+static size_t ack_bytes(const struct wire_ack *a)
+{
+	assert(a->ranges >= 1 && a->ranges <= WIRE_ACK_RANGES_MAX);
+	return RECORD_ACK + (size_t)RECORD_RANGE * a->ranges;
+}
+
 size_t wire_record_bytes(const struct wire_record *r)
 {
 	assert(r->type < WIRE_RECORD_END);
 	switch (r->type) {
 	case WIRE_ACK:
-		assert(r->ack.ranges >= 1 && r->ack.ranges <= WIRE_ACK_RANGES_MAX);
-		return RECORD_ACK + (size_t)RECORD_RANGE * r->ack.ranges;
+		return ack_bytes(&r->ack);
 	case WIRE_HEAD:
 		return head_bytes(&r->head);
 	case WIRE_ANNOUNCE:
@@ -115,6 +120,15 @@ static void get_shape(const uint8_t *in, uint64_t *shape, uint32_t dims)
 {
 	for (uint32_t i = 0; i < dims; i++)
 		shape[i] = wire_get64(in + 8 * i);
+}
+
+/* Type, no flags, length. @return false: it does not fit */
+static bool record_begin(uint8_t type, size_t bytes, uint8_t *out, size_t room)
+{
+	if (bytes > room)
+		return false;
+	wire_put32(out, type | (uint32_t)bytes << 16);
+	return true;
 }
 
 static void ack_encode(const struct wire_ack *a, uint8_t *out)
@@ -179,9 +193,6 @@ static void announce_encode(const struct wire_announce *a, uint8_t *out)
 static void path_record_encode(const struct wire_record *r, uint8_t *out)
 {
 	switch (r->type) {
-	case WIRE_ACK:
-		ack_encode(&r->ack, out);
-		break;
 	case WIRE_FLOOR:
 		wire_put32(out + 4, r->floor.path_id); /* and 3 reserved bytes */
 		wire_put64(out + 8, r->floor.number);
@@ -269,31 +280,34 @@ static void channel_record_encode(const struct wire_record *r, uint8_t *out)
 
 size_t wire_record_encode(const struct wire_record *r, uint8_t *out, size_t room)
 {
-	size_t bytes = wire_record_bytes(r);
-	if (bytes > room)
-		return 0;
-	out[0] = r->type;
-	if (r->type == WIRE_PAD)
-		return bytes;
-	out[1] = 0;
-	wire_put16(out + 2, (uint16_t)bytes);
-	switch (r->type) {
-	case WIRE_HEAD:
+	size_t bytes;
+	if (r->type == WIRE_HEAD) { /* these two are in nearly every frame of records */
+		bytes = head_bytes(&r->head);
+		if (!record_begin(WIRE_HEAD, bytes, out, room))
+			return 0;
 		head_encode(&r->head, out);
-		break;
-	case WIRE_ANNOUNCE:
-		announce_encode(&r->announce, out);
-		break;
-	case WIRE_ACK:
-	case WIRE_FLOOR:
-	case WIRE_PING:
-	case WIRE_PONG:
-	case WIRE_BYE:
-		path_record_encode(r, out);
-		break;
-	default:
-		channel_record_encode(r, out);
+		return bytes;
 	}
+	if (r->type == WIRE_ACK) {
+		bytes = ack_bytes(&r->ack);
+		if (!record_begin(WIRE_ACK, bytes, out, room))
+			return 0;
+		ack_encode(&r->ack, out);
+		return bytes;
+	}
+	bytes = wire_record_bytes(r);
+	if (r->type == WIRE_PAD && room) {
+		out[0] = WIRE_PAD;
+		return bytes;
+	}
+	if (!record_begin(r->type, bytes, out, room))
+		return 0;
+	if (r->type == WIRE_ANNOUNCE)
+		announce_encode(&r->announce, out);
+	else if (r->type == WIRE_FLOOR || r->type == WIRE_PING || r->type == WIRE_PONG || r->type == WIRE_BYE)
+		path_record_encode(r, out);
+	else
+		channel_record_encode(r, out);
 	return bytes;
 }
 
@@ -537,8 +551,10 @@ long wire_record_decode(const uint8_t *in, size_t bytes, struct wire_record *out
 {
 	size_t at = 0; /* moves only over optional records of an unknown type, at least 4 bytes each */
 	while (at < bytes && in[at] != WIRE_PAD) {
-		size_t left = bytes - at;
-		size_t length = left < WIRE_RECORD_HEADER_BYTES ? 0 : wire_get16(in + at + 2);
+		size_t left = bytes - at, length;
+		if (left < WIRE_RECORD_HEADER_BYTES)
+			return -TERN_EPROTO;
+		length = wire_get16(in + at + 2);
 		if (length < WIRE_RECORD_HEADER_BYTES || length > left)
 			return -TERN_EPROTO;
 		if (in[at] < WIRE_RECORD_END)

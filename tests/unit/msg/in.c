@@ -233,6 +233,53 @@ static void test_masks_wait(void)
 	net_close(&two);
 }
 
+/* Messages that lie in their HEAD and meet their receive at once: they leave nothing behind and count against the credit like others; what does not fit goes
+ * the long way. */
+static void test_whole(void)
+{
+	struct msg_op exact, any, small, left;
+	struct wire_record head = {.type = WIRE_HEAD, .head = {.flags = WIRE_HEAD_INLINE | WIRE_HEAD_IMM, .hold_seq = WIRE_NONE32,
+		.recv_id = WIRE_NONE32, .tag = 1, .bytes = 5, .imm = 77, .data = data}};
+	two_open(true);
+	struct msg_pair *pair = two_pair(1);
+	net_fill(data, 3, 100);
+	memset(room, 0, 100);
+	two_post(&exact, 1, MSG_OP_RECV, room, 10, 1);
+	net_op(&any, &two, 1, -1, MSG_OP_RECV);
+	layout_flat(&any.layout, room + 20, 5);
+	any.tag = 2;
+	msg_post(two.node[1].m, &any);
+	two_post(&small, 1, MSG_OP_RECV, room + 40, 4, 3);
+	CU_ASSERT_EQUAL(msg_rx_record(pair, &head, 0), 0);
+	CU_ASSERT(two_ended(&exact, 1, 0));
+	CU_ASSERT(exact.bytes == 5 && exact.imm == 77 && exact.tag == 1 && exact.peer == 1);
+	CU_ASSERT(!memcmp(room, data, 5) && !room[5]);
+	CU_ASSERT_EQUAL(msg_rx_record(pair, &head, 0), 0); /* a copy of it */
+	head.head.seq = 1;
+	head.head.tag = 2;
+	head.head.flags = WIRE_HEAD_INLINE;
+	head.head.imm = 0;
+	CU_ASSERT_EQUAL(msg_rx_record(pair, &head, 0), 0);
+	CU_ASSERT(two_ended(&any, 1, 0));
+	CU_ASSERT(any.peer == 1 && !any.imm && !memcmp(room + 20, data, 5));
+	CU_ASSERT_EQUAL(pool_used(&two.node[1].m->ins), 0);
+	CU_ASSERT(pair->seen_heads == 2 && pair->freed_heads == 2 && pair->seen_bytes == 10 && pair->freed_bytes == 10 && pair->rx_front == 2);
+	head.head.seq = 2;
+	head.head.tag = 3;
+	CU_ASSERT_EQUAL(msg_rx_record(pair, &head, 0), 0);
+	CU_ASSERT(two_ended(&small, 1, -TERN_ETRUNC));
+	CU_ASSERT(!memcmp(room + 40, data, 4) && !room[44]);
+	two_post(&left, 1, MSG_OP_RECV, room, 10, 4);
+	pair->seen_heads = pair->grant_heads + pair->freed_heads;
+	head.head.seq = 3;
+	head.head.tag = 4;
+	CU_ASSERT_EQUAL(msg_rx_record(pair, &head, 0), -TERN_EPROTO);
+	CU_ASSERT(left.state != OP_ENDED && pair->rx_front == 3);
+	msg_pair_close(two.node[1].m, pair, -TERN_EPEER);
+	CU_ASSERT(two_ended(&left, 1, -TERN_EPEER));
+	net_close(&two);
+}
+
 static void test_over_credit(void)
 {
 	struct wire_record head = {.type = WIRE_HEAD, .head = {.hold_seq = WIRE_NONE32, .recv_id = WIRE_NONE32, .tag = 1, .bytes = 1}};
@@ -246,5 +293,5 @@ static void test_over_credit(void)
 
 static const struct unit_case cases[] = {{"strided tensors", test_strided}, {"lists and empty messages", test_lists_and_nothing},
 	{"places", test_places}, {"mismatch", test_mismatch}, {"reads, writes, rights", test_rights}, {"masks wait for holes", test_masks_wait},
-	{"over credit", test_over_credit}};
+	{"whole in their heads", test_whole}, {"over credit", test_over_credit}};
 UNIT_MAIN("msg in", cases)

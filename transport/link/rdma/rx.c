@@ -141,6 +141,8 @@ void rdma_rq_detach(struct rdma_rq *rq)
 
 static uint32_t rx_lane(struct rdma_path *p, uint32_t qp_num)
 {
+	if (p->leg[0].qp && p->leg[0].qp->qp_num == qp_num)
+		return 0;
 	for (uint32_t lane = p->base.lanes; lane > 0; lane--) {
 		const struct ibv_qp *qp = rdma_path_in(p, lane)->qp;
 		if (qp && qp->qp_num == qp_num)

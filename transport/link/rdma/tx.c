@@ -272,10 +272,11 @@ static bool tx_build(struct rdma_leg *leg, struct frame *f, struct ibv_send_wr *
 	struct rdma_sq *sq = &leg->sq;
 	struct rdma_wr *record = sq_at(sq, sq->head);
 	uint64_t ring_head = sq->ring_head;
-	struct ibv_sge *sge = wr->sg_list;
 
 	*record = (struct rdma_wr){.kind = RDMA_WR_BYTES};
-	*wr = (struct ibv_send_wr){.wr_id = (uint64_t)1 << 63 | (uint64_t)leg->index << 32 | sq->head, .sg_list = sge, .opcode = IBV_WR_SEND};
+	wr->wr_id = (uint64_t)1 << 63 | (uint64_t)leg->index << 32 | sq->head;
+	wr->opcode = IBV_WR_SEND; /* other opcodes set what only they have; `next` is tx_run's */
+	wr->send_flags = 0;
 	bool ok = f->is_write ? tx_write(leg, f, record, wr) : tx_copy(leg, f, 0, wr);
 	if (!ok) {
 		sq->ring_head = ring_head;
@@ -341,7 +342,7 @@ static size_t tx_run(struct rdma_link *l, struct frame *const *frames, size_t n,
 	bool room = true;
 	size_t taken = 0;
 
-	for (; leg && taken < n && taken < RDMA_BATCH && tx_leg(frames[taken]) == leg && rdma_sq_has_room(sq); taken++) {
+	for (; leg && taken < n && taken < RDMA_BATCH && (!taken || tx_leg(frames[taken]) == leg) && rdma_sq_has_room(sq); taken++) {
 		struct ibv_send_wr *wr = &l->wr[posted];
 		if (tx_stale(leg, frames[taken], &room)) {
 			if (!room)
