@@ -13,20 +13,38 @@ struct link *ends[3]; /* 0 and 1 at a port each, 2 at the port of 1 */
 struct link_path *to[2][2]; /* of end 0, to 1 and 2, by IPv4 and IPv6 */
 uint8_t memory[ENDS_MEMORY];
 struct frame frames[ENDS_FRAMES], *list[ENDS_FRAMES];
+char ends_said[1 << 16];
 static bool is_back[ENDS_FRAMES];
+
+static void note(void *arg, int level, const char *file, int line, const char *text)
+{
+	(void)arg, (void)level, (void)file, (void)line;
+	size_t used = strlen(ends_said);
+	snprintf(ends_said + used, sizeof(ends_said) - used, "%s\n", text);
+}
+
+struct link *ends_try(unsigned i, unsigned port, const char *more, char error[512])
+{
+	char text[256];
+	struct link *l = NULL;
+	struct link_config c = {.options = text, .listening = true, .port = (uint16_t)(PORT + i), .now_ns = model_now_ns(), .log = note,
+		.error = error, .error_bytes = 512};
+	*error = 0;
+	if (i >= 2)
+		snprintf(text, sizeof(text), "dev=net_null%u&twin=0", port);
+	else
+		snprintf(text, sizeof(text), "dev=net_null%u&twin=0&ip=10.99.0.%u/24&ip6=fd00:99::%u/64&%s", port, i + 1, i + 1, more);
+	ops->open(&c, &l);
+	return l;
+}
 
 static struct link *open_end(unsigned i, unsigned port, unsigned mtu)
 {
-	char text[256], error[512] = "";
-	struct link *l = NULL;
-	struct link_config c = {.options = text, .listening = true, .port = (uint16_t)(PORT + i), .now_ns = model_now_ns(), .error = error,
-		.error_bytes = sizeof(error)};
-	if (i == 2)
-		snprintf(text, sizeof(text), "dev=net_null%u&twin=0", port);
-	else
-		snprintf(text, sizeof(text), "dev=net_null%u&twin=0&ip=10.99.0.%u/24&ip6=fd00:99::%u/64&mtu=%u", port, i + 1, i + 1, mtu);
-	if (ops->open(&c, &l))
-		printf("%s: %s\n", text, error);
+	char more[64], error[512];
+	snprintf(more, sizeof(more), "mtu=%u", mtu);
+	struct link *l = ends_try(i, port, more, error);
+	if (!l)
+		printf("link %u: %s\n", i, error);
 	MUST(l);
 	return l;
 }
@@ -107,6 +125,7 @@ void ends_open(unsigned mtu, unsigned n_ends)
 {
 	struct rx_frame in[ENDS_FRAMES];
 	uint8_t first[1] = {0};
+	*ends_said = 0;
 	for (unsigned i = 0; i < n_ends; i++) {
 		ends[i] = open_end(i, i > 0, mtu);
 		if (i < 2)

@@ -91,12 +91,12 @@ const char *dpdk_offload_words(const struct dpdk_port *p, char *out, size_t byte
 
 int dpdk_split_queue(const struct dpdk_port *p, uint16_t queue, unsigned socket, struct rte_eth_rxconf *rx)
 {
+	if (!p->split_bytes)
+		return rte_eth_rx_queue_setup(p->id, queue, p->rx_ring, socket, rx, p->data);
 	const uint16_t front = RTE_PKTMBUF_HEADROOM; /* the headers are put in front of the payload, which begins with a cache line */
 	union rte_eth_rxseg seg[2] = {{.split = {.mp = p->heads, .length = p->split_bytes}},
 		{.split = {.mp = p->data, .offset = front, .length = (uint16_t)(rte_pktmbuf_data_room_size(p->data) - front)}}};
 
-	if (!p->split_bytes)
-		return rte_eth_rx_queue_setup(p->id, queue, p->rx_ring, socket, rx, p->data);
 	rx->rx_seg = seg;
 	rx->rx_nseg = 2;
 	int err = rte_eth_rx_queue_setup(p->id, queue, p->rx_ring, socket, rx, NULL);

@@ -411,9 +411,10 @@ static int port_make(struct dpdk_link *l, const struct rte_eth_dev_info *info, u
 		err = port_pools(p, config);
 	if (!err && p->driver.in_interrupt)
 		err = dpdk_memif_open(l);
-	if (!err)
-		err = port_start(p, info, config);
-	if (err && p->split_bytes && p->heads) { /* what a driver says beforehand of splitting is not all that it wants */
+	if (err)
+		return err;
+	err = port_start(p, info, config);
+	if (err && p->split_bytes) { /* what a driver says beforehand of splitting is not all that it wants */
 		p->split_bytes = 0;
 		p->rx_offloads &= ~(uint64_t)RTE_ETH_RX_OFFLOAD_BUFFER_SPLIT;
 		err = port_configure(p, info, mtu, config);
