@@ -3,8 +3,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <time.h>
+#include <unistd.h>
+#include <rte_errno.h>
 #include <rte_ether.h>
+#include <rte_flow.h>
 #include <rte_ip.h>
 #include <rte_mbuf_dyn.h>
 #include <rte_udp.h>
@@ -74,7 +78,7 @@ int rte_eth_dev_info_get(uint16_t port, struct rte_eth_dev_info *info)
 	info->rx_offload_capa = m->rx_capa;
 	info->tx_desc_lim.nb_seg_max = m->nb_seg_max;
 	info->max_mtu = 9216;
-	info->max_tx_queues = info->max_rx_queues = 8;
+	info->max_tx_queues = info->max_rx_queues = MODEL_QUEUES;
 	if (m->rx_capa & RTE_ETH_RX_OFFLOAD_BUFFER_SPLIT) {
 		info->rx_seg_capa.max_nseg = 2;
 		info->rx_seg_capa.multi_pools = info->rx_seg_capa.offset_allowed = 1;
@@ -91,6 +95,7 @@ int rte_eth_dev_configure(uint16_t port, uint16_t rx, uint16_t tx, const struct 
 	m->tx_asked = conf->txmode.offloads;
 	m->rx_asked = conf->rxmode.offloads;
 	MUST(!(m->tx_asked & ~m->tx_capa) && !(m->rx_asked & ~m->rx_capa));
+	m->rx_queues = rx;
 	plain.txmode.offloads = plain.rxmode.offloads = 0;
 	return next(port, rx, RTE_MIN(tx, 1), &plain);
 }
@@ -140,6 +145,68 @@ int rte_eth_tx_done_cleanup(uint16_t port, uint16_t queue, uint32_t n)
 {
 	(void)port, (void)queue, (void)n;
 	return 0; /* what it was given is back already */
+}
+
+int rte_flow_validate(uint16_t port, const struct rte_flow_attr *attr, const struct rte_flow_item items[], const struct rte_flow_action actions[],
+                      struct rte_flow_error *error)
+{
+	(void)attr, (void)items, (void)actions;
+	if (model_of(port)->takes_rules)
+		return 0;
+	return rte_flow_error_set(error, ENOSYS, RTE_FLOW_ERROR_TYPE_UNSPECIFIED, NULL, "none here");
+}
+
+struct rte_flow *rte_flow_create(uint16_t port, const struct rte_flow_attr *attr, const struct rte_flow_item items[],
+                                 const struct rte_flow_action actions[], struct rte_flow_error *error)
+{
+	struct model *m = model_of(port);
+	struct model_rule r = {.is_used = true, .queue = ((const struct rte_flow_action_queue *)actions[0].conf)->index};
+	MUST(attr->ingress && actions[0].type == RTE_FLOW_ACTION_TYPE_QUEUE && r.queue < m->rx_queues);
+	for (; items->type != RTE_FLOW_ITEM_TYPE_END; items++) {
+		r.is_ip6 |= items->type == RTE_FLOW_ITEM_TYPE_IPV6;
+		if (items->type == RTE_FLOW_ITEM_TYPE_UDP)
+			r.port = rte_be_to_cpu_16(((const struct rte_flow_item_udp *)items->spec)->hdr.dst_port);
+	}
+	MUST(r.port);
+	for (unsigned i = 0; i < (m->rules_max ? m->rules_max : MODEL_RULES); i++)
+		if (!m->rules[i].is_used) {
+			m->rules[i] = r;
+			return (struct rte_flow *)&m->rules[i];
+		}
+	rte_flow_error_set(error, ENOSPC, RTE_FLOW_ERROR_TYPE_UNSPECIFIED, NULL, "the table is full");
+	return NULL;
+}
+
+int rte_flow_destroy(uint16_t port, struct rte_flow *flow, struct rte_flow_error *error)
+{
+	struct model_rule *r = (struct model_rule *)flow;
+	(void)port, (void)error;
+	MUST(r->is_used);
+	r->is_used = false;
+	return 0;
+}
+
+int rte_eth_dev_rx_intr_ctl_q_get_fd(uint16_t port, uint16_t queue)
+{
+	struct model *m = model_of(port);
+	if (!m->interrupt[queue])
+		m->interrupt[queue] = eventfd(0, EFD_NONBLOCK);
+	return m->interrupt[queue];
+}
+
+int rte_eth_dev_rx_intr_enable(uint16_t port, uint16_t queue)
+{
+	struct model *m = model_of(port);
+	m->is_on[queue] = true;
+	if (m->armed)
+		m->armed(queue);
+	return 0;
+}
+
+int rte_eth_dev_rx_intr_disable(uint16_t port, uint16_t queue)
+{
+	model_of(port)->is_on[queue] = false;
+	return 0;
 }
 
 /* ---- sending */
@@ -279,6 +346,17 @@ static struct rte_mbuf *piece(struct rte_mempool *pool, const uint8_t *bytes, si
 	return m;
 }
 
+static uint16_t queue_for(const struct model *to, const uint8_t *frame, size_t n)
+{
+	bool is_ip6 = n > 62 && frame[12] == 0x86 && frame[13] == 0xdd && frame[20] == 17;
+	bool is_ip4 = n > 42 && frame[12] == 8 && !frame[13] && frame[23] == 17;
+	const uint8_t *port = frame + (is_ip6 ? 56 : 36);
+	for (unsigned i = 0; (is_ip4 || is_ip6) && i < MODEL_RULES; i++)
+		if (to->rules[i].is_used && to->rules[i].is_ip6 == is_ip6 && to->rules[i].port == (port[0] << 8 | port[1]))
+			return to->rules[i].queue;
+	return 0;
+}
+
 void model_deliver(struct model *to, const uint8_t *bytes, size_t n)
 {
 	struct model_cut cut = to->cut;
@@ -302,29 +380,43 @@ void model_deliver(struct model *to, const uint8_t *bytes, size_t n)
 		*RTE_MBUF_DYNFIELD(first, field, uint64_t *) = model_ticks(model_now_ns() + to->stamp_ahead_ns - to->stamp_behind_ns);
 		first->ol_flags |= rx_flag;
 	}
-	MUST(to->n_in < MODEL_QUEUE);
-	to->in[to->n_in++] = first;
+	uint16_t queue = queue_for(to, bytes, n);
+	MUST(to->n_in[queue] < MODEL_QUEUE);
+	to->in[queue][to->n_in[queue]++] = first;
+	if (to->is_on[queue])
+		MUST(!eventfd_write(to->interrupt[queue], 1));
 }
 
-static uint16_t receive(struct model *to, struct rte_mbuf **m, uint16_t n)
+static uint16_t queue_of(const struct model *m, const void *queue)
 {
-	uint16_t k = (uint16_t)RTE_MIN((size_t)n, to->n_in);
-	memcpy(m, to->in, k * sizeof(*m));
-	to->n_in -= k;
-	memmove(to->in, to->in + k, to->n_in * sizeof(*m));
+	uint16_t i = 0;
+	while (rte_eth_fp_ops[m->id].rxq.data[i] != queue)
+		MUST(++i < m->rx_queues);
+	return i;
+}
+
+static uint16_t receive(struct model *to, const void *queue, struct rte_mbuf **m, uint16_t n)
+{
+	uint16_t q = queue_of(to, queue), k = (uint16_t)RTE_MIN((size_t)n, to->n_in[q]);
+	memcpy(m, to->in[q], k * sizeof(*m));
+	to->n_in[q] -= k;
+	memmove(to->in[q], to->in[q] + k, to->n_in[q] * sizeof(*m));
 	return k;
+}
+
+static uint32_t count1(void *queue)
+{
+	return (uint32_t)model[1].n_in[queue_of(&model[1], queue)];
 }
 
 static uint16_t rx0(void *queue, struct rte_mbuf **m, uint16_t n)
 {
-	(void)queue;
-	return receive(&model[0], m, n);
+	return receive(&model[0], queue, m, n);
 }
 
 static uint16_t rx1(void *queue, struct rte_mbuf **m, uint16_t n)
 {
-	(void)queue;
-	return receive(&model[1], m, n);
+	return receive(&model[1], queue, m, n);
 }
 
 void model_attach(unsigned i)
@@ -335,6 +427,7 @@ void model_attach(unsigned i)
 	struct rte_eth_fp_ops *fp = &rte_eth_fp_ops[model[i].id];
 	fp->tx_pkt_burst = i ? tx1 : tx0;
 	fp->rx_pkt_burst = i ? rx1 : rx0;
+	fp->rx_queue_count = i ? count1 : NULL;
 	fp->tx_pkt_prepare = i ? NULL : prepare0;
 	int at = rte_mbuf_dynflag_lookup(RTE_MBUF_DYNFLAG_RX_TIMESTAMP_NAME, NULL);
 	rx_flag = at < 0 ? 0 : RTE_BIT64(at);

@@ -440,13 +440,14 @@ static int share_interrupt_common(struct dpdk_link *l)
 	return rte_eth_rx_queue_count(s->port.id, 0) > 0 ? -2 : l->set_fd; /* after what was watched is armed: nothing comes in between */
 }
 
+/* share_watch takes out what both queues' interrupts have told by then, so neither queue is counted before both are watched. */
 int dpdk_share_interrupt(struct dpdk_link *l)
 {
 	struct dpdk_share *s = l->share;
 	int fd;
 
 	l->dozes = false;
-	if (!l->port.driver.has_interrupt)
+	if (!l->port.driver.has_interrupt || (l->rx_queue && !share_interrupt_on(l, l->rx_queue)))
 		return -1;
 	bool has_token = dpdk_token_try(&s->rx);
 	if (!has_token && !l->rx_queue)
@@ -458,8 +459,6 @@ int dpdk_share_interrupt(struct dpdk_link *l)
 		dpdk_token_give(&s->rx);
 	if (fd < 0 || !l->rx_queue)
 		return fd;
-	if (!share_interrupt_on(l, l->rx_queue))
-		return -1;
 	return rte_eth_rx_queue_count(l->port.id, l->rx_queue) > 0 ? -2 : l->set_fd;
 }
 
