@@ -291,7 +291,7 @@ static void one_queue(void)
 	leave(&w[1]);
 }
 
-/* Many queues and no rules at all: known before anything is started. */
+/* Many queues and no rules at all. */
 static void no_rules(void)
 {
 	struct inter_node a, b;
@@ -300,7 +300,7 @@ static void no_rules(void)
 	port_listen(&a, "dev=net_null0&ip=10.9.0.1/24&twin=0");
 	CHECK(!strstr(said, "one receive queue")); /* a link alone is told nothing */
 	port_listen(&b, "dev=net_null0");
-	CHECK_SAYS(said, "one receive queue for all links, whose frames are told apart in software: its driver knows no rules");
+	CHECK_SAYS(said, "one receive queue for all links, whose frames are told apart in software: its driver refuses rules");
 	inter_close(&a);
 	inter_close(&b);
 }

@@ -18,6 +18,7 @@ enum { TICK_NS = 8 }; /* 125 MHz, 30 ppm too fast, that started some time ago */
 #define TICKS_AGO 123456789012345u
 
 struct model model[2];
+unsigned model_mbufs_most;
 struct model_datagram model_log[MODEL_LOG];
 size_t model_logged;
 static uint64_t rx_flag, tx_flag;
@@ -86,6 +87,13 @@ int rte_eth_dev_info_get(uint16_t port, struct rte_eth_dev_info *info)
 	return 0;
 }
 
+/* As drivers do: a line in the log. */
+static int refuse(int err)
+{
+	rte_log(RTE_LOG_ERR, RTE_LOGTYPE_PMD, "the model refuses it\n");
+	return err;
+}
+
 int rte_eth_dev_configure(uint16_t port, uint16_t rx, uint16_t tx, const struct rte_eth_conf *conf)
 {
 	int (*next)(uint16_t, uint16_t, uint16_t, const struct rte_eth_conf *) =
@@ -96,8 +104,22 @@ int rte_eth_dev_configure(uint16_t port, uint16_t rx, uint16_t tx, const struct 
 	m->rx_asked = conf->rxmode.offloads;
 	MUST(!(m->tx_asked & ~m->tx_capa) && !(m->rx_asked & ~m->rx_capa));
 	m->rx_queues = rx;
+	m->tries++;
+	if (m->refuses_all)
+		return m->refuses_all;
+	if (m->refuses_offloads && ((m->rx_asked & RTE_ETH_RX_OFFLOAD_TIMESTAMP) ||
+	                            (m->tx_asked & (RTE_ETH_TX_OFFLOAD_UDP_TSO | RTE_ETH_TX_OFFLOAD_SEND_ON_TIMESTAMP))))
+		return refuse(m->refuses_offloads);
 	plain.txmode.offloads = plain.rxmode.offloads = 0;
 	return next(port, rx, RTE_MIN(tx, 1), &plain);
+}
+
+struct rte_mempool *rte_pktmbuf_pool_create(const char *name, unsigned n, unsigned cache, uint16_t priv, uint16_t room, int socket)
+{
+	struct rte_mempool *(*next)(const char *, unsigned, unsigned, uint16_t, uint16_t, int) =
+		(struct rte_mempool * (*)(const char *, unsigned, unsigned, uint16_t, uint16_t, int)) dlsym(RTLD_NEXT, __func__);
+	rte_errno = ENOMEM;
+	return !strncmp(name, "tern_data", 9) && model_mbufs_most && n > model_mbufs_most ? NULL : next(name, n, cache, priv, room, socket);
 }
 
 int rte_eth_rx_queue_setup(uint16_t port, uint16_t queue, uint16_t n, unsigned socket, const struct rte_eth_rxconf *conf, struct rte_mempool *pool)
@@ -105,6 +127,8 @@ int rte_eth_rx_queue_setup(uint16_t port, uint16_t queue, uint16_t n, unsigned s
 	int (*next)(uint16_t, uint16_t, uint16_t, unsigned, const struct rte_eth_rxconf *, struct rte_mempool *) =
 		(int (*)(uint16_t, uint16_t, uint16_t, unsigned, const struct rte_eth_rxconf *, struct rte_mempool *))dlsym(RTLD_NEXT, __func__);
 	struct model *m = model_of(port);
+	if (queue && m->refuses_queues)
+		return refuse(m->refuses_queues);
 	m->split_bytes = 0;
 	m->pool[0] = m->pool[1] = pool;
 	if (conf->rx_nseg) {
@@ -113,7 +137,7 @@ int rte_eth_rx_queue_setup(uint16_t port, uint16_t queue, uint16_t n, unsigned s
 		MUST(RTE_PKTMBUF_HEADROOM + s->offset + s->length <= rte_pktmbuf_data_room_size(s->mp) && !s->offset);
 		MUST(t->length && t->offset + t->length <= rte_pktmbuf_data_room_size(t->mp));
 		if (m->refuses_split)
-			return -EINVAL;
+			return refuse(-EINVAL);
 		m->split_bytes = s->length;
 		m->split_offset = t->offset;
 		m->pool[0] = s->mp;
@@ -168,6 +192,10 @@ struct rte_flow *rte_flow_create(uint16_t port, const struct rte_flow_attr *attr
 			r.port = rte_be_to_cpu_16(((const struct rte_flow_item_udp *)items->spec)->hdr.dst_port);
 	}
 	MUST(r.port);
+	if (m->refuses_rules) {
+		rte_flow_error_set(error, EINVAL, RTE_FLOW_ERROR_TYPE_UNSPECIFIED, NULL, "not this one");
+		return NULL;
+	}
 	for (unsigned i = 0; i < (m->rules_max ? m->rules_max : MODEL_RULES); i++)
 		if (!m->rules[i].is_used) {
 			m->rules[i] = r;

@@ -40,7 +40,10 @@ struct model {
 	uint64_t tx_capa, rx_capa;
 	uint16_t nb_seg_max;
 	bool refuses_split; /* when the queue is set up, after having offered it */
-	bool takes_rules;
+	int refuses_queues;   /* what rte_eth_rx_queue_setup returns for all but the first; 0: it takes them */
+	int refuses_offloads; /* what rte_eth_dev_configure returns to who asks for segmentation or times, */
+	int refuses_all;      /* and to everybody */
+	bool takes_rules, refuses_rules; /* in rte_flow_create */
 	uint16_t rules_max; /* it has room for; 0: MODEL_RULES */
 	bool is_lost;       /* frames go nowhere but into the log */
 	bool refuses_chain; /* in tx_prepare */
@@ -50,6 +53,7 @@ struct model {
 	struct rte_mempool *pool[2];
 	unsigned chains, chain_segs_max;
 	uint16_t rx_queues;
+	unsigned tries; /* to configure it */
 	struct model_rule rules[MODEL_RULES];
 	/* interrupts: a descriptor a queue. armed is called when one is switched on */
 	int interrupt[MODEL_QUEUES];
@@ -64,6 +68,7 @@ struct model {
 };
 
 extern struct model model[2];
+extern unsigned model_mbufs_most; /* in a port's pool of whole frames; 0: as many as there is memory for */
 /* UDP datagrams sent by port 0. */
 extern struct model_datagram model_log[MODEL_LOG];
 extern size_t model_logged;

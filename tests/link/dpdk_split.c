@@ -1,7 +1,6 @@
 /* Frames that the dpdk link receives in pieces, wherever they are cut, are what they are in one: from a port that puts headers and payload into two buffers
- * (dpdk_model.h; no driver here offers it), and from one that cuts as it likes. dpdk_split memory: a port that splits, and no memory for it. */
+ * (dpdk_model.h; no driver here offers it), and from one that cuts as it likes. */
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include "dpdk_ends.h"
 #include "wire/wire.h"
@@ -120,24 +119,9 @@ static void split_giant(void)
 	MUST(ends[1]->rx_dropped + (ends[2] ? ends[2]->rx_dropped : 0) == dropped + 1);
 }
 
-/* There is memory for one port, not for the payloads of a second one, which splits: refused in words. */
-static void split_memory(void)
-{
-	char error[512] = "";
-	model[1].rx_capa = RTE_ETH_RX_OFFLOAD_BUFFER_SPLIT;
-	ends_open(9000, 1);
-	MUST(!ends_try(1, 1, "mtu=9000", error));
-	printf("%s\n", error);
-	MUST(strstr(error, "no memory for") && strstr(error, "hugepages"));
-	ends_close();
-}
-
-int main(int argc, char **argv)
+int main(void)
 {
 	uint64_t seed;
-	bool is_short = argc == 2 && !strcmp(argv[1], "memory");
-	if (is_short)
-		setenv("TERN_DPDK_EAL", "--no-huge -m 260 --no-pci", 1);
 	int err = ends_start(&seed);
 	if (err)
 		return err;
@@ -145,10 +129,6 @@ int main(int argc, char **argv)
 	for (int i = 0; i < 2; i++) {
 		ends_capable(&model[i]);
 		model[i].driver = "net_mlx5";
-	}
-	if (is_short) {
-		split_memory();
-		return 0;
 	}
 	model[1].rx_capa = RTE_ETH_RX_OFFLOAD_BUFFER_SPLIT | RTE_ETH_RX_OFFLOAD_TIMESTAMP;
 	ends_open(9000, 3);

@@ -3,9 +3,10 @@
 #include <poll.h>
 #include <stdio.h>
 #include <string.h>
+#include <rte_dev.h>
 #include "dpdk_ends.h"
 
-enum { BYTES = 500 };
+enum { BYTES = 500, MTU = 4200, QUEUES = 4 };
 
 static struct model_datagram sent[2]; /* to end 1, which has the common queue, and to end 2, which has one of its own */
 
@@ -75,6 +76,78 @@ static void wakes(void)
 	ends_close();
 }
 
+/* ---- a driver that refuses what it has offered: all the rest stays, and frames come */
+
+static void refuses(bool split, bool offloads, int queues, bool rules)
+{
+	capable();
+	model[1].rx_capa = RTE_ETH_RX_OFFLOAD_BUFFER_SPLIT | RTE_ETH_RX_OFFLOAD_TIMESTAMP;
+	model[1].refuses_split = split;
+	model[1].refuses_offloads = offloads ? -ENOTSUP : 0;
+	model[1].refuses_queues = queues;
+	model[1].refuses_rules = rules;
+	ends_open(MTU, 3);
+	printf("%s%s%s%u tries\n", split ? "split, " : "", offloads ? "offloads, " : "", queues || rules ? "queues, " : "", model[1].tries);
+	MUST(!(model[1].rx_asked & RTE_ETH_RX_OFFLOAD_TIMESTAMP) == offloads);
+	MUST(!model[1].split_bytes == (split || offloads));
+	MUST(model[1].rx_queues == (queues || rules ? 1 : QUEUES));
+	MUST(!strstr(ends_said, "link 1 has receive queue 1 of its own") == (queues || rules));
+	MUST(!(queues == -ENOMEM) == !strstr(ends_said, "there is no memory for more"));
+	MUST(!(rules && !queues) == !strstr(ends_said, "its driver refuses rules by UDP port (not this one)"));
+	MUST(!strstr(ends_said, "tried again with") == !(split || offloads || queues));
+	for (unsigned which = 0; which < 2; which++) {
+		ends_frame(0, to[which][0], MTU / 2, 0);
+		ends_send(0, 1);
+		ends_reap(1);
+		struct rx_frame in;
+		ends_look(!which + 1, &in, 0);
+		ends_expect(which + 1, memory, MTU / 2);
+	}
+	ends_close();
+}
+
+static void refusals(void)
+{
+	static const int queues[] = {0, -EINVAL, -ENOMEM};
+	for (unsigned i = 0; i < 8; i++)
+		for (unsigned k = 0; k < 3; k++)
+			refuses(i & 1, i & 2, queues[k], i & 4);
+}
+
+/* What a driver said when it refused something is not given as the reason of another port's failure. */
+static void words(void)
+{
+	char error[512];
+	capable();
+	model[1].rx_capa = RTE_ETH_RX_OFFLOAD_BUFFER_SPLIT;
+	model[1].refuses_split = model[1].refuses_rules = true;
+	ends[1] = ends_try(1, 1, "mtu=9000", error);
+	MUST(ends[1] && !rte_eal_hotplug_add("vdev", "net_null0", ""));
+	model[0].refuses_all = -EIO;
+	MUST(!ends_try(0, 0, "mtu=9000", error));
+	printf("%s\n", error);
+	MUST(strstr(error, "does not take its configuration") && !strstr(error, "the model refuses"));
+	MUST(!rte_eal_hotplug_remove("vdev", "net_null0"));
+	ends_close();
+}
+
+/* There is memory for the packets of one queue, but not for those of four. */
+static void memory_short(void)
+{
+	char error[512];
+	capable();
+	model[1].rx_capa = RTE_ETH_RX_OFFLOAD_BUFFER_SPLIT;
+	model_mbufs_most = 17000;
+	ends_open(MTU, 3);
+	MUST(model[1].rx_queues == 1 && model[1].split_bytes && strstr(ends_said, "there is no memory for more"));
+	ends_close();
+	model_mbufs_most = 16000;
+	MUST(!ends_try(1, 1, "mtu=9000", error));
+	printf("%s\n", error);
+	MUST(strstr(error, "no memory for 16640 packets") && strstr(error, "a smaller mtu="));
+	model_mbufs_most = 0;
+}
+
 int main(void)
 {
 	uint64_t seed;
@@ -83,6 +156,9 @@ int main(void)
 		return err;
 	rand_start(seed);
 	wakes();
+	words();
+	refusals();
+	memory_short();
 	printf("as it should be\n");
 	return 0;
 }

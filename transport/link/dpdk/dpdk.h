@@ -1,6 +1,6 @@
 /* Inside of the dpdk link, shared by its files; nothing outside transport/link/dpdk includes it. The only files that know DPDK are those that include this one.
  *   dpdk.c   the link_ops: open, paths, wait          eal.c   DPDK's environment, once a process, and its log
- *   port.c   one Ethernet port: found, checked, started, given back        tx.c, rx.c   frames <-> mbufs
+ *   port.c   one Ethernet port: found, checked, given back        start.c   what it is started with        tx.c, rx.c   frames <-> mbufs
  *   share.c  the port's links: who reads it, who gets what        steer.c   links that have a receive queue of their own
  *   memif.c  memif's own ways      host.c   the port's place in the network, which its links agree on
  *   mem.c    memory that a DMA port may read          offload.c   what the port does beyond moving frames
@@ -310,8 +310,8 @@ int dpdk_host_join(struct dpdk_link *l, const struct link_config *config);
 /* steer.c */
 /** How many receive queues the port gets: one where it cannot be told what goes where, with the reason in share->one_why. */
 uint16_t dpdk_steer_queues(struct dpdk_link *l, const struct rte_eth_dev_info *info);
-/** After the port is configured with several queues: false where its driver knows no rules at all. */
-bool dpdk_steer_is_known(struct dpdk_link *l);
+/** Why the port has one queue. */
+void dpdk_steer_one(struct dpdk_link *l, const char *why);
 /** After it is started: tries rules in earnest. @return false: they are refused */
 bool dpdk_steer_open(struct dpdk_link *l);
 /** A link gets a queue, if one is free; and gives it back. Under share_lock. */
@@ -346,6 +346,13 @@ void dpdk_free(struct dpdk_link *l);
 int dpdk_port_open(struct dpdk_link *l, const struct link_config *config);
 void dpdk_port_close(struct dpdk_link *l);
 
+/* start.c */
+/** Configures and starts a port that was found, its MTU settled, with what it offers; without what it then refuses. @return 0, -TERN_EADDR, -TERN_EIO, -TERN_ENOMEM,
+ *  words in config->error */
+int dpdk_port_start(struct dpdk_link *l, const struct rte_eth_dev_info *info, uint16_t mtu, const struct link_config *config);
+/** What DPDK has said last, behind a semicolon; "" if nothing. */
+const char *dpdk_port_words(char *out, size_t bytes);
+
 /* options.c */
 /** @return 0, -TERN_EINVAL, -TERN_EADDR with words in config->error */
 int dpdk_options_read(struct dpdk_options *o, const struct link_config *config);
@@ -371,6 +378,9 @@ void dpdk_tx_due(struct dpdk_link *l, uint64_t now_ns);
 /* offload.c */
 /** Says in l->port what to switch on beyond checksums; before it is configured. */
 void dpdk_offload_choose(struct dpdk_link *l, const struct rte_eth_dev_info *info);
+/** Not two buffers a frame; none of the rest. */
+void dpdk_offload_no_split(struct dpdk_port *p);
+void dpdk_offload_none(struct dpdk_port *p);
 /** What is on, in words that begin with a comma; "" for nothing. */
 const char *dpdk_offload_words(const struct dpdk_port *p, char *out, size_t bytes);
 /** Sets a receiving queue up, with two buffers a frame where that was chosen. @return as rte_eth_rx_queue_setup */

@@ -82,6 +82,20 @@ void dpdk_offload_choose(struct dpdk_link *l, const struct rte_eth_dev_info *inf
 	offload_split(&l->port, info, &l->options);
 }
 
+void dpdk_offload_no_split(struct dpdk_port *p)
+{
+	p->split_bytes = 0;
+	p->rx_offloads &= ~(uint64_t)RTE_ETH_RX_OFFLOAD_BUFFER_SPLIT;
+}
+
+void dpdk_offload_none(struct dpdk_port *p)
+{
+	p->tx_offloads = 0;
+	p->rx_offloads &= ~(uint64_t)RTE_ETH_RX_OFFLOAD_TIMESTAMP;
+	p->run_segs = 0;
+	p->rx_stamp = p->tx_stamp = 0;
+}
+
 const char *dpdk_offload_words(const struct dpdk_port *p, char *out, size_t bytes)
 {
 	snprintf(out, bytes, "%s%s%s%s", p->tx_offloads & RTE_ETH_TX_OFFLOAD_UDP_TSO ? ", it cuts runs of frames" : "",

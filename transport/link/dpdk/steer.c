@@ -59,7 +59,7 @@ static bool steer_has(const struct net_config *net, bool is_ip6)
 	return is_ip6 ? !IN6_IS_ADDR_UNSPECIFIED(&net->ip6) : net->ip4.s_addr != 0;
 }
 
-static void steer_one(struct dpdk_link *l, const char *why)
+void dpdk_steer_one(struct dpdk_link *l, const char *why)
 {
 	snprintf(l->share->one_why, sizeof(l->share->one_why), "%s", why);
 }
@@ -73,26 +73,14 @@ uint16_t dpdk_steer_queues(struct dpdk_link *l, const struct rte_eth_dev_info *i
 	if (l->port.driver.pairs && info->max_tx_queues < most)
 		most = info->max_tx_queues;
 	if (want == 1)
-		steer_one(l, "queues=1");
+		dpdk_steer_one(l, "queues=1");
 	else if (l->port.driver.one_queue)
-		steer_one(l, "ports of its kind take no rules");
+		dpdk_steer_one(l, "ports of its kind take no rules");
 	else if (most < 2)
-		steer_one(l, "it has one receive queue");
+		dpdk_steer_one(l, "it has one receive queue");
 	else
 		return (uint16_t)RTE_MIN(want, most);
 	return 1;
-}
-
-bool dpdk_steer_is_known(struct dpdk_link *l)
-{
-	const struct rte_flow_item items[] = {{.type = RTE_FLOW_ITEM_TYPE_ETH}, {.type = RTE_FLOW_ITEM_TYPE_END}};
-	const struct rte_flow_action_queue to = {.index = 0};
-	const struct rte_flow_action actions[] = {{.type = RTE_FLOW_ACTION_TYPE_QUEUE, .conf = &to}, {.type = RTE_FLOW_ACTION_TYPE_END}};
-
-	if (rte_flow_validate(l->port.id, &steer_attr, items, actions, NULL) != -ENOSYS) /* others may take rules once they are started */
-		return true;
-	steer_one(l, "its driver knows no rules");
-	return false;
 }
 
 bool dpdk_steer_open(struct dpdk_link *l)
