@@ -148,6 +148,24 @@ static void memory_short(void)
 	model_mbufs_most = 0;
 }
 
+/* Drivers of which it is not known that they leave on queue 0 what no rule is for (cxgbe spreads it) get one. */
+static void drivers(void)
+{
+	static const struct {
+		const char *name;
+		bool several;
+	} cases[] = {{"mlx5_auxiliary", true}, {"net_i40e", true}, {"net_iavf", true}, {"net_ice", true}, {"net_sfc_efx", true}, {"net_bnxt", true},
+		{"net_hns3", true}, {"net_cxgbe", false}, {"net_cn10k", false}, {"net_new", false}};
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		capable();
+		model[1].driver = cases[i].name;
+		ends_open(1500, 3);
+		MUST(model[1].rx_queues == (cases[i].several ? QUEUES : 1));
+		MUST(cases[i].several || strstr(ends_said, "not known to keep to queue 0 what no rule is for"));
+		ends_close();
+	}
+}
+
 int main(void)
 {
 	uint64_t seed;
@@ -156,6 +174,7 @@ int main(void)
 		return err;
 	rand_start(seed);
 	wakes();
+	drivers();
 	words();
 	refusals();
 	memory_short();

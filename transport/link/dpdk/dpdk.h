@@ -82,7 +82,8 @@ struct dpdk_driver {
 	bool one_queue;   /* a transmit queue beyond the first reaches nobody: its other end reads each of them by itself */
 	bool pairs;       /* as many transmit queues as receive queues, or none at all */
 	uint8_t queues_max; /* to receive; 0: what it says itself */
-	bool spreads;     /* what no rule is for comes on any receive queue: a rule for it is needed, too */
+	bool keeps;       /* without RSS, what no rule is for comes on queue 0; */
+	bool spreads;     /* or on any receive queue, but for a last rule for it */
 };
 
 /* Whoever takes it may do one thing alone, for as long as one call of the driver takes. Who comes second does something else meanwhile: nobody waits, but
@@ -308,7 +309,7 @@ int dpdk_host_first(struct dpdk_link *l, const struct link_config *config);
 int dpdk_host_join(struct dpdk_link *l, const struct link_config *config);
 
 /* steer.c */
-/** How many receive queues the port gets: one where it cannot be told what goes where, with the reason in share->one_why. */
+/** How many receive queues the port is to have: one where it cannot be told what goes where, with the reason in share->one_why. */
 uint16_t dpdk_steer_queues(struct dpdk_link *l, const struct rte_eth_dev_info *info);
 /** Why the port has one queue. */
 void dpdk_steer_one(struct dpdk_link *l, const char *why);

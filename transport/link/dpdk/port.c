@@ -32,6 +32,10 @@ static const struct dpdk_driver drivers[] = {
 	{.name = "net_tap", .reader = DPDK_READ_CPU, .is_kernel = true, .pairs = true, .spreads = true, .queues_max = 4},
 };
 
+/* Which leave everything without a rule on queue 0 when RSS is not asked for (read in the sources of DPDK 22.11). Not cxgbe, which spreads it all the same. */
+static const char *const keeping[] = {"mlx5_pci", "mlx5_auxiliary", "net_i40e", "net_iavf", "net_ice", "net_sfc_efx", "net_bnxt",
+	"net_hns3", "net_hns3_vf"};
+
 enum { PORT_CLOSE_S = 2 };
 
 static pthread_mutex_t port_lock = PTHREAD_MUTEX_INITIALIZER; /* finding and attaching; not held while a port runs */
@@ -135,6 +139,8 @@ static void port_driver(struct dpdk_port *p, const struct rte_eth_dev_info *info
 	for (size_t i = 0; i < sizeof(drivers) / sizeof(drivers[0]); i++)
 		if (!strcmp(drivers[i].name, info->driver_name))
 			p->driver = drivers[i];
+	for (size_t i = 0; i < sizeof(keeping) / sizeof(keeping[0]); i++)
+		p->driver.keeps |= !strcmp(keeping[i], info->driver_name);
 	const char *at = p->driver.buffer && args && args->args ? strstr(args->args, p->driver.buffer) : NULL;
 	if (at && at[strlen(p->driver.buffer)] == '=') {
 		p->driver.buffer_bytes = (uint32_t)strtoul(at + strlen(p->driver.buffer) + 1, NULL, 10);

@@ -76,6 +76,8 @@ uint16_t dpdk_steer_queues(struct dpdk_link *l, const struct rte_eth_dev_info *i
 		dpdk_steer_one(l, "queues=1");
 	else if (l->port.driver.one_queue)
 		dpdk_steer_one(l, "ports of its kind take no rules");
+	else if (!l->port.driver.keeps && !l->port.driver.spreads)
+		dpdk_steer_one(l, "its driver is not known to keep to queue 0 what no rule is for");
 	else if (most < 2)
 		dpdk_steer_one(l, "it has one receive queue");
 	else
