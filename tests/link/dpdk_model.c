@@ -134,6 +134,8 @@ int rte_eth_rx_queue_setup(uint16_t port, uint16_t queue, uint16_t n, unsigned s
 	if (conf->rx_nseg) {
 		const struct rte_eth_rxseg_split *s = &conf->rx_seg[0].split, *t = &conf->rx_seg[1].split;
 		MUST(!pool && conf->rx_nseg == 2 && m->rx_asked & conf->offloads & RTE_ETH_RX_OFFLOAD_BUFFER_SPLIT);
+		if (!(conf->offloads & RTE_ETH_RX_OFFLOAD_SCATTER)) /* as mlx5 */
+			return refuse(-ENOSPC);
 		MUST(RTE_PKTMBUF_HEADROOM + s->offset + s->length <= rte_pktmbuf_data_room_size(s->mp) && !s->offset);
 		MUST(t->length && t->offset + t->length <= rte_pktmbuf_data_room_size(t->mp));
 		if (m->refuses_split)
@@ -143,7 +145,7 @@ int rte_eth_rx_queue_setup(uint16_t port, uint16_t queue, uint16_t n, unsigned s
 		m->pool[0] = s->mp;
 		m->pool[1] = t->mp;
 	} else {
-		MUST(pool && !(m->rx_asked & RTE_ETH_RX_OFFLOAD_BUFFER_SPLIT));
+		MUST(pool && !(m->rx_asked & (RTE_ETH_RX_OFFLOAD_BUFFER_SPLIT | RTE_ETH_RX_OFFLOAD_SCATTER)));
 	}
 	return next(port, queue, n, socket, NULL, m->pool[1]);
 }

@@ -130,7 +130,7 @@ int main(void)
 		ends_capable(&model[i]);
 		model[i].driver = "net_mlx5";
 	}
-	model[1].rx_capa = RTE_ETH_RX_OFFLOAD_BUFFER_SPLIT | RTE_ETH_RX_OFFLOAD_TIMESTAMP;
+	model[1].rx_capa = RTE_ETH_RX_OFFLOAD_BUFFER_SPLIT | RTE_ETH_RX_OFFLOAD_SCATTER | RTE_ETH_RX_OFFLOAD_TIMESTAMP;
 	ends_open(9000, 3);
 	MUST(model[1].split_bytes == 14 + 20 + 8 + WIRE_BULK_HEADER_BYTES && !model[0].split_bytes);
 	split_random(true);
@@ -146,10 +146,15 @@ int main(void)
 	/* a driver that cannot do what it offered; frames too small to be worth it; then all ways to cut a frame */
 	model[1].refuses_split = true;
 	ends_open(9000, 3);
-	MUST(!model[1].split_bytes);
+	MUST(!model[1].split_bytes && strstr(ends_said, "tried again without headers split off"));
 	split_random(false);
 	ends_close();
 	model[1].refuses_split = false;
+	model[1].rx_capa &= ~(uint64_t)RTE_ETH_RX_OFFLOAD_SCATTER;
+	ends_open(9000, 2);
+	MUST(!model[1].split_bytes && !(model[1].rx_asked & RTE_ETH_RX_OFFLOAD_BUFFER_SPLIT));
+	ends_close();
+	model[1].rx_capa |= RTE_ETH_RX_OFFLOAD_SCATTER;
 	ends_open(1500, 2);
 	MUST(!model[1].split_bytes);
 	split_everywhere();

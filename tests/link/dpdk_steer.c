@@ -8,6 +8,8 @@
 
 enum { BYTES = 500, MTU = 4200, QUEUES = 4 };
 
+#define SPLITS (RTE_ETH_RX_OFFLOAD_BUFFER_SPLIT | RTE_ETH_RX_OFFLOAD_SCATTER)
+
 static struct model_datagram sent[2]; /* to end 1, which has the common queue, and to end 2, which has one of its own */
 
 /* The same datagram may come as often as it is wanted. */
@@ -81,7 +83,7 @@ static void wakes(void)
 static void refuses(bool split, bool offloads, int queues, bool rules)
 {
 	capable();
-	model[1].rx_capa = RTE_ETH_RX_OFFLOAD_BUFFER_SPLIT | RTE_ETH_RX_OFFLOAD_TIMESTAMP;
+	model[1].rx_capa = SPLITS | RTE_ETH_RX_OFFLOAD_TIMESTAMP;
 	model[1].refuses_split = split;
 	model[1].refuses_offloads = offloads ? -ENOTSUP : 0;
 	model[1].refuses_queues = queues;
@@ -119,7 +121,7 @@ static void words(void)
 {
 	char error[512];
 	capable();
-	model[1].rx_capa = RTE_ETH_RX_OFFLOAD_BUFFER_SPLIT;
+	model[1].rx_capa = SPLITS;
 	model[1].refuses_split = model[1].refuses_rules = true;
 	ends[1] = ends_try(1, 1, "mtu=9000", error);
 	MUST(ends[1] && !rte_eal_hotplug_add("vdev", "net_null0", ""));
@@ -136,7 +138,7 @@ static void memory_short(void)
 {
 	char error[512];
 	capable();
-	model[1].rx_capa = RTE_ETH_RX_OFFLOAD_BUFFER_SPLIT;
+	model[1].rx_capa = SPLITS;
 	model_mbufs_most = 17000;
 	ends_open(MTU, 3);
 	MUST(model[1].rx_queues == 1 && model[1].split_bytes && strstr(ends_said, "there is no memory for more"));

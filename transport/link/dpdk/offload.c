@@ -9,6 +9,9 @@
 
 enum { STAMP_TRIES = 8, STAMP_OLD_NS = 1000000000 };
 
+/* Two buffers a frame are several: mlx5 sets such a queue up only with both, and ENOSPC otherwise (mlx5_rxq_new). */
+static const uint64_t offload_splits = RTE_ETH_RX_OFFLOAD_BUFFER_SPLIT | RTE_ETH_RX_OFFLOAD_SCATTER;
+
 /* Drivers mean three things by RTE_ETH_TX_OFFLOAD_UDP_TSO. These make datagrams (read in the sources of DPDK 22.11 to 26.07, with the first version that does).
  * Others make fragments of one (nfp, zxdh), or have offered it for years and send the chain as it is (txgbe and ngbe before 26.07). */
 static const struct {
@@ -65,11 +68,11 @@ static void offload_split(struct dpdk_port *p, const struct rte_eth_dev_info *in
 	const struct rte_eth_rxseg_capa *can = &info->rx_seg_capa;
 	uint32_t network = NET_ETHER_BYTES + (o->net.vlan ? NET_VLAN_BYTES : 0) + (o->net.ip4.s_addr ? NET_IP4_BYTES : NET_IP6_BYTES) + NET_UDP_BYTES;
 
-	if (!(info->rx_offload_capa & RTE_ETH_RX_OFFLOAD_BUFFER_SPLIT) || p->mtu_bytes < DPDK_SPLIT_MTU)
+	if ((info->rx_offload_capa & offload_splits) != offload_splits || p->mtu_bytes < DPDK_SPLIT_MTU)
 		return;
 	if (can->max_nseg < 2 || !can->multi_pools || !can->offset_allowed || RTE_PKTMBUF_HEADROOM % (1u << can->offset_align_log2))
 		return;
-	p->rx_offloads |= RTE_ETH_RX_OFFLOAD_BUFFER_SPLIT;
+	p->rx_offloads |= offload_splits;
 	p->split_bytes = (uint16_t)(network + DPDK_SPLIT_HEAD);
 }
 
@@ -85,7 +88,7 @@ void dpdk_offload_choose(struct dpdk_link *l, const struct rte_eth_dev_info *inf
 void dpdk_offload_no_split(struct dpdk_port *p)
 {
 	p->split_bytes = 0;
-	p->rx_offloads &= ~(uint64_t)RTE_ETH_RX_OFFLOAD_BUFFER_SPLIT;
+	p->rx_offloads &= ~offload_splits;
 }
 
 void dpdk_offload_none(struct dpdk_port *p)
