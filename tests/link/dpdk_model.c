@@ -19,6 +19,7 @@ enum { TICK_NS = 8 }; /* 125 MHz, 30 ppm too fast, that started some time ago */
 
 struct model model[2];
 unsigned model_mbufs_most;
+uint64_t model_back_ns;
 struct model_datagram model_log[MODEL_LOG];
 size_t model_logged;
 static uint64_t rx_flag, tx_flag;
@@ -41,12 +42,13 @@ uint64_t model_now_ns(void)
 
 uint64_t model_ticks(uint64_t ns)
 {
+	ns -= model_back_ns;
 	return TICKS_AGO + ns / TICK_NS + ns / TICK_NS / 1000 * 30 / 1000;
 }
 
 uint64_t model_ns(uint64_t ticks)
 {
-	uint64_t low = (ticks - TICKS_AGO) * TICK_NS / 2, high = (ticks - TICKS_AGO) * TICK_NS;
+	uint64_t high = (ticks - TICKS_AGO) * TICK_NS + model_back_ns, low = high / 2;
 	while (low < high) {
 		uint64_t mid = low + (high - low) / 2;
 		if (model_ticks(mid) < ticks)

@@ -77,6 +77,7 @@ extern size_t model_logged;
 void model_attach(unsigned i);
 /** Puts a frame into the receive queue that a rule says, or the first, in pieces as `cut` says. */
 void model_deliver(struct model *to, const uint8_t *bytes, size_t n);
+extern uint64_t model_back_ns; /* the device's clock was set back by so much */
 /** The device's clock at a time of ours, and back. */
 uint64_t model_ticks(uint64_t ns);
 uint64_t model_ns(uint64_t ticks);

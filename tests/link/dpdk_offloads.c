@@ -5,7 +5,7 @@
 #include <time.h>
 #include "dpdk_ends.h"
 
-enum { NEAR_NS = 200000, MS = 1000000, SOME = 40 };
+enum { NEAR_NS = 200000, MS = 1000000, SOME = 40, WAIT_S = 5 };
 
 static uint16_t sum16(const uint8_t *p, size_t n)
 {
@@ -185,6 +185,31 @@ static void stamps_departures(void)
 	     model_log[SOME + 1].stamp == model_log[SOME].stamp);
 }
 
+/* One frame to leave so much later. @return its datagram */
+static const struct model_datagram *stamps_one(uint64_t ahead_ns)
+{
+	model_logged = 0;
+	ends_frame(0, to[0][0], 1000, 0)->depart_ns = model_now_ns() + ahead_ns;
+	ends_send(0, 1);
+	ends_reap(1);
+	MUST(model_logged == 1);
+	return &model_log[0];
+}
+
+/* Somebody sets the device's clock back: once that is seen no time is told until it is known again, and then what was told before does not hold the new ones back. */
+static void stamps_back(void)
+{
+	struct rx_frame in;
+	uint64_t until = model_now_ns() + WAIT_S * 1000ull * MS;
+	model_back_ns = 60000ull * MS;
+	while (stamps_one(5 * MS)->has_stamp && model_now_ns() < until)
+		ends_look(0, &in, 0);
+	while (!stamps_one(5 * MS)->has_stamp && model_now_ns() < until)
+		ends_look(0, &in, 0);
+	MUST(stamps_one(5 * MS)->has_stamp && is_near(model_ns(model_log[0].stamp), frames[0].depart_ns));
+	model_back_ns = 0;
+}
+
 static void stamps_arrivals(void)
 {
 	static const struct { uint64_t ahead_ns, behind_ns; } cases[] = {{0, 3 * MS}, {0, 2 * MS}, {20 * MS, 0}, {0, 20 * MS}, {0, 0}};
@@ -230,6 +255,8 @@ static void stamps(void)
 	ends_send(0, 1);
 	ends_reap(1);
 	MUST(model_logged == 1 && model_log[0].has_stamp && is_near(model_ns(model_log[0].stamp), frames[0].depart_ns));
+	model[0].is_lost = true;
+	stamps_back();
 	ends_close();
 }
 

@@ -183,9 +183,12 @@ void dpdk_stamp_tend(struct dpdk_link *l)
 	}
 	if (to == UINT64_MAX) { /* the port has stopped to tell it */
 		l->ticks = (struct ticks){.due_ns = l->now_ns + STAMP_OLD_NS};
+		l->departs = 0;
 		return;
 	}
 	ticks_read(&l->ticks, from, ticks, to);
+	if (!ticks_known(&l->ticks))
+		l->departs = 0; /* of a clock that was set: later ones may be before it */
 }
 
 void dpdk_stamp_open(struct dpdk_link *l)
