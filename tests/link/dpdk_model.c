@@ -80,6 +80,7 @@ int rte_eth_dev_info_get(uint16_t port, struct rte_eth_dev_info *info)
 	info->tx_offload_capa = m->tx_capa;
 	info->rx_offload_capa = m->rx_capa;
 	info->tx_desc_lim.nb_seg_max = m->nb_seg_max;
+	info->tx_desc_lim.nb_mtu_seg_max = m->nb_mtu_seg_max ? m->nb_mtu_seg_max : UINT16_MAX;
 	info->max_mtu = 9216;
 	info->max_tx_queues = info->max_rx_queues = MODEL_QUEUES;
 	if (m->rx_capa & RTE_ETH_RX_OFFLOAD_BUFFER_SPLIT) {
@@ -283,6 +284,17 @@ static void finish_udp(uint8_t *udp, size_t n)
 	put16(udp + 6, sum ? sum : 0xffff);
 }
 
+/* Of a packet on the wire: the device reads its bytes from so many buffers, and in a chain the headers from the first. */
+static void count_segs(struct model *from, const struct rte_mbuf *m, size_t start, size_t end)
+{
+	size_t at = 0;
+	unsigned segs = start > 0;
+	for (; m; at += m->data_len, m = m->next)
+		segs += at < end && at + m->data_len > start;
+	from->packet_segs_max = RTE_MAX(from->packet_segs_max, segs);
+	MUST(!from->nb_mtu_seg_max || segs <= from->nb_mtu_seg_max);
+}
+
 /* What comes out of a chain, one after the other, in which lengths, identification and checksums are mended. */
 static void segment(struct model *from, uint8_t *frame, size_t n, const struct rte_mbuf *m)
 {
@@ -295,6 +307,7 @@ static void segment(struct model *from, uint8_t *frame, size_t n, const struct r
 	MUST(is_ip6 ? m->l3_len == 40 : m->l3_len == 20 && m->ol_flags & RTE_MBUF_F_TX_IP_CKSUM && !frame[ip_at + 10] && !frame[ip_at + 11]);
 	for (size_t at = head, k = 0; at < n; at += m->tso_segsz, k++) {
 		size_t part = RTE_MIN((size_t)m->tso_segsz, n - at);
+		count_segs(from, m, k ? at : 0, at + part);
 		memcpy(out, frame, head);
 		memcpy(out + head, frame + at, part);
 		put16(out + udp_at + 4, (unsigned)(8 + part));
@@ -330,6 +343,7 @@ static void send_one(struct model *from, struct rte_mbuf *m)
 		segment(from, flat, n, m);
 		return;
 	}
+	count_segs(from, m, 0, n);
 	if (m->ol_flags & RTE_MBUF_F_TX_UDP_CKSUM) {
 		udp_at = m->l2_len + (size_t)m->l3_len;
 		finish_udp(flat + udp_at, n - udp_at);
@@ -459,6 +473,7 @@ void model_attach(unsigned i)
 	struct rte_eth_fp_ops *fp = &rte_eth_fp_ops[model[i].id];
 	fp->tx_pkt_burst = i ? tx1 : tx0;
 	fp->rx_pkt_burst = i ? rx1 : rx0;
+	memset(model[i].n_in, 0, sizeof(model[i].n_in)); /* what was there went with its pool */
 	fp->rx_queue_count = i ? count1 : NULL;
 	fp->tx_pkt_prepare = i ? NULL : prepare0;
 	int at = rte_mbuf_dynflag_lookup(RTE_MBUF_DYNFLAG_RX_TIMESTAMP_NAME, NULL);

@@ -38,7 +38,7 @@ struct model {
 	/* what it says of itself; before the link is opened */
 	const char *driver;
 	uint64_t tx_capa, rx_capa;
-	uint16_t nb_seg_max;
+	uint16_t nb_seg_max, nb_mtu_seg_max; /* buffers of what it is given, and of a packet on the wire; 0: any number */
 	bool refuses_split; /* when the queue is set up, after having offered it */
 	int refuses_queues;   /* what rte_eth_rx_queue_setup returns for all but the first; 0: it takes them */
 	int refuses_offloads; /* what rte_eth_dev_configure returns to who asks for segmentation or times, */
@@ -51,7 +51,7 @@ struct model {
 	uint64_t tx_asked, rx_asked;
 	uint16_t split_bytes, split_offset;
 	struct rte_mempool *pool[2];
-	unsigned chains, chain_segs_max;
+	unsigned chains, chain_segs_max, packet_segs_max;
 	uint16_t rx_queues;
 	unsigned tries; /* to configure it */
 	struct model_rule rules[MODEL_RULES];

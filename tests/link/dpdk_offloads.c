@@ -61,7 +61,6 @@ static void runs_same(unsigned n)
 static void runs_random(void)
 {
 	for (int round = 0; round < ENDS_ROUNDS; round++) {
-		model[0].nb_seg_max = 255;
 		unsigned n = runs_make();
 		model_logged = 0;
 		ends_send(0, n);
@@ -90,7 +89,7 @@ static void runs_equal(unsigned n)
 	}
 }
 
-static void runs(void)
+static void runs(uint64_t seed)
 {
 	ends_capable(&model[0]);
 	model[1].driver = "net_igc"; /* offers nothing */
@@ -116,7 +115,7 @@ static void runs(void)
 	for (unsigned i = 0; i < ENDS_FRAMES; i++)
 		ends_expect(1, memory + 1440 * i, 1440);
 	runs_random();
-	printf("%u chains of up to %u buffers\n", model[0].chains, model[0].chain_segs_max);
+	printf("%u chains of up to %u buffers, packets of up to %u\n", model[0].chains, model[0].chain_segs_max, model[0].packet_segs_max);
 	MUST(model[0].chains > ENDS_ROUNDS && model[0].chain_segs_max <= 128);
 	/* the driver refuses one: its frames are lost, all later ones go by themselves */
 	unsigned before = model[0].chains;
@@ -141,6 +140,22 @@ static void runs(void)
 	ends_reap(46);
 	MUST(model[0].chain_segs_max > 4 && model[0].chain_segs_max <= 8 && model_logged == 46);
 	ends_close();
+	/* few buffers a packet: what has more is copied, and leaves by itself */
+	uint64_t copied[2];
+	for (unsigned k = 0; k < 2; k++) {
+		model[0].nb_seg_max = 255;
+		model[0].nb_mtu_seg_max = k ? 4 : 0;
+		model[0].chains = model[0].packet_segs_max = 0;
+		ends_open(1500, 2);
+		rand_start(seed);
+		runs_random();
+		copied[k] = ends[0]->copied_bytes;
+		printf("%u chains, packets of up to %u buffers, %llu bytes copied\n", model[0].chains, model[0].packet_segs_max,
+		       (unsigned long long)copied[k]);
+		ends_close();
+	}
+	MUST(copied[1] > copied[0] && model[0].chains > ENDS_ROUNDS / 2 && model[0].packet_segs_max == 4);
+	model[0].nb_mtu_seg_max = 0;
 	model[0].driver = "net_nfp";
 	ends_open(1500, 2);
 	MUST(!(model[0].tx_asked & RTE_ETH_TX_OFFLOAD_UDP_TSO));
@@ -268,7 +283,7 @@ int main(int argc, char **argv)
 		return err;
 	rand_start(seed);
 	if (argc == 2 && !strcmp(argv[1], "runs"))
-		runs();
+		runs(seed);
 	else if (argc == 2 && !strcmp(argv[1], "stamps"))
 		stamps();
 	else

@@ -118,6 +118,7 @@ struct dpdk_port {
 	bool is_ours;          /* probed by this link: removed with it */
 	bool is_started;
 	uint16_t run_segs;     /* of a run of frames that the port takes apart; 1: none, but it sends at a time; 0: nothing of both */
+	uint16_t frame_segs;   /* mbufs that a device takes for one frame on the wire */
 	uint16_t split_bytes;  /* of a received frame, in a buffer of their own; 0: all of it is in one */
 	uint64_t rx_stamp, tx_stamp; /* flags of mbufs with the device's time; 0: it gives and wants none */
 	int stamp_at;          /* the dynamic field that it is in */
@@ -386,8 +387,8 @@ void dpdk_offload_none(struct dpdk_port *p);
 const char *dpdk_offload_words(const struct dpdk_port *p, char *out, size_t bytes);
 /** Sets a receiving queue up, with two buffers a frame where that was chosen. @return as rte_eth_rx_queue_setup */
 int dpdk_split_queue(const struct dpdk_port *p, uint16_t queue, unsigned socket, struct rte_eth_rxconf *rx);
-/** How many of the first frames may leave as one run: one path, size (but for a shorter last) and time. Pure. */
-size_t dpdk_run_frames(struct frame *const *frames, size_t n, unsigned segs_max);
+/** How many of the first frames may leave as one run: one path, size (but for a shorter last) and time, within what the port takes. Pure. */
+size_t dpdk_run_frames(const struct dpdk_port *p, struct frame *const *frames, size_t n);
 /** Completes the header of a chain of frames behind it, for the port to take apart. Pure. @param each_bytes  of all frames but the last */
 void dpdk_run_close(struct rte_mbuf *m, const struct net_flow *flow, uint32_t each_bytes, uint16_t ip_id);
 /** Reads the port's clock, if it takes or gives times; once the port is open, and when l->ticks.due_ns has come. */

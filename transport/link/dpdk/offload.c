@@ -122,22 +122,22 @@ int dpdk_split_queue(const struct dpdk_port *p, uint16_t queue, unsigned socket,
 	return err;
 }
 
-size_t dpdk_run_frames(struct frame *const *frames, size_t n, unsigned segs_max)
+size_t dpdk_run_frames(const struct dpdk_port *p, struct frame *const *frames, size_t n)
 {
 	const struct frame *first = frames[0];
 	uint32_t bytes = first->wire_bytes, segs = first->segs + 1u; /* the network's header may be one more */
 	size_t k = 1;
 
-	if (first->wire_bytes <= DPDK_INLINE_BYTES) /* less than some devices cut */
+	if (first->wire_bytes <= DPDK_INLINE_BYTES || segs > p->frame_segs) /* less than some devices cut; copied */
 		return 1;
 	for (; k < n && k < DPDK_BURST; k++) {
 		const struct frame *last = frames[k - 1], *f = frames[k];
 		if (last->burst_end || last->wire_bytes < first->wire_bytes || f->path != first->path || f->wire_bytes > first->wire_bytes ||
-		    f->depart_ns != first->depart_ns)
+		    f->depart_ns != first->depart_ns || f->segs + 1u > p->frame_segs) /* the headers come from a buffer of their own */
 			break;
 		bytes += f->wire_bytes;
 		segs += f->segs;
-		if (bytes > DPDK_RUN_BYTES || segs > segs_max)
+		if (bytes > DPDK_RUN_BYTES || segs > p->run_segs)
 			break;
 	}
 	return k;

@@ -141,6 +141,8 @@ static void port_driver(struct dpdk_port *p, const struct rte_eth_dev_info *info
 			p->driver = drivers[i];
 	for (size_t i = 0; i < sizeof(keeping) / sizeof(keeping[0]); i++)
 		p->driver.keeps |= !strcmp(keeping[i], info->driver_name);
+	uint16_t segs = RTE_MIN(info->tx_desc_lim.nb_seg_max, info->tx_desc_lim.nb_mtu_seg_max);
+	p->frame_segs = segs ? segs : UINT16_MAX; /* i40e: 8 */
 	const char *at = p->driver.buffer && args && args->args ? strstr(args->args, p->driver.buffer) : NULL;
 	if (at && at[strlen(p->driver.buffer)] == '=') {
 		p->driver.buffer_bytes = (uint32_t)strtoul(at + strlen(p->driver.buffer) + 1, NULL, 10);
