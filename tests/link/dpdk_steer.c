@@ -6,7 +6,7 @@
 #include <rte_dev.h>
 #include "dpdk_ends.h"
 
-enum { BYTES = 500, MTU = 4200, QUEUES = 4 };
+enum { BYTES = 500, MTU = 4200, QUEUES = 4, STEADY = 500 };
 
 #define SPLITS (RTE_ETH_RX_OFFLOAD_BUFFER_SPLIT | RTE_ETH_RX_OFFLOAD_SCATTER)
 
@@ -74,6 +74,27 @@ static void wakes(void)
 			ops->rx_free(ends[2], &in, 1);
 		else
 			ends_expect(1, memory, BYTES);
+	}
+	ends_close();
+}
+
+/* What is handed over never ends: the link's own queue has its turn all the same. */
+static void turns(void)
+{
+	static struct rx_frame in[ENDS_FRAMES];
+	static const uint8_t arp[60] = {0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2, 0, 0, 0, 0, 7, 8, 6, 0, 1, 8, 0, 6, 4, 0, 1, 2, 0, 0, 0, 0, 7, 10, 99,
+		0, 7, 0, 0, 0, 0, 0, 0, 10, 99, 0, 8};
+	several_open();
+	for (int round = 0; round < ENDS_ROUNDS / 4; round++) {
+		for (int i = 0; i < STEADY; i++)
+			model_deliver(&model[1], arp, sizeof(arp));
+		while (model[1].n_in[0])
+			ends_look(1, in, 0);
+		model_deliver(&model[1], sent[1].bytes, sent[1].n);
+		MUST(model[1].n_in[1] == 1);
+		ends_expect(2, memory, BYTES); /* by one call, which looks less often than that lasts */
+		while (ends_look(2, in, ENDS_FRAMES))
+			MUST(false);
 	}
 	ends_close();
 }
@@ -176,6 +197,7 @@ int main(void)
 		return err;
 	rand_start(seed);
 	wakes();
+	turns();
 	drivers();
 	words();
 	refusals();

@@ -35,7 +35,8 @@ enum {
 	DPDK_LINKS_MAX = 8,    /* of a port */
 	DPDK_QUEUES = 4,       /* to receive, where the port takes rules, unless queues= says otherwise; up to DPDK_LINKS_MAX */
 	DPDK_RULES_MAX = 256,  /* UDP ports of a link that rules bring to its queue; the others' frames are handed to it */
-	DPDK_REST_TURNS = 16,  /* a link with its own queue looks at the common one so often: each so many looks, or when it has nothing */
+	DPDK_REST_TURNS = 16,  /* a link with its own queue looks at the common one so often: each so many looks, or when it has nothing, */
+	DPDK_OWN_TURNS = 4,    /* and at its own before all else */
 	DPDK_HANDED_MAX = 2048, /* read by one link of a port for the others, and not yet taken by them, a power of two */
 	DPDK_INLINE_BYTES = 256, /* frames up to this size are copied behind their headers: cheaper than a second mbuf */
 	DPDK_RUN_BYTES = 65535 - NET_HEADER_MAX, /* of frames that leave behind one header, to be taken apart by the port */
@@ -198,7 +199,7 @@ struct dpdk_link {
 	struct rte_ring *handed;   /* from whoever read the port */
 	bool in_handed;            /* `in` came from there */
 	uint16_t rx_queue;         /* its own; 0: none, it reads the common one as all may */
-	uint32_t turn;             /* looks at its own queue */
+	uint32_t turn;             /* looks, if it has one */
 	atomic_int sleep;          /* enum share_sleep */
 	int wake_fd, set_fd;       /* to wake this link; both it and the port's interrupt, -1: not made yet */
 	int told_fd;               /* which of them the last arming gave */
