@@ -99,6 +99,25 @@ static void turns(void)
 	ends_close();
 }
 
+/* Frames for the last reader of a queue are none for the next one. */
+static void reader_changes(void)
+{
+	struct rx_frame in;
+	char error[512];
+	several_open();
+	for (int i = 0; i < STEADY; i++)
+		model_deliver(&model[1], sent[1].bytes, sent[1].n);
+	MUST(model[1].n_in[1] == STEADY);
+	unsigned before = rte_mempool_avail_count(model[1].pool[0]);
+	ops->close(&ends[2]);
+	ends[2] = ends_try(2, 1, "", error);
+	MUST(ends[2] && !ends_look(2, &in, 1) && !model[1].n_in[1]);
+	MUST(rte_mempool_avail_count(model[1].pool[0]) >= before + STEADY);
+	model_deliver(&model[1], sent[1].bytes, sent[1].n);
+	ends_expect(2, memory, BYTES);
+	ends_close();
+}
+
 /* ---- a driver that refuses what it has offered: all the rest stays, and frames come */
 
 static void refuses(bool split, bool offloads, int queues, bool rules)
@@ -198,6 +217,7 @@ int main(void)
 	rand_start(seed);
 	wakes();
 	turns();
+	reader_changes();
 	drivers();
 	words();
 	refusals();

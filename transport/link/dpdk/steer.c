@@ -109,6 +109,16 @@ refused:
 	return false;
 }
 
+/* What its last reader has left. Nobody reads the queue now, and no rule leads to it. */
+static void steer_empty(const struct dpdk_port *p, uint16_t queue)
+{
+	struct rte_mbuf *old[DPDK_BURST];
+	uint16_t n;
+
+	for (int i = 0; i <= p->rx_ring / DPDK_BURST && (n = rte_eth_rx_burst(p->id, queue, old, DPDK_BURST)); i++)
+		rte_pktmbuf_free_bulk(old, n);
+}
+
 void dpdk_steer_enter(struct dpdk_link *l)
 {
 	struct dpdk_share *s = l->share;
@@ -121,6 +131,7 @@ void dpdk_steer_enter(struct dpdk_link *l)
 	*s->one_why = 0;
 	for (uint16_t queue = 1; queue < s->port.rx_queues && !l->rx_queue; queue++)
 		if (!s->reader[queue]) {
+			steer_empty(&s->port, queue);
 			s->reader[queue] = l;
 			l->rx_queue = queue;
 			dpdk_log(l, TERN_LOG_INFO, "dpdk port %s: link %u has receive queue %u of its own", s->port.name, (unsigned)l->slot,
