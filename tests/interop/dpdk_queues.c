@@ -221,6 +221,7 @@ static void steered(void)
 static void steered_ip6(void)
 {
 	steered_as("tap1", "&queues=8", "", "[fd00:9::1]");
+	CHECK_SAYS(said, has_rules ? "queues=8: it gets 4: as many as it takes" : "queues=8: it gets 1: its driver refuses rules");
 }
 
 static void steered_vlan(void)

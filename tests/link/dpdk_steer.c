@@ -208,6 +208,32 @@ static void drivers(void)
 	}
 }
 
+/* One queue more than the first link's is asked for, and two links come. And: many are asked for where there is one. */
+static void told(void)
+{
+	char error[512];
+	struct link *third;
+	capable();
+	*ends_said = 0;
+	ends[1] = ends_try(1, 1, "queues=2", error);
+	ends[2] = ends_try(2, 1, "", error);
+	MUST(ends[1] && ends[2] && strstr(ends_said, "link 1 has receive queue 1 of its own") && !strstr(ends_said, "shares receive queue 0"));
+	MUST(!strstr(ends_said, "queues=2: it gets"));
+	third = ends_try(3, 1, "", error);
+	MUST(third && strstr(ends_said, "link 2 shares receive queue 0: the 1 others are taken"));
+	ops->close(&third);
+	ends_close();
+	model[1].driver = "net_new";
+	ends[1] = ends_try(1, 1, "queues=8", error);
+	MUST(ends[1] && strstr(ends_said, "queues=8: it gets 1: its driver is not known to keep"));
+	ends_close();
+	model[1].driver = "mlx5_pci";
+	model[1].refuses_rules = true;
+	ends[1] = ends_try(1, 1, "queues=8", error);
+	MUST(ends[1] && strstr(ends_said, "queues=8: it gets 1: its driver refuses rules"));
+	ends_close();
+}
+
 int main(void)
 {
 	uint64_t seed;
@@ -219,6 +245,7 @@ int main(void)
 	turns();
 	reader_changes();
 	drivers();
+	told();
 	words();
 	refusals();
 	memory_short();

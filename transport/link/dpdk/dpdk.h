@@ -313,6 +313,8 @@ int dpdk_host_join(struct dpdk_link *l, const struct link_config *config);
 /* steer.c */
 /** How many receive queues the port is to have: one where it cannot be told what goes where, with the reason in share->one_why. */
 uint16_t dpdk_steer_queues(struct dpdk_link *l, const struct rte_eth_dev_info *info);
+/** Says it where fewer queues than asked for are open. */
+void dpdk_steer_tell(struct dpdk_link *l);
 /** Why the port has one queue. */
 void dpdk_steer_one(struct dpdk_link *l, const char *why);
 /** After it is started: tries rules in earnest. @return false: they are refused */

@@ -319,9 +319,10 @@ static int port_open(struct dpdk_link *l, const struct link_config *config)
 	port_driver(p, &info);
 	if (!err)
 		err = port_mtu(p, &info, &l->options, config, &mtu);
-	if (!err && port_kept[p->id])
+	if (!err && port_kept[p->id]) {
+		dpdk_steer_queues(l, &info); /* as it was, but why? */
 		err = port_again(p, config);
-	else if (!err)
+	} else if (!err)
 		err = dpdk_port_start(l, &info, mtu, config);
 	if (err) {
 		port_release(p);
@@ -331,6 +332,7 @@ static int port_open(struct dpdk_link *l, const struct link_config *config)
 	dpdk_log(l, TERN_LOG_INFO, "dpdk port %s (%s): MTU %u, transmit %s, checksums %s%s", p->name, p->driver.name, p->mtu_bytes,
 	         p->driver.reader == DPDK_READ_COPY ? "copies each frame once" : "takes memory as it is",
 	         p->tx_offloads & RTE_ETH_TX_OFFLOAD_UDP_CKSUM ? "by the port" : "in software", dpdk_offload_words(p, words, sizeof(words)));
+	dpdk_steer_tell(l);
 	return 0;
 }
 

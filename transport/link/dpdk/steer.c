@@ -137,12 +137,23 @@ void dpdk_steer_enter(struct dpdk_link *l)
 			dpdk_log(l, TERN_LOG_INFO, "dpdk port %s: link %u has receive queue %u of its own", s->port.name, (unsigned)l->slot,
 				(unsigned)queue);
 		}
+	if (s->port.rx_queues > 1 && !l->rx_queue)
+		dpdk_log(l, TERN_LOG_INFO,
+			"dpdk port %s: link %u shares receive queue 0: the %u others are taken; the first link's queues= says how many there are",
+			s->port.name, (unsigned)l->slot, s->port.rx_queues - 1u);
 }
 
 void dpdk_steer_leave(struct dpdk_link *l)
 {
 	if (l->rx_queue)
 		l->share->reader[l->rx_queue] = NULL;
+}
+
+void dpdk_steer_tell(struct dpdk_link *l)
+{
+	if (l->options.queues > l->port.rx_queues)
+		dpdk_log(l, TERN_LOG_INFO, "dpdk port %s: queues=%u: it gets %u: %s", l->port.name, (unsigned)l->options.queues,
+			(unsigned)l->port.rx_queues, l->port.rx_queues == 1 ? l->share->one_why : "as many as it takes");
 }
 
 static void steer_drop(const struct dpdk_link *l, struct dpdk_rule *r)
