@@ -6,7 +6,7 @@
 #include <unistd.h>
 #include "dpdk_ends.h"
 
-enum { PORT = 7400, SEGS_MAX = 6, WARM = 1000 };
+enum { PORT = 7400, SEGS_MAX = 6, WARM = 1000, CLOCK_S = 5 };
 
 const struct link_ops *ops;
 struct link *ends[3]; /* 0 and 1 at a port each, 2 at the port of 1 */
@@ -121,10 +121,47 @@ void ends_expect(unsigned i, const uint8_t *bytes, size_t n)
 	ops->rx_free(ends[i], &in, 1);
 }
 
+/* One byte by a path. @param told  gets the time of arrival */
+static void pass(struct link_path *path, unsigned i, unsigned n_ends, uint64_t *told)
+{
+	static uint8_t first[1];
+	struct rx_frame in[ENDS_FRAMES];
+	size_t got = 0;
+	frames[0] = (struct frame){.path = path, .segs = 1, .wire_bytes = 1, .seg[0] = {.addr = first, .bytes = 1}, .depart_ns = model_now_ns()};
+	list[0] = &frames[0];
+	ends_send(0, 1);
+	for (int k = 0; k < WARM && !got; k++)
+		for (unsigned e = 0; e < n_ends; e++) {
+			size_t n = ends_look(e, in, ENDS_FRAMES);
+			MUST(!n || e == i);
+			*told = n ? in[0].time_ns : 0;
+			ops->rx_free(ends[e], in, n);
+			got += n;
+			if (n)
+				break;
+		}
+	MUST(got == 1);
+	ends_reap(1);
+}
+
+/* The devices' clocks are known some time after their ports are open. */
+static void clocks(unsigned n_ends)
+{
+	uint64_t until = model_now_ns() + CLOCK_S * 1000000000ull, told = 0;
+	bool wants_told = model[1].rx_asked & RTE_ETH_RX_OFFLOAD_TIMESTAMP, has_stamp = false;
+	bool wants_stamp = model[0].tx_asked & RTE_ETH_TX_OFFLOAD_SEND_ON_TIMESTAMP;
+	for (unsigned i = 1; i < n_ends; i++)
+		do {
+			model_logged = 0;
+			pass(to[i - 1][0], i, n_ends, &told);
+			has_stamp = model_log[0].has_stamp;
+			MUST(model_now_ns() < until);
+		} while ((wants_told && !told) || (wants_stamp && !has_stamp));
+}
+
 void ends_open(unsigned mtu, unsigned n_ends)
 {
-	struct rx_frame in[ENDS_FRAMES];
-	uint8_t first[1] = {0};
+	uint64_t told;
 	*ends_said = 0;
 	for (unsigned i = 0; i < n_ends; i++) {
 		ends[i] = open_end(i, i > 0, mtu);
@@ -133,21 +170,10 @@ void ends_open(unsigned mtu, unsigned n_ends)
 	}
 	for (unsigned i = 1; i < n_ends; i++)
 		for (unsigned six = 0; six < 2; six++) {
-			struct link_path *p = to[i - 1][six] = path_to(i, six);
-			frames[0] = (struct frame){.path = p, .segs = 1, .wire_bytes = 1, .seg[0] = {.addr = first, .bytes = 1}};
-			list[0] = &frames[0];
-			ends_send(0, 1);
-			size_t got = 0;
-			for (int k = 0; k < WARM && !got; k++)
-				for (unsigned e = 0; e < n_ends; e++) {
-					size_t n = ends_look(e, in, ENDS_FRAMES);
-					MUST(!n || e == i);
-					ops->rx_free(ends[e], in, n);
-					got += n;
-				}
-			MUST(got == 1);
-			ends_reap(1);
+			to[i - 1][six] = path_to(i, six);
+			pass(to[i - 1][six], i, n_ends, &told);
 		}
+	clocks(n_ends);
 	model_logged = 0;
 }
 

@@ -133,6 +133,7 @@ int rte_eth_rx_queue_setup(uint16_t port, uint16_t queue, uint16_t n, unsigned s
 	if (queue && m->refuses_queues)
 		return refuse(m->refuses_queues);
 	m->split_bytes = 0;
+	m->clock_ns[0] = 0;
 	m->pool[0] = m->pool[1] = pool;
 	if (conf->rx_nseg) {
 		const struct rte_eth_rxseg_split *s = &conf->rx_seg[0].split, *t = &conf->rx_seg[1].split;
@@ -163,10 +164,12 @@ int rte_eth_tx_queue_setup(uint16_t port, uint16_t queue, uint16_t n, unsigned s
 
 int rte_eth_read_clock(uint16_t port, uint64_t *clock)
 {
-	const struct model *m = model_of(port);
+	struct model *m = model_of(port);
 	if (!(m->rx_capa & RTE_ETH_RX_OFFLOAD_TIMESTAMP) && !(m->tx_capa & RTE_ETH_TX_OFFLOAD_SEND_ON_TIMESTAMP))
 		return -ENOTSUP;
-	*clock = model_ticks(model_now_ns());
+	m->clock_ns[1] = model_now_ns();
+	m->clock_ns[0] = m->clock_ns[0] ? m->clock_ns[0] : m->clock_ns[1];
+	*clock = model_ticks(m->clock_ns[1]);
 	return 0;
 }
 

@@ -54,6 +54,7 @@ struct model {
 	unsigned chains, chain_segs_max, packet_segs_max;
 	uint16_t rx_queues;
 	unsigned tries; /* to configure it */
+	uint64_t clock_ns[2]; /* when its clock was first and last read since it got its queues */
 	struct model_rule rules[MODEL_RULES];
 	/* interrupts: a descriptor a queue. armed is called when one is switched on */
 	int interrupt[MODEL_QUEUES];

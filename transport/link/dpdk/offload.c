@@ -193,15 +193,11 @@ void dpdk_stamp_tend(struct dpdk_link *l)
 
 void dpdk_stamp_open(struct dpdk_link *l)
 {
-	const struct timespec span = {.tv_nsec = TICKS_SPAN_NS + TICKS_READ_NS};
-
 	l->ticks.due_ns = UINT64_MAX;
 	if (!l->port.rx_stamp && !l->port.tx_stamp)
 		return;
 	l->base.caps |= (l->port.tx_stamp ? LINK_PACES : 0) | (l->port.rx_stamp ? LINK_TIMESTAMPS : 0);
-	dpdk_stamp_tend(l);
-	nanosleep(&span, NULL);
-	dpdk_stamp_tend(l);
+	dpdk_stamp_tend(l); /* the second reading, which gives the rate, is due in TICKS_SPAN_NS: until then no time is told */
 }
 
 /* Devices want times in order. */
