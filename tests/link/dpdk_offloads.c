@@ -264,7 +264,7 @@ static void stamps(void)
 {
 	ends_capable(&model[0]);
 	model[0].tx_capa |= RTE_ETH_TX_OFFLOAD_SEND_ON_TIMESTAMP;
-	model[1].driver = "net_mlx5";
+	model[1].driver = "mlx5_pci";
 	model[1].nb_seg_max = 255;
 	model[1].rx_capa = RTE_ETH_RX_OFFLOAD_TIMESTAMP;
 	stamps_at_once();
