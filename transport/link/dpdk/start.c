@@ -218,8 +218,9 @@ int dpdk_port_start(struct dpdk_link *l, const struct rte_eth_dev_info *info, ui
 		}
 		tried |= 1u << less;
 		if (err)
-			dpdk_log(l, TERN_LOG_INFO, "%s; tried again with%s%s%s", config->error, less & LESS_QUEUES ? " one receive queue" : "out",
-				less & LESS_SPLIT ? " headers split off" : "", less & LESS_OFFLOADS ? " and more" : "");
+			dpdk_log(l, TERN_LOG_INFO, "%s; tried again%s%s%s", config->error, less & LESS_QUEUES ? " with one receive queue" : "",
+				less & LESS_SPLIT ? " without headers split off" : "",
+				less & LESS_OFFLOADS ? " without segmentation and times" : "");
 		start_reset(p, &chosen, less);
 		err = start_try(l, info, mtu, config);
 		if (!err && (p->rx_queues == 1 || dpdk_steer_open(l)))
