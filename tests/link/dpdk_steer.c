@@ -135,6 +135,7 @@ static void refuses(bool split, bool offloads, int queues, bool rules)
 	MUST(model[1].rx_queues == (queues || rules ? 1 : QUEUES));
 	MUST(!strstr(ends_said, "link 1 has receive queue 1 of its own") == (queues || rules));
 	MUST(!(queues == -ENOMEM) == !strstr(ends_said, "there is no memory for more"));
+	MUST(!(queues && queues != -ENOMEM) == !strstr(ends_said, "software: with more it does not start"));
 	MUST(!(rules && !queues) == !strstr(ends_said, "its driver refuses rules by UDP port (not this one)"));
 	MUST(!strstr(ends_said, "tried again with") == !(split || offloads || queues));
 	for (unsigned which = 0; which < 2; which++) {

@@ -221,6 +221,8 @@ int dpdk_port_start(struct dpdk_link *l, const struct rte_eth_dev_info *info, ui
 			dpdk_log(l, TERN_LOG_INFO, "%s; tried again%s%s%s", config->error, less & LESS_QUEUES ? " with one receive queue" : "",
 				less & LESS_SPLIT ? " without headers split off" : "",
 				less & LESS_OFFLOADS ? " without segmentation and times" : "");
+		if (less & LESS_QUEUES && !*l->share->one_why)
+			dpdk_steer_one(l, "with more it does not start");
 		start_reset(p, &chosen, less);
 		err = start_try(l, info, mtu, config);
 		if (!err && (p->rx_queues == 1 || dpdk_steer_open(l)))
