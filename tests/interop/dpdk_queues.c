@@ -221,6 +221,7 @@ static void steered(void)
 static void steered_ip6(void)
 {
 	steered_as("tap1", "&queues=8", "", "[fd00:9::1]");
+	CHECK_SAYS(said, has_rules ? "queues=8: it gets 4: as many as it takes" : "queues=8: it gets 1: its driver refuses rules");
 }
 
 static void steered_vlan(void)
@@ -291,7 +292,7 @@ static void one_queue(void)
 	leave(&w[1]);
 }
 
-/* Many queues and no rules at all: known before anything is started. */
+/* Many queues, and nothing known of what it would do with them. */
 static void no_rules(void)
 {
 	struct inter_node a, b;
@@ -300,7 +301,7 @@ static void no_rules(void)
 	port_listen(&a, "dev=net_null0&ip=10.9.0.1/24&twin=0");
 	CHECK(!strstr(said, "one receive queue")); /* a link alone is told nothing */
 	port_listen(&b, "dev=net_null0");
-	CHECK_SAYS(said, "one receive queue for all links, whose frames are told apart in software: its driver knows no rules");
+	CHECK_SAYS(said, "one receive queue for all links, whose frames are told apart in software: its driver is not known to keep to queue 0");
 	inter_close(&a);
 	inter_close(&b);
 }

@@ -6,27 +6,45 @@
 #include <unistd.h>
 #include "dpdk_ends.h"
 
-enum { PORT = 7400, SEGS_MAX = 6, WARM = 1000 };
+enum { PORT = 7400, SEGS_MAX = 6, WARM = 1000, CLOCK_S = 5 };
 
 const struct link_ops *ops;
 struct link *ends[3]; /* 0 and 1 at a port each, 2 at the port of 1 */
 struct link_path *to[2][2]; /* of end 0, to 1 and 2, by IPv4 and IPv6 */
 uint8_t memory[ENDS_MEMORY];
 struct frame frames[ENDS_FRAMES], *list[ENDS_FRAMES];
+char ends_said[1 << 16];
 static bool is_back[ENDS_FRAMES];
+
+static void note(void *arg, int level, const char *file, int line, const char *text)
+{
+	(void)arg, (void)level, (void)file, (void)line;
+	size_t used = strlen(ends_said);
+	snprintf(ends_said + used, sizeof(ends_said) - used, "%s\n", text);
+}
+
+struct link *ends_try(unsigned i, unsigned port, const char *more, char error[512])
+{
+	char text[256];
+	struct link *l = NULL;
+	struct link_config c = {.options = text, .listening = true, .port = (uint16_t)(PORT + i), .now_ns = model_now_ns(), .log = note,
+		.error = error, .error_bytes = 512};
+	*error = 0;
+	if (i >= 2)
+		snprintf(text, sizeof(text), "dev=net_null%u&twin=0", port);
+	else
+		snprintf(text, sizeof(text), "dev=net_null%u&twin=0&ip=10.99.0.%u/24&ip6=fd00:99::%u/64&%s", port, i + 1, i + 1, more);
+	ops->open(&c, &l);
+	return l;
+}
 
 static struct link *open_end(unsigned i, unsigned port, unsigned mtu)
 {
-	char text[256], error[512] = "";
-	struct link *l = NULL;
-	struct link_config c = {.options = text, .listening = true, .port = (uint16_t)(PORT + i), .now_ns = model_now_ns(), .error = error,
-		.error_bytes = sizeof(error)};
-	if (i == 2)
-		snprintf(text, sizeof(text), "dev=net_null%u&twin=0", port);
-	else
-		snprintf(text, sizeof(text), "dev=net_null%u&twin=0&ip=10.99.0.%u/24&ip6=fd00:99::%u/64&mtu=%u", port, i + 1, i + 1, mtu);
-	if (ops->open(&c, &l))
-		printf("%s: %s\n", text, error);
+	char more[64], error[512];
+	snprintf(more, sizeof(more), "mtu=%u", mtu);
+	struct link *l = ends_try(i, port, more, error);
+	if (!l)
+		printf("link %u: %s\n", i, error);
 	MUST(l);
 	return l;
 }
@@ -103,10 +121,48 @@ void ends_expect(unsigned i, const uint8_t *bytes, size_t n)
 	ops->rx_free(ends[i], &in, 1);
 }
 
+/* One byte by a path. @param told  gets the time of arrival */
+static void pass(struct link_path *path, unsigned i, unsigned n_ends, uint64_t *told)
+{
+	static uint8_t first[1];
+	struct rx_frame in[ENDS_FRAMES];
+	size_t got = 0;
+	frames[0] = (struct frame){.path = path, .segs = 1, .wire_bytes = 1, .seg[0] = {.addr = first, .bytes = 1}, .depart_ns = model_now_ns()};
+	list[0] = &frames[0];
+	ends_send(0, 1);
+	for (int k = 0; k < WARM && !got; k++)
+		for (unsigned e = 0; e < n_ends; e++) {
+			size_t n = ends_look(e, in, ENDS_FRAMES);
+			MUST(!n || e == i);
+			*told = n ? in[0].time_ns : 0;
+			ops->rx_free(ends[e], in, n);
+			got += n;
+			if (n)
+				break;
+		}
+	MUST(got == 1);
+	ends_reap(1);
+}
+
+/* The devices' clocks are known some time after their ports are open. */
+static void clocks(unsigned n_ends)
+{
+	uint64_t until = model_now_ns() + CLOCK_S * 1000000000ull, told = 0;
+	bool wants_told = model[1].rx_asked & RTE_ETH_RX_OFFLOAD_TIMESTAMP, has_stamp = false;
+	bool wants_stamp = model[0].tx_asked & RTE_ETH_TX_OFFLOAD_SEND_ON_TIMESTAMP;
+	for (unsigned i = 1; i < n_ends; i++)
+		do {
+			model_logged = 0;
+			pass(to[i - 1][0], i, n_ends, &told);
+			has_stamp = model_log[0].has_stamp;
+			MUST(model_now_ns() < until);
+		} while ((wants_told && !told) || (wants_stamp && !has_stamp));
+}
+
 void ends_open(unsigned mtu, unsigned n_ends)
 {
-	struct rx_frame in[ENDS_FRAMES];
-	uint8_t first[1] = {0};
+	uint64_t told;
+	*ends_said = 0;
 	for (unsigned i = 0; i < n_ends; i++) {
 		ends[i] = open_end(i, i > 0, mtu);
 		if (i < 2)
@@ -114,21 +170,10 @@ void ends_open(unsigned mtu, unsigned n_ends)
 	}
 	for (unsigned i = 1; i < n_ends; i++)
 		for (unsigned six = 0; six < 2; six++) {
-			struct link_path *p = to[i - 1][six] = path_to(i, six);
-			frames[0] = (struct frame){.path = p, .segs = 1, .wire_bytes = 1, .seg[0] = {.addr = first, .bytes = 1}};
-			list[0] = &frames[0];
-			ends_send(0, 1);
-			size_t got = 0;
-			for (int k = 0; k < WARM && !got; k++)
-				for (unsigned e = 0; e < n_ends; e++) {
-					size_t n = ends_look(e, in, ENDS_FRAMES);
-					MUST(!n || e == i);
-					ops->rx_free(ends[e], in, n);
-					got += n;
-				}
-			MUST(got == 1);
-			ends_reap(1);
+			to[i - 1][six] = path_to(i, six);
+			pass(to[i - 1][six], i, n_ends, &told);
 		}
+	clocks(n_ends);
 	model_logged = 0;
 }
 

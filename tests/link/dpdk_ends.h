@@ -13,10 +13,15 @@ extern struct link_path *to[2][2];    /* of end 0, to 1 and 2, by IPv4 and IPv6 
 extern uint8_t memory[ENDS_MEMORY];   /* random */
 extern struct frame frames[ENDS_FRAMES], *list[ENDS_FRAMES];
 
+/** What the links have logged since ends_open began. */
+extern char ends_said[1 << 16];
+
 /** Prints the seed, finds the link. @return 0, 77: it is not here, said */
 int ends_start(uint64_t *seed);
 /** The port can cut runs of frames, and read what is mapped. */
 void ends_capable(struct model *m);
+/** Opens end i at this port, with more options. @return NULL: refused */
+struct link *ends_try(unsigned i, unsigned port, const char *more, char error[512]);
 /** Opens so many ends; then neighbours are known, and nothing is under way. */
 void ends_open(unsigned mtu, unsigned n_ends);
 void ends_close(void);

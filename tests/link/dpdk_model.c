@@ -3,8 +3,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <time.h>
+#include <unistd.h>
+#include <rte_errno.h>
 #include <rte_ether.h>
+#include <rte_flow.h>
 #include <rte_ip.h>
 #include <rte_mbuf_dyn.h>
 #include <rte_udp.h>
@@ -14,6 +18,8 @@ enum { TICK_NS = 8 }; /* 125 MHz, 30 ppm too fast, that started some time ago */
 #define TICKS_AGO 123456789012345u
 
 struct model model[2];
+unsigned model_mbufs_most;
+uint64_t model_back_ns;
 struct model_datagram model_log[MODEL_LOG];
 size_t model_logged;
 static uint64_t rx_flag, tx_flag;
@@ -36,12 +42,13 @@ uint64_t model_now_ns(void)
 
 uint64_t model_ticks(uint64_t ns)
 {
+	ns -= model_back_ns;
 	return TICKS_AGO + ns / TICK_NS + ns / TICK_NS / 1000 * 30 / 1000;
 }
 
 uint64_t model_ns(uint64_t ticks)
 {
-	uint64_t low = (ticks - TICKS_AGO) * TICK_NS / 2, high = (ticks - TICKS_AGO) * TICK_NS;
+	uint64_t high = (ticks - TICKS_AGO) * TICK_NS + model_back_ns, low = high / 2;
 	while (low < high) {
 		uint64_t mid = low + (high - low) / 2;
 		if (model_ticks(mid) < ticks)
@@ -73,13 +80,21 @@ int rte_eth_dev_info_get(uint16_t port, struct rte_eth_dev_info *info)
 	info->tx_offload_capa = m->tx_capa;
 	info->rx_offload_capa = m->rx_capa;
 	info->tx_desc_lim.nb_seg_max = m->nb_seg_max;
+	info->tx_desc_lim.nb_mtu_seg_max = m->nb_mtu_seg_max ? m->nb_mtu_seg_max : UINT16_MAX;
 	info->max_mtu = 9216;
-	info->max_tx_queues = info->max_rx_queues = 8;
+	info->max_tx_queues = info->max_rx_queues = MODEL_QUEUES;
 	if (m->rx_capa & RTE_ETH_RX_OFFLOAD_BUFFER_SPLIT) {
 		info->rx_seg_capa.max_nseg = 2;
 		info->rx_seg_capa.multi_pools = info->rx_seg_capa.offset_allowed = 1;
 	}
 	return 0;
+}
+
+/* As drivers do: a line in the log. */
+static int refuse(int err)
+{
+	rte_log(RTE_LOG_ERR, RTE_LOGTYPE_PMD, "the model refuses it\n");
+	return err;
 }
 
 int rte_eth_dev_configure(uint16_t port, uint16_t rx, uint16_t tx, const struct rte_eth_conf *conf)
@@ -91,8 +106,23 @@ int rte_eth_dev_configure(uint16_t port, uint16_t rx, uint16_t tx, const struct 
 	m->tx_asked = conf->txmode.offloads;
 	m->rx_asked = conf->rxmode.offloads;
 	MUST(!(m->tx_asked & ~m->tx_capa) && !(m->rx_asked & ~m->rx_capa));
+	m->rx_queues = rx;
+	m->tries++;
+	if (m->refuses_all)
+		return m->refuses_all;
+	if (m->refuses_offloads && ((m->rx_asked & RTE_ETH_RX_OFFLOAD_TIMESTAMP) ||
+	                            (m->tx_asked & (RTE_ETH_TX_OFFLOAD_UDP_TSO | RTE_ETH_TX_OFFLOAD_SEND_ON_TIMESTAMP))))
+		return refuse(m->refuses_offloads);
 	plain.txmode.offloads = plain.rxmode.offloads = 0;
 	return next(port, rx, RTE_MIN(tx, 1), &plain);
+}
+
+struct rte_mempool *rte_pktmbuf_pool_create(const char *name, unsigned n, unsigned cache, uint16_t priv, uint16_t room, int socket)
+{
+	struct rte_mempool *(*next)(const char *, unsigned, unsigned, uint16_t, uint16_t, int) =
+		(struct rte_mempool * (*)(const char *, unsigned, unsigned, uint16_t, uint16_t, int)) dlsym(RTLD_NEXT, __func__);
+	rte_errno = ENOMEM;
+	return !strncmp(name, "tern_data", 9) && model_mbufs_most && n > model_mbufs_most ? NULL : next(name, n, cache, priv, room, socket);
 }
 
 int rte_eth_rx_queue_setup(uint16_t port, uint16_t queue, uint16_t n, unsigned socket, const struct rte_eth_rxconf *conf, struct rte_mempool *pool)
@@ -100,21 +130,26 @@ int rte_eth_rx_queue_setup(uint16_t port, uint16_t queue, uint16_t n, unsigned s
 	int (*next)(uint16_t, uint16_t, uint16_t, unsigned, const struct rte_eth_rxconf *, struct rte_mempool *) =
 		(int (*)(uint16_t, uint16_t, uint16_t, unsigned, const struct rte_eth_rxconf *, struct rte_mempool *))dlsym(RTLD_NEXT, __func__);
 	struct model *m = model_of(port);
+	if (queue && m->refuses_queues)
+		return refuse(m->refuses_queues);
 	m->split_bytes = 0;
+	m->clock_ns[0] = 0;
 	m->pool[0] = m->pool[1] = pool;
 	if (conf->rx_nseg) {
 		const struct rte_eth_rxseg_split *s = &conf->rx_seg[0].split, *t = &conf->rx_seg[1].split;
 		MUST(!pool && conf->rx_nseg == 2 && m->rx_asked & conf->offloads & RTE_ETH_RX_OFFLOAD_BUFFER_SPLIT);
+		if (!(conf->offloads & RTE_ETH_RX_OFFLOAD_SCATTER)) /* as mlx5 */
+			return refuse(-ENOSPC);
 		MUST(RTE_PKTMBUF_HEADROOM + s->offset + s->length <= rte_pktmbuf_data_room_size(s->mp) && !s->offset);
 		MUST(t->length && t->offset + t->length <= rte_pktmbuf_data_room_size(t->mp));
 		if (m->refuses_split)
-			return -EINVAL;
+			return refuse(-EINVAL);
 		m->split_bytes = s->length;
 		m->split_offset = t->offset;
 		m->pool[0] = s->mp;
 		m->pool[1] = t->mp;
 	} else {
-		MUST(pool && !(m->rx_asked & RTE_ETH_RX_OFFLOAD_BUFFER_SPLIT));
+		MUST(pool && !(m->rx_asked & (RTE_ETH_RX_OFFLOAD_BUFFER_SPLIT | RTE_ETH_RX_OFFLOAD_SCATTER)));
 	}
 	return next(port, queue, n, socket, NULL, m->pool[1]);
 }
@@ -129,10 +164,12 @@ int rte_eth_tx_queue_setup(uint16_t port, uint16_t queue, uint16_t n, unsigned s
 
 int rte_eth_read_clock(uint16_t port, uint64_t *clock)
 {
-	const struct model *m = model_of(port);
+	struct model *m = model_of(port);
 	if (!(m->rx_capa & RTE_ETH_RX_OFFLOAD_TIMESTAMP) && !(m->tx_capa & RTE_ETH_TX_OFFLOAD_SEND_ON_TIMESTAMP))
 		return -ENOTSUP;
-	*clock = model_ticks(model_now_ns());
+	m->clock_ns[1] = model_now_ns();
+	m->clock_ns[0] = m->clock_ns[0] ? m->clock_ns[0] : m->clock_ns[1];
+	*clock = model_ticks(m->clock_ns[1]);
 	return 0;
 }
 
@@ -140,6 +177,72 @@ int rte_eth_tx_done_cleanup(uint16_t port, uint16_t queue, uint32_t n)
 {
 	(void)port, (void)queue, (void)n;
 	return 0; /* what it was given is back already */
+}
+
+int rte_flow_validate(uint16_t port, const struct rte_flow_attr *attr, const struct rte_flow_item items[], const struct rte_flow_action actions[],
+                      struct rte_flow_error *error)
+{
+	(void)attr, (void)items, (void)actions;
+	if (model_of(port)->takes_rules)
+		return 0;
+	return rte_flow_error_set(error, ENOSYS, RTE_FLOW_ERROR_TYPE_UNSPECIFIED, NULL, "none here");
+}
+
+struct rte_flow *rte_flow_create(uint16_t port, const struct rte_flow_attr *attr, const struct rte_flow_item items[],
+                                 const struct rte_flow_action actions[], struct rte_flow_error *error)
+{
+	struct model *m = model_of(port);
+	struct model_rule r = {.is_used = true, .queue = ((const struct rte_flow_action_queue *)actions[0].conf)->index};
+	MUST(attr->ingress && actions[0].type == RTE_FLOW_ACTION_TYPE_QUEUE && r.queue < m->rx_queues);
+	for (; items->type != RTE_FLOW_ITEM_TYPE_END; items++) {
+		r.is_ip6 |= items->type == RTE_FLOW_ITEM_TYPE_IPV6;
+		if (items->type == RTE_FLOW_ITEM_TYPE_UDP)
+			r.port = rte_be_to_cpu_16(((const struct rte_flow_item_udp *)items->spec)->hdr.dst_port);
+	}
+	MUST(r.port);
+	if (m->refuses_rules) {
+		rte_flow_error_set(error, EINVAL, RTE_FLOW_ERROR_TYPE_UNSPECIFIED, NULL, "not this one");
+		return NULL;
+	}
+	for (unsigned i = 0; i < (m->rules_max ? m->rules_max : MODEL_RULES); i++)
+		if (!m->rules[i].is_used) {
+			m->rules[i] = r;
+			return (struct rte_flow *)&m->rules[i];
+		}
+	rte_flow_error_set(error, ENOSPC, RTE_FLOW_ERROR_TYPE_UNSPECIFIED, NULL, "the table is full");
+	return NULL;
+}
+
+int rte_flow_destroy(uint16_t port, struct rte_flow *flow, struct rte_flow_error *error)
+{
+	struct model_rule *r = (struct model_rule *)flow;
+	(void)port, (void)error;
+	MUST(r->is_used);
+	r->is_used = false;
+	return 0;
+}
+
+int rte_eth_dev_rx_intr_ctl_q_get_fd(uint16_t port, uint16_t queue)
+{
+	struct model *m = model_of(port);
+	if (!m->interrupt[queue])
+		m->interrupt[queue] = eventfd(0, EFD_NONBLOCK);
+	return m->interrupt[queue];
+}
+
+int rte_eth_dev_rx_intr_enable(uint16_t port, uint16_t queue)
+{
+	struct model *m = model_of(port);
+	m->is_on[queue] = true;
+	if (m->armed)
+		m->armed(queue);
+	return 0;
+}
+
+int rte_eth_dev_rx_intr_disable(uint16_t port, uint16_t queue)
+{
+	model_of(port)->is_on[queue] = false;
+	return 0;
 }
 
 /* ---- sending */
@@ -184,6 +287,17 @@ static void finish_udp(uint8_t *udp, size_t n)
 	put16(udp + 6, sum ? sum : 0xffff);
 }
 
+/* Of a packet on the wire: the device reads its bytes from so many buffers, and in a chain the headers from the first. */
+static void count_segs(struct model *from, const struct rte_mbuf *m, size_t start, size_t end)
+{
+	size_t at = 0;
+	unsigned segs = start > 0;
+	for (; m; at += m->data_len, m = m->next)
+		segs += at < end && at + m->data_len > start;
+	from->packet_segs_max = RTE_MAX(from->packet_segs_max, segs);
+	MUST(!from->nb_mtu_seg_max || segs <= from->nb_mtu_seg_max);
+}
+
 /* What comes out of a chain, one after the other, in which lengths, identification and checksums are mended. */
 static void segment(struct model *from, uint8_t *frame, size_t n, const struct rte_mbuf *m)
 {
@@ -196,6 +310,7 @@ static void segment(struct model *from, uint8_t *frame, size_t n, const struct r
 	MUST(is_ip6 ? m->l3_len == 40 : m->l3_len == 20 && m->ol_flags & RTE_MBUF_F_TX_IP_CKSUM && !frame[ip_at + 10] && !frame[ip_at + 11]);
 	for (size_t at = head, k = 0; at < n; at += m->tso_segsz, k++) {
 		size_t part = RTE_MIN((size_t)m->tso_segsz, n - at);
+		count_segs(from, m, k ? at : 0, at + part);
 		memcpy(out, frame, head);
 		memcpy(out + head, frame + at, part);
 		put16(out + udp_at + 4, (unsigned)(8 + part));
@@ -231,6 +346,7 @@ static void send_one(struct model *from, struct rte_mbuf *m)
 		segment(from, flat, n, m);
 		return;
 	}
+	count_segs(from, m, 0, n);
 	if (m->ol_flags & RTE_MBUF_F_TX_UDP_CKSUM) {
 		udp_at = m->l2_len + (size_t)m->l3_len;
 		finish_udp(flat + udp_at, n - udp_at);
@@ -279,6 +395,17 @@ static struct rte_mbuf *piece(struct rte_mempool *pool, const uint8_t *bytes, si
 	return m;
 }
 
+static uint16_t queue_for(const struct model *to, const uint8_t *frame, size_t n)
+{
+	bool is_ip6 = n > 62 && frame[12] == 0x86 && frame[13] == 0xdd && frame[20] == 17;
+	bool is_ip4 = n > 42 && frame[12] == 8 && !frame[13] && frame[23] == 17;
+	const uint8_t *port = frame + (is_ip6 ? 56 : 36);
+	for (unsigned i = 0; (is_ip4 || is_ip6) && i < MODEL_RULES; i++)
+		if (to->rules[i].is_used && to->rules[i].is_ip6 == is_ip6 && to->rules[i].port == (port[0] << 8 | port[1]))
+			return to->rules[i].queue;
+	return 0;
+}
+
 void model_deliver(struct model *to, const uint8_t *bytes, size_t n)
 {
 	struct model_cut cut = to->cut;
@@ -302,29 +429,43 @@ void model_deliver(struct model *to, const uint8_t *bytes, size_t n)
 		*RTE_MBUF_DYNFIELD(first, field, uint64_t *) = model_ticks(model_now_ns() + to->stamp_ahead_ns - to->stamp_behind_ns);
 		first->ol_flags |= rx_flag;
 	}
-	MUST(to->n_in < MODEL_QUEUE);
-	to->in[to->n_in++] = first;
+	uint16_t queue = queue_for(to, bytes, n);
+	MUST(to->n_in[queue] < MODEL_QUEUE);
+	to->in[queue][to->n_in[queue]++] = first;
+	if (to->is_on[queue])
+		MUST(!eventfd_write(to->interrupt[queue], 1));
 }
 
-static uint16_t receive(struct model *to, struct rte_mbuf **m, uint16_t n)
+static uint16_t queue_of(const struct model *m, const void *queue)
 {
-	uint16_t k = (uint16_t)RTE_MIN((size_t)n, to->n_in);
-	memcpy(m, to->in, k * sizeof(*m));
-	to->n_in -= k;
-	memmove(to->in, to->in + k, to->n_in * sizeof(*m));
+	uint16_t i = 0;
+	while (rte_eth_fp_ops[m->id].rxq.data[i] != queue)
+		MUST(++i < m->rx_queues);
+	return i;
+}
+
+static uint16_t receive(struct model *to, const void *queue, struct rte_mbuf **m, uint16_t n)
+{
+	uint16_t q = queue_of(to, queue), k = (uint16_t)RTE_MIN((size_t)n, to->n_in[q]);
+	memcpy(m, to->in[q], k * sizeof(*m));
+	to->n_in[q] -= k;
+	memmove(to->in[q], to->in[q] + k, to->n_in[q] * sizeof(*m));
 	return k;
+}
+
+static uint32_t count1(void *queue)
+{
+	return (uint32_t)model[1].n_in[queue_of(&model[1], queue)];
 }
 
 static uint16_t rx0(void *queue, struct rte_mbuf **m, uint16_t n)
 {
-	(void)queue;
-	return receive(&model[0], m, n);
+	return receive(&model[0], queue, m, n);
 }
 
 static uint16_t rx1(void *queue, struct rte_mbuf **m, uint16_t n)
 {
-	(void)queue;
-	return receive(&model[1], m, n);
+	return receive(&model[1], queue, m, n);
 }
 
 void model_attach(unsigned i)
@@ -335,6 +476,8 @@ void model_attach(unsigned i)
 	struct rte_eth_fp_ops *fp = &rte_eth_fp_ops[model[i].id];
 	fp->tx_pkt_burst = i ? tx1 : tx0;
 	fp->rx_pkt_burst = i ? rx1 : rx0;
+	memset(model[i].n_in, 0, sizeof(model[i].n_in)); /* what was there went with its pool */
+	fp->rx_queue_count = i ? count1 : NULL;
 	fp->tx_pkt_prepare = i ? NULL : prepare0;
 	int at = rte_mbuf_dynflag_lookup(RTE_MBUF_DYNFLAG_RX_TIMESTAMP_NAME, NULL);
 	rx_flag = at < 0 ? 0 : RTE_BIT64(at);

@@ -5,7 +5,7 @@
 #include <time.h>
 #include "dpdk_ends.h"
 
-enum { NEAR_NS = 200000, MS = 1000000, SOME = 40 };
+enum { NEAR_NS = 200000, MS = 1000000, SOME = 40, WAIT_S = 5 };
 
 static uint16_t sum16(const uint8_t *p, size_t n)
 {
@@ -61,7 +61,6 @@ static void runs_same(unsigned n)
 static void runs_random(void)
 {
 	for (int round = 0; round < ENDS_ROUNDS; round++) {
-		model[0].nb_seg_max = 255;
 		unsigned n = runs_make();
 		model_logged = 0;
 		ends_send(0, n);
@@ -90,7 +89,7 @@ static void runs_equal(unsigned n)
 	}
 }
 
-static void runs(void)
+static void runs(uint64_t seed)
 {
 	ends_capable(&model[0]);
 	model[1].driver = "net_igc"; /* offers nothing */
@@ -116,7 +115,7 @@ static void runs(void)
 	for (unsigned i = 0; i < ENDS_FRAMES; i++)
 		ends_expect(1, memory + 1440 * i, 1440);
 	runs_random();
-	printf("%u chains of up to %u buffers\n", model[0].chains, model[0].chain_segs_max);
+	printf("%u chains of up to %u buffers, packets of up to %u\n", model[0].chains, model[0].chain_segs_max, model[0].packet_segs_max);
 	MUST(model[0].chains > ENDS_ROUNDS && model[0].chain_segs_max <= 128);
 	/* the driver refuses one: its frames are lost, all later ones go by themselves */
 	unsigned before = model[0].chains;
@@ -141,6 +140,22 @@ static void runs(void)
 	ends_reap(46);
 	MUST(model[0].chain_segs_max > 4 && model[0].chain_segs_max <= 8 && model_logged == 46);
 	ends_close();
+	/* few buffers a packet: what has more is copied, and leaves by itself */
+	uint64_t copied[2];
+	for (unsigned k = 0; k < 2; k++) {
+		model[0].nb_seg_max = 255;
+		model[0].nb_mtu_seg_max = k ? 4 : 0;
+		model[0].chains = model[0].packet_segs_max = 0;
+		ends_open(1500, 2);
+		rand_start(seed);
+		runs_random();
+		copied[k] = ends[0]->copied_bytes;
+		printf("%u chains, packets of up to %u buffers, %llu bytes copied\n", model[0].chains, model[0].packet_segs_max,
+		       (unsigned long long)copied[k]);
+		ends_close();
+	}
+	MUST(copied[1] > copied[0] && model[0].chains > ENDS_ROUNDS / 2 && model[0].packet_segs_max == 4);
+	model[0].nb_mtu_seg_max = 0;
 	model[0].driver = "net_nfp";
 	ends_open(1500, 2);
 	MUST(!(model[0].tx_asked & RTE_ETH_TX_OFFLOAD_UDP_TSO));
@@ -185,6 +200,31 @@ static void stamps_departures(void)
 	     model_log[SOME + 1].stamp == model_log[SOME].stamp);
 }
 
+/* One frame to leave so much later. @return its datagram */
+static const struct model_datagram *stamps_one(uint64_t ahead_ns)
+{
+	model_logged = 0;
+	ends_frame(0, to[0][0], 1000, 0)->depart_ns = model_now_ns() + ahead_ns;
+	ends_send(0, 1);
+	ends_reap(1);
+	MUST(model_logged == 1);
+	return &model_log[0];
+}
+
+/* Somebody sets the device's clock back: once that is seen no time is told until it is known again, and then what was told before does not hold the new ones back. */
+static void stamps_back(void)
+{
+	struct rx_frame in;
+	uint64_t until = model_now_ns() + WAIT_S * 1000ull * MS;
+	model_back_ns = 60000ull * MS;
+	while (stamps_one(5 * MS)->has_stamp && model_now_ns() < until)
+		ends_look(0, &in, 0);
+	while (!stamps_one(5 * MS)->has_stamp && model_now_ns() < until)
+		ends_look(0, &in, 0);
+	MUST(stamps_one(5 * MS)->has_stamp && is_near(model_ns(model_log[0].stamp), frames[0].depart_ns));
+	model_back_ns = 0;
+}
+
 static void stamps_arrivals(void)
 {
 	static const struct { uint64_t ahead_ns, behind_ns; } cases[] = {{0, 3 * MS}, {0, 2 * MS}, {20 * MS, 0}, {0, 20 * MS}, {0, 0}};
@@ -211,13 +251,23 @@ static void stamps_arrivals(void)
 	}
 }
 
+/* Opening does not wait for the clock: a loop's other paths would stand still. Until it is known no time is told. */
+static void stamps_at_once(void)
+{
+	char error[512];
+	ends[0] = ends_try(0, 0, "mtu=1500", error);
+	MUST(ends[0] && model[0].clock_ns[0] && model[0].clock_ns[1] - model[0].clock_ns[0] < 10 * MS);
+	ends_close();
+}
+
 static void stamps(void)
 {
 	ends_capable(&model[0]);
 	model[0].tx_capa |= RTE_ETH_TX_OFFLOAD_SEND_ON_TIMESTAMP;
-	model[1].driver = "net_mlx5";
+	model[1].driver = "mlx5_pci";
 	model[1].nb_seg_max = 255;
 	model[1].rx_capa = RTE_ETH_RX_OFFLOAD_TIMESTAMP;
+	stamps_at_once();
 	ends_open(1500, 2);
 	MUST((ends[0]->caps & (LINK_PACES | LINK_TIMESTAMPS)) == LINK_PACES && (ends[1]->caps & (LINK_PACES | LINK_TIMESTAMPS)) == LINK_TIMESTAMPS);
 	stamps_departures();
@@ -230,6 +280,8 @@ static void stamps(void)
 	ends_send(0, 1);
 	ends_reap(1);
 	MUST(model_logged == 1 && model_log[0].has_stamp && is_near(model_ns(model_log[0].stamp), frames[0].depart_ns));
+	model[0].is_lost = true;
+	stamps_back();
 	ends_close();
 }
 
@@ -241,7 +293,7 @@ int main(int argc, char **argv)
 		return err;
 	rand_start(seed);
 	if (argc == 2 && !strcmp(argv[1], "runs"))
-		runs();
+		runs(seed);
 	else if (argc == 2 && !strcmp(argv[1], "stamps"))
 		stamps();
 	else

@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mount.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -22,10 +23,10 @@
 #include "link/link.h"
 #include "tern/error.h"
 
-enum { ROUNDS = 12, BURST = 32, FRAME = 1400, PORT = 7400, WAIT_S = 20, MORE = 2000, LOOKS = 200, NOT_LET_IN = 3 };
+enum { ROUNDS = 12, BURST = 32, FRAME = 1400, PORT = 7400, WAIT_S = 20, MORE = 2000, LOOKS = 200, NOT_LET_IN = 3, LIMIT_S = 100, LONGER_S = 5 };
 
 static const struct link_ops *ops;
-static char place[64]; /* a folder of ours: hugepages and DPDK's runtime files */
+static const char place[] = "/mnt"; /* hugepages and DPDK's runtime files, in a file system that only we see: nothing is left of it, however we end */
 
 /* One end: what it sends, and what it has heard. Frame n is full of n, and begins with it. */
 struct end {
@@ -36,6 +37,15 @@ struct end {
 	size_t n_free;
 	uint64_t next, heard, wrong;
 };
+
+/* A process of ours ends by itself, and with the one that started it: hugepages are held as long as one lives. fork passes neither on, exec both. */
+static void mortal(pid_t parent)
+{
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	if (getppid() != parent)
+		_exit(1);
+	alarm(LIMIT_S);
+}
 
 static uint64_t now_ns(void)
 {
@@ -185,8 +195,9 @@ static pid_t onlooker(int *in, const char *looks_at)
 	int fd[2];
 	char text[16];
 	MUST(!pipe2(fd, O_NONBLOCK));
-	pid_t child = fork();
+	pid_t self = getpid(), child = fork();
 	if (!child) {
+		mortal(self);
 		close(fd[0]);
 		snprintf(text, sizeof(text), "%d", fd[1]);
 		execl("/proc/self/exe", "dpdk_secondary", "look", text, looks_at, (char *)NULL);
@@ -294,9 +305,8 @@ static _Noreturn void killed(void)
 static bool place_make(void)
 {
 	char text[96];
-	snprintf(place, sizeof(place), "/tmp/tern-secondary-%d", (int)getpid());
 	snprintf(text, sizeof(text), "%s/huge", place);
-	if (unshare(CLONE_NEWNS) || mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) || mkdir(place, 0700))
+	if (unshare(CLONE_NEWNS) || mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL))
 		return false;
 	bool is_there = !mount("tern", place, "tmpfs", 0, NULL) && !mkdir(text, 0700) && !mount("tern", text, "hugetlbfs", 0, "pagesize=2M");
 	setenv("TERN_TEST_PLACE", place, 1);
@@ -304,10 +314,14 @@ static bool place_make(void)
 	return is_there;
 }
 
-static void place_end(void)
+static volatile sig_atomic_t primary_pid;
+
+/* Out of time, or told to end: so does it. */
+static void too_long(int signal)
 {
-	umount2(place, MNT_DETACH);
-	rmdir(place);
+	(void)signal;
+	if (primary_pid > 0)
+		kill(primary_pid, SIGKILL);
 }
 
 int main(int argc, char **argv)
@@ -315,7 +329,7 @@ int main(int argc, char **argv)
 	char error[512];
 
 	setbuf(stdout, NULL);
-	alarm(100);
+	alarm(LIMIT_S);
 	if (link_find("dpdk", &ops, error, sizeof(error))) {
 		printf("skip: %s\n", error);
 		return 77;
@@ -333,15 +347,19 @@ int main(int argc, char **argv)
 	bool is_there = place_make();
 	if (!is_there)
 		printf("skip: no mount namespace or hugetlbfs here: %s\n", strerror(errno));
-	pid_t child = is_there ? fork() : -1; /* DPDK's files are in use until it ends */
+	pid_t self = getpid(), child = is_there ? fork() : -1; /* DPDK's files are in use until it ends */
 	if (!child) {
+		mortal(self);
 		if (is_apart)
 			exit(apart());
 		killed();
 	}
 	int status = 77 << 8;
-	if (child > 0)
-		waitpid(child, &status, 0);
-	place_end();
+	primary_pid = child;
+	signal(SIGALRM, too_long);
+	signal(SIGTERM, too_long);
+	alarm(LIMIT_S + LONGER_S);
+	while (child > 0 && waitpid(child, &status, 0) < 0 && errno == EINTR)
+		;
 	return WIFEXITED(status) ? WEXITSTATUS(status) : 1;
 }

@@ -106,16 +106,39 @@ static void split_everywhere(void)
 	MUST(lent > ENDS_ROUNDS && dropped > ENDS_ROUNDS);
 }
 
-/* Longer than any buffer. */
-static void split_giant(void)
+/* Longer than any buffer, and nothing else comes. @param path  its headers say that it goes there */
+static void split_giant(struct link_path *path)
 {
 	static uint8_t giant[MODEL_FRAME * 3];
 	struct rx_frame in;
-	uint64_t dropped = ends[1]->rx_dropped + ends[2]->rx_dropped;
+	model_logged = 0;
+	model[0].is_lost = true;
+	ends_frame(0, path, 1000, 0);
+	ends_send(0, 1);
+	ends_reap(1);
+	model[0].is_lost = false;
+	memcpy(giant, model_log[0].bytes, model_log[0].n);
+	uint64_t dropped = ends[1]->rx_dropped + (ends[2] ? ends[2]->rx_dropped : 0);
 	model[1].cut = (struct model_cut){.cuts = 2, .at = {9000, 18000}};
 	model_deliver(&model[1], giant, 27000);
 	model[1].cut = (struct model_cut){0};
-	MUST(!ends_look(1, &in, 1) && !ends_look(2, &in, 1) && ends[1]->rx_dropped + ends[2]->rx_dropped == dropped + 1);
+	MUST(!ends_look(1, &in, 1) && (!ends[2] || !ends_look(2, &in, 1)));
+	MUST(ends[1]->rx_dropped + (ends[2] ? ends[2]->rx_dropped : 0) == dropped + 1);
+}
+
+static void split_all(void)
+{
+	ends_open(9000, 3);
+	MUST(model[1].split_bytes == 14 + 20 + 8 + WIRE_BULK_HEADER_BYTES && !model[0].split_bytes);
+	MUST(!strstr(ends_said, "link 1 has receive queue 1 of its own") == !model[1].takes_rules);
+	split_random(true);
+	unsigned pools[2] = {rte_mempool_avail_count(model[1].pool[0]), rte_mempool_avail_count(model[1].pool[1])};
+	split_random(true);
+	MUST(pools[0] == rte_mempool_avail_count(model[1].pool[0]) && pools[1] == rte_mempool_avail_count(model[1].pool[1]));
+	for (unsigned which = 0; which < 2; which++)
+		split_giant(to[which][which]);
+	MUST(pools[1] == rte_mempool_avail_count(model[1].pool[1]));
+	ends_close();
 }
 
 int main(void)
@@ -127,25 +150,28 @@ int main(void)
 	rand_start(seed);
 	for (int i = 0; i < 2; i++) {
 		ends_capable(&model[i]);
-		model[i].driver = "net_mlx5";
+		model[i].driver = "mlx5_pci";
 	}
-	model[1].rx_capa = RTE_ETH_RX_OFFLOAD_BUFFER_SPLIT | RTE_ETH_RX_OFFLOAD_TIMESTAMP;
-	ends_open(9000, 3);
-	MUST(model[1].split_bytes == 14 + 20 + 8 + WIRE_BULK_HEADER_BYTES && !model[0].split_bytes);
-	split_random(true);
-	unsigned pools[2] = {rte_mempool_avail_count(model[1].pool[0]), rte_mempool_avail_count(model[1].pool[1])};
-	split_random(true);
-	MUST(pools[0] == rte_mempool_avail_count(model[1].pool[0]) && pools[1] == rte_mempool_avail_count(model[1].pool[1]));
-	split_giant();
-	MUST(pools[1] == rte_mempool_avail_count(model[1].pool[1]));
+	model[1].rx_capa = RTE_ETH_RX_OFFLOAD_BUFFER_SPLIT | RTE_ETH_RX_OFFLOAD_SCATTER | RTE_ETH_RX_OFFLOAD_TIMESTAMP;
+	split_all(); /* by one queue, then by two */
+	model[1].takes_rules = true;
+	split_all();
+	model[1].takes_rules = false;
+	ends_open(9000, 2);
+	split_giant(to[0][0]); /* to a link alone at its port, which sorts nothing */
 	ends_close();
 	/* a driver that cannot do what it offered; frames too small to be worth it; then all ways to cut a frame */
 	model[1].refuses_split = true;
 	ends_open(9000, 3);
-	MUST(!model[1].split_bytes);
+	MUST(!model[1].split_bytes && strstr(ends_said, "tried again without headers split off"));
 	split_random(false);
 	ends_close();
 	model[1].refuses_split = false;
+	model[1].rx_capa &= ~(uint64_t)RTE_ETH_RX_OFFLOAD_SCATTER;
+	ends_open(9000, 2);
+	MUST(!model[1].split_bytes && !(model[1].rx_asked & RTE_ETH_RX_OFFLOAD_BUFFER_SPLIT));
+	ends_close();
+	model[1].rx_capa |= RTE_ETH_RX_OFFLOAD_SCATTER;
 	ends_open(1500, 2);
 	MUST(!model[1].split_bytes);
 	split_everywhere();

@@ -107,5 +107,49 @@ static void is_set(void)
 	}
 }
 
-static const struct unit_case cases[] = {{"follows a clock", follows}, {"tells the past", backwards}, {"sees that it was set", is_set}};
+/* Steps that are small beside what lies between two readings are seen, too: two readings that far apart say the rate to some parts in ten thousand. */
+static void is_set_a_little(void)
+{
+	for (int sign = -1; sign <= 1; sign += 2) {
+		struct ticks t = {0};
+		uint64_t at = SECOND, shown = SECOND;
+		while (!ticks_known(&t) || t.due_ns - t.ns < TICKS_SPAN_MAX_NS) {
+			ticks_read(&t, at, shown, at);
+			shown += t.due_ns - at;
+			at = t.due_ns;
+		}
+		ticks_read(&t, at, shown + (uint64_t)(sign * 100000), at); /* as quartzes drift: 100 us in a second */
+		CU_ASSERT_TRUE(ticks_known(&t));
+		at += SECOND;
+		shown += SECOND + (uint64_t)(sign * 100000);
+		ticks_read(&t, at, shown + (uint64_t)(sign * 2000000), at);
+		CU_ASSERT_FALSE(ticks_known(&t));
+	}
+}
+
+/* All readings take too long: no time is told from far behind the last good one, and the clock is asked ever more seldom; then it is quick again. */
+static void is_slow(void)
+{
+	struct ticks t = {0};
+	uint64_t at = SECOND, known = 0, tries = 0;
+	while (t.due_ns - t.ns < TICKS_SPAN_MAX_NS || !ticks_known(&t)) {
+		ticks_read(&t, at, at, at);
+		at = t.due_ns;
+	}
+	for (uint64_t last = t.ns; at < last + 20 * SECOND; at = t.due_ns, tries++) {
+		ticks_read(&t, at, at, at + 2 * TICKS_READ_NS);
+		CU_ASSERT_TRUE_FATAL(t.due_ns > at);
+		known = ticks_known(&t) ? at - last : known;
+	}
+	CU_ASSERT_TRUE(known >= SECOND && known <= 6 * SECOND);
+	CU_ASSERT_TRUE(tries < 30);
+	ticks_read(&t, at, at, at);
+	CU_ASSERT_FALSE(ticks_known(&t));
+	at = t.due_ns;
+	ticks_read(&t, at, at, at);
+	CU_ASSERT_TRUE(ticks_known(&t) && ticks_at(&t, at + 1000) == at + 1000 && t.due_ns <= at + 2 * TICKS_SPAN_NS);
+}
+
+static const struct unit_case cases[] = {{"follows a clock", follows}, {"tells the past", backwards}, {"sees that it was set", is_set},
+	{"sees small steps", is_set_a_little}, {"gives up what it cannot read", is_slow}};
 UNIT_MAIN("link_net_ticks", cases)

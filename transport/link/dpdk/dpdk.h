@@ -1,6 +1,6 @@
 /* Inside of the dpdk link, shared by its files; nothing outside transport/link/dpdk includes it. The only files that know DPDK are those that include this one.
  *   dpdk.c   the link_ops: open, paths, wait          eal.c   DPDK's environment, once a process, and its log
- *   port.c   one Ethernet port: found, checked, started, given back        tx.c, rx.c   frames <-> mbufs
+ *   port.c   one Ethernet port: found, checked, given back        start.c   what it is started with        tx.c, rx.c   frames <-> mbufs
  *   share.c  the port's links: who reads it, who gets what        steer.c   links that have a receive queue of their own
  *   memif.c  memif's own ways      host.c   the port's place in the network, which its links agree on
  *   mem.c    memory that a DMA port may read          offload.c   what the port does beyond moving frames
@@ -35,7 +35,8 @@ enum {
 	DPDK_LINKS_MAX = 8,    /* of a port */
 	DPDK_QUEUES = 4,       /* to receive, where the port takes rules, unless queues= says otherwise; up to DPDK_LINKS_MAX */
 	DPDK_RULES_MAX = 256,  /* UDP ports of a link that rules bring to its queue; the others' frames are handed to it */
-	DPDK_REST_TURNS = 16,  /* a link with its own queue looks at the common one so often: each so many looks, or when it has nothing */
+	DPDK_REST_TURNS = 16,  /* a link with its own queue looks at the common one so often: each so many looks, or when it has nothing, */
+	DPDK_OWN_TURNS = 4,    /* and at its own before all else */
 	DPDK_HANDED_MAX = 2048, /* read by one link of a port for the others, and not yet taken by them, a power of two */
 	DPDK_INLINE_BYTES = 256, /* frames up to this size are copied behind their headers: cheaper than a second mbuf */
 	DPDK_RUN_BYTES = 65535 - NET_HEADER_MAX, /* of frames that leave behind one header, to be taken apart by the port */
@@ -82,7 +83,8 @@ struct dpdk_driver {
 	bool one_queue;   /* a transmit queue beyond the first reaches nobody: its other end reads each of them by itself */
 	bool pairs;       /* as many transmit queues as receive queues, or none at all */
 	uint8_t queues_max; /* to receive; 0: what it says itself */
-	bool spreads;     /* what no rule is for comes on any receive queue: a rule for it is needed, too */
+	bool keeps;       /* without RSS, what no rule is for comes on queue 0; */
+	bool spreads;     /* or on any receive queue, but for a last rule for it */
 };
 
 /* Whoever takes it may do one thing alone, for as long as one call of the driver takes. Who comes second does something else meanwhile: nobody waits, but
@@ -117,6 +119,7 @@ struct dpdk_port {
 	bool is_ours;          /* probed by this link: removed with it */
 	bool is_started;
 	uint16_t run_segs;     /* of a run of frames that the port takes apart; 1: none, but it sends at a time; 0: nothing of both */
+	uint16_t frame_segs;   /* mbufs that a device takes for one frame on the wire */
 	uint16_t split_bytes;  /* of a received frame, in a buffer of their own; 0: all of it is in one */
 	uint64_t rx_stamp, tx_stamp; /* flags of mbufs with the device's time; 0: it gives and wants none */
 	int stamp_at;          /* the dynamic field that it is in */
@@ -196,7 +199,7 @@ struct dpdk_link {
 	struct rte_ring *handed;   /* from whoever read the port */
 	bool in_handed;            /* `in` came from there */
 	uint16_t rx_queue;         /* its own; 0: none, it reads the common one as all may */
-	uint32_t turn;             /* looks at its own queue */
+	uint32_t turn;             /* looks, if it has one */
 	atomic_int sleep;          /* enum share_sleep */
 	int wake_fd, set_fd;       /* to wake this link; both it and the port's interrupt, -1: not made yet */
 	int told_fd;               /* which of them the last arming gave */
@@ -308,10 +311,12 @@ int dpdk_host_first(struct dpdk_link *l, const struct link_config *config);
 int dpdk_host_join(struct dpdk_link *l, const struct link_config *config);
 
 /* steer.c */
-/** How many receive queues the port gets: one where it cannot be told what goes where, with the reason in share->one_why. */
+/** How many receive queues the port is to have: one where it cannot be told what goes where, with the reason in share->one_why. */
 uint16_t dpdk_steer_queues(struct dpdk_link *l, const struct rte_eth_dev_info *info);
-/** After the port is configured with several queues: false where its driver knows no rules at all. */
-bool dpdk_steer_is_known(struct dpdk_link *l);
+/** Says it where fewer queues than asked for are open. */
+void dpdk_steer_tell(struct dpdk_link *l);
+/** Why the port has one queue. */
+void dpdk_steer_one(struct dpdk_link *l, const char *why);
 /** After it is started: tries rules in earnest. @return false: they are refused */
 bool dpdk_steer_open(struct dpdk_link *l);
 /** A link gets a queue, if one is free; and gives it back. Under share_lock. */
@@ -346,6 +351,13 @@ void dpdk_free(struct dpdk_link *l);
 int dpdk_port_open(struct dpdk_link *l, const struct link_config *config);
 void dpdk_port_close(struct dpdk_link *l);
 
+/* start.c */
+/** Configures and starts a port that was found, its MTU settled, with what it offers; without what it then refuses. @return 0, -TERN_EADDR, -TERN_EIO, -TERN_ENOMEM,
+ *  words in config->error */
+int dpdk_port_start(struct dpdk_link *l, const struct rte_eth_dev_info *info, uint16_t mtu, const struct link_config *config);
+/** What DPDK has said last, behind a semicolon; "" if nothing. */
+const char *dpdk_port_words(char *out, size_t bytes);
+
 /* options.c */
 /** @return 0, -TERN_EINVAL, -TERN_EADDR with words in config->error */
 int dpdk_options_read(struct dpdk_options *o, const struct link_config *config);
@@ -371,12 +383,15 @@ void dpdk_tx_due(struct dpdk_link *l, uint64_t now_ns);
 /* offload.c */
 /** Says in l->port what to switch on beyond checksums; before it is configured. */
 void dpdk_offload_choose(struct dpdk_link *l, const struct rte_eth_dev_info *info);
+/** Not two buffers a frame; none of the rest. */
+void dpdk_offload_no_split(struct dpdk_port *p);
+void dpdk_offload_none(struct dpdk_port *p);
 /** What is on, in words that begin with a comma; "" for nothing. */
 const char *dpdk_offload_words(const struct dpdk_port *p, char *out, size_t bytes);
 /** Sets a receiving queue up, with two buffers a frame where that was chosen. @return as rte_eth_rx_queue_setup */
 int dpdk_split_queue(const struct dpdk_port *p, uint16_t queue, unsigned socket, struct rte_eth_rxconf *rx);
-/** How many of the first frames may leave as one run: one path, size (but for a shorter last) and time. Pure. */
-size_t dpdk_run_frames(struct frame *const *frames, size_t n, unsigned segs_max);
+/** How many of the first frames may leave as one run: one path, size (but for a shorter last) and time, within what the port takes. Pure. */
+size_t dpdk_run_frames(const struct dpdk_port *p, struct frame *const *frames, size_t n);
 /** Completes the header of a chain of frames behind it, for the port to take apart. Pure. @param each_bytes  of all frames but the last */
 void dpdk_run_close(struct rte_mbuf *m, const struct net_flow *flow, uint32_t each_bytes, uint16_t ip_id);
 /** Reads the port's clock, if it takes or gives times; once the port is open, and when l->ticks.due_ns has come. */

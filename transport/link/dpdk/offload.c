@@ -9,6 +9,9 @@
 
 enum { STAMP_TRIES = 8, STAMP_OLD_NS = 1000000000 };
 
+/* Two buffers a frame are several: mlx5 sets such a queue up only with both, and ENOSPC otherwise (mlx5_rxq_new). */
+static const uint64_t offload_splits = RTE_ETH_RX_OFFLOAD_BUFFER_SPLIT | RTE_ETH_RX_OFFLOAD_SCATTER;
+
 /* Drivers mean three things by RTE_ETH_TX_OFFLOAD_UDP_TSO. These make datagrams (read in the sources of DPDK 22.11 to 26.07, with the first version that does).
  * Others make fragments of one (nfp, zxdh), or have offered it for years and send the chain as it is (txgbe and ngbe before 26.07). */
 static const struct {
@@ -65,11 +68,11 @@ static void offload_split(struct dpdk_port *p, const struct rte_eth_dev_info *in
 	const struct rte_eth_rxseg_capa *can = &info->rx_seg_capa;
 	uint32_t network = NET_ETHER_BYTES + (o->net.vlan ? NET_VLAN_BYTES : 0) + (o->net.ip4.s_addr ? NET_IP4_BYTES : NET_IP6_BYTES) + NET_UDP_BYTES;
 
-	if (!(info->rx_offload_capa & RTE_ETH_RX_OFFLOAD_BUFFER_SPLIT) || p->mtu_bytes < DPDK_SPLIT_MTU)
+	if ((info->rx_offload_capa & offload_splits) != offload_splits || p->mtu_bytes < DPDK_SPLIT_MTU)
 		return;
 	if (can->max_nseg < 2 || !can->multi_pools || !can->offset_allowed || RTE_PKTMBUF_HEADROOM % (1u << can->offset_align_log2))
 		return;
-	p->rx_offloads |= RTE_ETH_RX_OFFLOAD_BUFFER_SPLIT;
+	p->rx_offloads |= offload_splits;
 	p->split_bytes = (uint16_t)(network + DPDK_SPLIT_HEAD);
 }
 
@@ -82,6 +85,20 @@ void dpdk_offload_choose(struct dpdk_link *l, const struct rte_eth_dev_info *inf
 	offload_split(&l->port, info, &l->options);
 }
 
+void dpdk_offload_no_split(struct dpdk_port *p)
+{
+	p->split_bytes = 0;
+	p->rx_offloads &= ~offload_splits;
+}
+
+void dpdk_offload_none(struct dpdk_port *p)
+{
+	p->tx_offloads = 0;
+	p->rx_offloads &= ~(uint64_t)RTE_ETH_RX_OFFLOAD_TIMESTAMP;
+	p->run_segs = 0;
+	p->rx_stamp = p->tx_stamp = 0;
+}
+
 const char *dpdk_offload_words(const struct dpdk_port *p, char *out, size_t bytes)
 {
 	snprintf(out, bytes, "%s%s%s%s", p->tx_offloads & RTE_ETH_TX_OFFLOAD_UDP_TSO ? ", it cuts runs of frames" : "",
@@ -91,12 +108,12 @@ const char *dpdk_offload_words(const struct dpdk_port *p, char *out, size_t byte
 
 int dpdk_split_queue(const struct dpdk_port *p, uint16_t queue, unsigned socket, struct rte_eth_rxconf *rx)
 {
+	if (!p->split_bytes)
+		return rte_eth_rx_queue_setup(p->id, queue, p->rx_ring, socket, rx, p->data);
 	const uint16_t front = RTE_PKTMBUF_HEADROOM; /* the headers are put in front of the payload, which begins with a cache line */
 	union rte_eth_rxseg seg[2] = {{.split = {.mp = p->heads, .length = p->split_bytes}},
 		{.split = {.mp = p->data, .offset = front, .length = (uint16_t)(rte_pktmbuf_data_room_size(p->data) - front)}}};
 
-	if (!p->split_bytes)
-		return rte_eth_rx_queue_setup(p->id, queue, p->rx_ring, socket, rx, p->data);
 	rx->rx_seg = seg;
 	rx->rx_nseg = 2;
 	int err = rte_eth_rx_queue_setup(p->id, queue, p->rx_ring, socket, rx, NULL);
@@ -105,22 +122,22 @@ int dpdk_split_queue(const struct dpdk_port *p, uint16_t queue, unsigned socket,
 	return err;
 }
 
-size_t dpdk_run_frames(struct frame *const *frames, size_t n, unsigned segs_max)
+size_t dpdk_run_frames(const struct dpdk_port *p, struct frame *const *frames, size_t n)
 {
 	const struct frame *first = frames[0];
 	uint32_t bytes = first->wire_bytes, segs = first->segs + 1u; /* the network's header may be one more */
 	size_t k = 1;
 
-	if (first->wire_bytes <= DPDK_INLINE_BYTES) /* less than some devices cut */
+	if (first->wire_bytes <= DPDK_INLINE_BYTES || segs > p->frame_segs) /* less than some devices cut; copied */
 		return 1;
 	for (; k < n && k < DPDK_BURST; k++) {
 		const struct frame *last = frames[k - 1], *f = frames[k];
 		if (last->burst_end || last->wire_bytes < first->wire_bytes || f->path != first->path || f->wire_bytes > first->wire_bytes ||
-		    f->depart_ns != first->depart_ns)
+		    f->depart_ns != first->depart_ns || f->segs + 1u > p->frame_segs) /* the headers come from a buffer of their own */
 			break;
 		bytes += f->wire_bytes;
 		segs += f->segs;
-		if (bytes > DPDK_RUN_BYTES || segs > segs_max)
+		if (bytes > DPDK_RUN_BYTES || segs > p->run_segs)
 			break;
 	}
 	return k;
@@ -166,22 +183,21 @@ void dpdk_stamp_tend(struct dpdk_link *l)
 	}
 	if (to == UINT64_MAX) { /* the port has stopped to tell it */
 		l->ticks = (struct ticks){.due_ns = l->now_ns + STAMP_OLD_NS};
+		l->departs = 0;
 		return;
 	}
 	ticks_read(&l->ticks, from, ticks, to);
+	if (!ticks_known(&l->ticks))
+		l->departs = 0; /* of a clock that was set: later ones may be before it */
 }
 
 void dpdk_stamp_open(struct dpdk_link *l)
 {
-	const struct timespec span = {.tv_nsec = TICKS_SPAN_NS + TICKS_READ_NS};
-
 	l->ticks.due_ns = UINT64_MAX;
 	if (!l->port.rx_stamp && !l->port.tx_stamp)
 		return;
 	l->base.caps |= (l->port.tx_stamp ? LINK_PACES : 0) | (l->port.rx_stamp ? LINK_TIMESTAMPS : 0);
-	dpdk_stamp_tend(l);
-	nanosleep(&span, NULL);
-	dpdk_stamp_tend(l);
+	dpdk_stamp_tend(l); /* the second reading, which gives the rate, is due in TICKS_SPAN_NS: until then no time is told */
 }
 
 /* Devices want times in order. */

@@ -1,4 +1,4 @@
-/* One Ethernet port: found or attached, checked against what the options want, started, given back. Called by dpdk.c at open and close. What a
+/* One Ethernet port: found or attached, checked against what the options want, given back. Called by dpdk.c at open and close. What a
  * driver does not say of
  * itself is in the table here; nobody else asks for a driver's name. */
 #include <errno.h>
@@ -32,6 +32,10 @@ static const struct dpdk_driver drivers[] = {
 	{.name = "net_tap", .reader = DPDK_READ_CPU, .is_kernel = true, .pairs = true, .spreads = true, .queues_max = 4},
 };
 
+/* Which leave everything without a rule on queue 0 when RSS is not asked for (read in the sources of DPDK 22.11). Not cxgbe, which spreads it all the same. */
+static const char *const keeping[] = {"mlx5_pci", "mlx5_auxiliary", "net_i40e", "net_iavf", "net_ice", "net_sfc_efx", "net_bnxt",
+	"net_hns3", "net_hns3_vf"};
+
 enum { PORT_CLOSE_S = 2 };
 
 static pthread_mutex_t port_lock = PTHREAD_MUTEX_INITIALIZER; /* finding and attaching; not held while a port runs */
@@ -41,15 +45,6 @@ static bool port_known[RTE_MAX_ETHPORTS]; /* configured by us before: stopped, n
 static struct dpdk_port *port_kept[RTE_MAX_ETHPORTS];
 
 #define PORT_FAIL(config, err, ...) (snprintf((config)->error, (config)->error_bytes, __VA_ARGS__), -(err))
-
-/* ", DPDK says: ..." or nothing. */
-static const char *port_words(char *out, size_t bytes)
-{
-	char words[160];
-	dpdk_eal_words(words, sizeof(words));
-	snprintf(out, bytes, *words ? "; DPDK says: %s" : "%s", words);
-	return out;
-}
 
 /* Another part of the process may use a port without claiming it: then its first queue is set up. */
 static bool port_is_used(uint16_t id, const struct rte_eth_dev_info *info)
@@ -123,7 +118,7 @@ static int port_named(struct dpdk_port *p, const char *dev, const struct link_co
 		dpdk_memif_remedy(dev, remedy, sizeof(remedy));
 		if (!is_port)
 			return PORT_FAIL(config, TERN_EADDR, "dpdk: dev=%s: no such port, or in use by another process (%s%s)%s", dev,
-			                 err ? rte_strerror(-err) : "it is no Ethernet port", port_words(words, sizeof(words)), remedy);
+			                 err ? rte_strerror(-err) : "it is no Ethernet port", dpdk_port_words(words, sizeof(words)), remedy);
 		p->is_ours = true;
 		dpdk_memif_keep(dev);
 	}
@@ -144,6 +139,10 @@ static void port_driver(struct dpdk_port *p, const struct rte_eth_dev_info *info
 	for (size_t i = 0; i < sizeof(drivers) / sizeof(drivers[0]); i++)
 		if (!strcmp(drivers[i].name, info->driver_name))
 			p->driver = drivers[i];
+	for (size_t i = 0; i < sizeof(keeping) / sizeof(keeping[0]); i++)
+		p->driver.keeps |= !strcmp(keeping[i], info->driver_name);
+	uint16_t segs = RTE_MIN(info->tx_desc_lim.nb_seg_max, info->tx_desc_lim.nb_mtu_seg_max);
+	p->frame_segs = segs ? segs : UINT16_MAX; /* i40e: 8 */
 	const char *at = p->driver.buffer && args && args->args ? strstr(args->args, p->driver.buffer) : NULL;
 	if (at && at[strlen(p->driver.buffer)] == '=') {
 		p->driver.buffer_bytes = (uint32_t)strtoul(at + strlen(p->driver.buffer) + 1, NULL, 10);
@@ -184,77 +183,6 @@ static int port_mtu(struct dpdk_port *p, const struct rte_eth_dev_info *info, co
 	return 0;
 }
 
-/* Descriptors wanted each way. Between processes both cores go round and round in the ring's buffers: more of them than the caches hold cost more than they help, and
- * a full ring holds the sender back, nothing is lost. tern-bw, virtio-user side sending 8 KiB frames to a core of the same cache: 1000 ns a frame with 1024
- * descriptors (8 MiB), 590 with 256. What comes from a wire is lost while nobody looks: there the ring is as long as it may be. */
-static uint16_t port_ring(const struct dpdk_port *p)
-{
-	uint32_t ring = DPDK_RING;
-	while (p->driver.is_local && ring > DPDK_RING_LEAST && ring * p->mtu_bytes > DPDK_LOCAL_BYTES + DPDK_LOCAL_BYTES / 8)
-		ring /= 2;
-	return (uint16_t)ring;
-}
-
-static int port_configure(struct dpdk_port *p, const struct rte_eth_dev_info *info, uint16_t mtu, const struct link_config *config)
-{
-	const uint64_t rx_sums = RTE_ETH_RX_OFFLOAD_IPV4_CKSUM | RTE_ETH_RX_OFFLOAD_UDP_CKSUM;
-	const uint64_t tx_sums = RTE_ETH_TX_OFFLOAD_UDP_CKSUM; /* the IPv4 header's costs nothing: its template has it */
-	struct rte_eth_conf conf = {.rxmode.mtu = mtu};
-	char words[192];
-
-	if (p->driver.reader != DPDK_READ_COPY)
-		p->tx_offloads |= RTE_ETH_TX_OFFLOAD_MULTI_SEGS;
-	if (!p->driver.is_local && (info->rx_offload_capa & rx_sums) == rx_sums)
-		p->rx_offloads |= rx_sums;
-	if (!p->driver.is_local && (info->tx_offload_capa & tx_sums) == tx_sums)
-		p->tx_offloads |= tx_sums;
-	conf.rxmode.offloads = p->rx_offloads;
-	conf.txmode.offloads = p->tx_offloads;
-	conf.intr_conf.rxq = p->driver.has_interrupt;
-	p->tx_queues = p->driver.one_queue ? 1 : (uint16_t)RTE_MIN((unsigned)info->max_tx_queues, (unsigned)DPDK_LINKS_MAX);
-	if (p->driver.pairs)
-		p->tx_queues = p->rx_queues;
-	int err = rte_eth_dev_configure(p->id, p->rx_queues, p->tx_queues, &conf);
-	if (err && conf.intr_conf.rxq) {
-		conf.intr_conf.rxq = 0;
-		p->driver.has_interrupt = false;
-		err = rte_eth_dev_configure(p->id, p->rx_queues, p->tx_queues, &conf);
-	}
-	if (err)
-		return PORT_FAIL(config, TERN_EIO, "dpdk: port %s does not take its configuration: %s%s", p->name, rte_strerror(-err),
-		                 port_words(words, sizeof(words)));
-	err = mtu == p->mtu_bytes ? rte_eth_dev_set_mtu(p->id, mtu) : 0;
-	if (err && err != -ENOTSUP)
-		return PORT_FAIL(config, TERN_EADDR, "dpdk: port %s does not take an MTU of %u: %s%s", p->name, mtu, rte_strerror(-err),
-		                 port_words(words, sizeof(words)));
-	p->rx_ring = p->tx_ring = port_ring(p);
-	rte_eth_dev_adjust_nb_rx_tx_desc(p->id, &p->rx_ring, &p->tx_ring);
-	return 0;
-}
-
-/* All that may be lent, on its way or waiting has its mbuf: sized once. */
-static int port_pools(struct dpdk_port *p, const struct link_config *config)
-{
-	char name[32];
-	int socket = rte_eth_dev_socket_id(p->id);
-	unsigned cache = 256, slack = 4 * DPDK_BURST + cache * 2;
-	uint32_t frame = RTE_PKTMBUF_HEADROOM + p->mtu_bytes + NET_ETHER_BYTES + NET_VLAN_BYTES + 4;
-	uint32_t room = frame > RTE_MBUF_DEFAULT_BUF_SIZE ? (frame + 127) & ~127u : RTE_MBUF_DEFAULT_BUF_SIZE;
-
-	snprintf(name, sizeof(name), "tern_data_%u", p->id);
-	unsigned stock = DPDK_BURST * DPDK_LINKS_MAX; /* ready in each link's hands */
-	unsigned frames = p->rx_ring * p->rx_queues + p->tx_ring * p->tx_queues + DPDK_LENT_MAX + DPDK_HANDED_MAX + stock + slack;
-	p->data = rte_pktmbuf_pool_create(name, frames, cache, 0, (uint16_t)room, socket);
-	snprintf(name, sizeof(name), "tern_head_%u", p->id);
-	unsigned held = DPDK_LINKS_MAX * 3 * DPDK_BURST; /* by links that nobody polls: in stock, and in chains of two */
-	held += p->split_bytes ? p->rx_ring * p->rx_queues + DPDK_BURST : 0;
-	p->heads = rte_pktmbuf_pool_create(name, 2u * p->tx_ring * (p->tx_queues + 1u) + held + slack, cache, 0, DPDK_HEAD_ROOM, socket);
-	if (p->data && p->heads)
-		return 0;
-	return PORT_FAIL(config, TERN_ENOMEM, "dpdk: no memory for %u packets of %u bytes (%s); reserve more hugepages, or give more than -m says",
-	                 frames, room, rte_strerror(rte_errno));
-}
-
 /* @param host  of the interface that is taken over; zeros: none */
 static void port_mac(struct dpdk_port *p, const uint8_t *host)
 {
@@ -266,31 +194,6 @@ static void port_mac(struct dpdk_port *p, const uint8_t *host)
 	}
 	if (rte_eth_macaddr_get(p->id, &p->mac) || !rte_is_valid_assigned_ether_addr(&p->mac))
 		rte_eth_random_addr(p->mac.addr_bytes); /* rings and memif filter nothing */
-}
-
-static int port_start(struct dpdk_port *p, const struct rte_eth_dev_info *info, const struct link_config *config)
-{
-	struct rte_eth_rxconf rx = info->default_rxconf;
-	struct rte_eth_txconf tx = info->default_txconf;
-	int socket = rte_eth_dev_socket_id(p->id);
-	char words[192];
-
-	rx.offloads = p->rx_offloads;
-	tx.offloads = p->tx_offloads;
-	int err = 0;
-	for (uint16_t i = 0; !err && i < p->rx_queues; i++)
-		err = dpdk_split_queue(p, i, (unsigned)socket, &rx);
-	for (uint16_t i = 0; !err && i < p->tx_queues; i++)
-		err = dpdk_mem_queue(p, i, (unsigned)socket, &tx);
-	if (!err)
-		err = rte_eth_dev_start(p->id);
-	if (err)
-		return PORT_FAIL(config, TERN_EIO, "dpdk: port %s does not start: %s%s", p->name, rte_strerror(-err), port_words(words,
-			sizeof(words)));
-	p->is_started = true;
-	rte_eth_promiscuous_disable(p->id);
-	rte_eth_allmulticast_enable(p->id); /* neighbour discovery; what does not filter needs no telling */
-	return 0;
 }
 
 /* Drivers write to sockets whose other end may be gone (virtio-user): the program must not get a SIGPIPE for it. */
@@ -397,37 +300,6 @@ static int port_find(struct dpdk_port *p, const struct dpdk_options *o, const st
 	return err;
 }
 
-static int port_make(struct dpdk_link *l, const struct rte_eth_dev_info *info, uint16_t mtu, const struct link_config *config)
-{
-	struct dpdk_port *p = &l->port;
-	dpdk_offload_choose(l, info);
-	p->rx_queues = dpdk_steer_queues(l, info);
-	int err = port_configure(p, info, mtu, config);
-	if (!err && p->rx_queues > 1 && !dpdk_steer_is_known(l)) {
-		p->rx_queues = 1;
-		err = port_configure(p, info, mtu, config);
-	}
-	if (!err)
-		err = port_pools(p, config);
-	if (!err && p->driver.in_interrupt)
-		err = dpdk_memif_open(l);
-	if (!err)
-		err = port_start(p, info, config);
-	if (err && p->split_bytes && p->heads) { /* what a driver says beforehand of splitting is not all that it wants */
-		p->split_bytes = 0;
-		p->rx_offloads &= ~(uint64_t)RTE_ETH_RX_OFFLOAD_BUFFER_SPLIT;
-		err = port_configure(p, info, mtu, config);
-		err = err ? err : port_start(p, info, config);
-	}
-	if (err || p->rx_queues == 1 || dpdk_steer_open(l))
-		return err;
-	rte_eth_dev_stop(p->id); /* queues that no rule brings anything to would keep what comes there */
-	p->is_started = false;
-	p->rx_queues = 1;
-	err = port_configure(p, info, mtu, config);
-	return err ? err : port_start(p, info, config);
-}
-
 static int port_open(struct dpdk_link *l, const struct link_config *config)
 {
 	struct dpdk_port *p = &l->port;
@@ -447,10 +319,11 @@ static int port_open(struct dpdk_link *l, const struct link_config *config)
 	port_driver(p, &info);
 	if (!err)
 		err = port_mtu(p, &info, &l->options, config, &mtu);
-	if (!err && port_kept[p->id])
+	if (!err && port_kept[p->id]) {
+		dpdk_steer_queues(l, &info); /* as it was, but why? */
 		err = port_again(p, config);
-	else if (!err)
-		err = port_make(l, &info, mtu, config);
+	} else if (!err)
+		err = dpdk_port_start(l, &info, mtu, config);
 	if (err) {
 		port_release(p);
 		return err;
@@ -459,6 +332,7 @@ static int port_open(struct dpdk_link *l, const struct link_config *config)
 	dpdk_log(l, TERN_LOG_INFO, "dpdk port %s (%s): MTU %u, transmit %s, checksums %s%s", p->name, p->driver.name, p->mtu_bytes,
 	         p->driver.reader == DPDK_READ_COPY ? "copies each frame once" : "takes memory as it is",
 	         p->tx_offloads & RTE_ETH_TX_OFFLOAD_UDP_CKSUM ? "by the port" : "in software", dpdk_offload_words(p, words, sizeof(words)));
+	dpdk_steer_tell(l);
 	return 0;
 }
 

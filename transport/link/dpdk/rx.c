@@ -211,9 +211,10 @@ static bool rx_burst(struct dpdk_link *l, uint64_t now_ns)
 		rte_prefetch0(rte_pktmbuf_mtod(l->in[i], void *));
 		pieces += l->in[i]->nb_segs;
 	}
-	if (pieces > l->in_n)
-		l->in_n = dpdk_rx_whole(l, l->in_n);
-	return true;
+	if (pieces == l->in_n)
+		return true;
+	l->in_n = dpdk_rx_whole(l, l->in_n);
+	return l->in_n > 0;
 }
 
 /* With room for none it still answers what the host is asked. */

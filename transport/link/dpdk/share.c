@@ -351,27 +351,38 @@ static uint16_t share_own(struct dpdk_link *l)
 	return n;
 }
 
-/* For a link that has a queue. Neighbours must be answered, whoever else is polled. */
-static __attribute__((noinline)) uint16_t share_both(struct dpdk_link *l)
-{
-	bool is_common = l->turn++ % DPDK_REST_TURNS == 0;
-	for (int i = 0; i < 2; i++, is_common = !is_common) {
-		uint16_t n = is_common ? share_common(l) : share_own(l);
-		if (n)
-			return n;
-	}
-	return 0;
-}
-
-uint16_t dpdk_share_rx(struct dpdk_link *l)
+/* What others have read for the link. */
+static inline __attribute__((always_inline)) uint16_t share_handed(struct dpdk_link *l)
 {
 	uint16_t n = (uint16_t)rte_ring_sc_dequeue_burst(l->handed, (void **)l->in, DPDK_BURST, NULL);
 
 	l->in_handed = n > 0;
-	if (!n)
-		return l->rx_queue ? share_both(l) : share_common(l);
-	l->handed_frames += n;
+	if (n)
+		l->handed_frames += n;
 	return n;
+}
+
+/* For a link that has a queue. What was handed over may be older than what its own has, the common one mostly is somebody else's; but each has its turn at the front:
+ * neighbours must be answered, whoever else is polled, and what is handed over may never end. */
+static __attribute__((noinline)) uint16_t share_all(struct dpdk_link *l)
+{
+	uint32_t turn = l->turn++;
+	bool own_first = turn % DPDK_OWN_TURNS == DPDK_OWN_TURNS / 2, common_first = turn % DPDK_REST_TURNS == 0;
+	uint16_t n = own_first ? share_own(l) : 0;
+
+	l->in_handed = false;
+	n = n ? n : share_handed(l);
+	n = n || !common_first ? n : share_common(l);
+	n = n || own_first ? n : share_own(l);
+	return n || common_first ? n : share_common(l);
+}
+
+uint16_t dpdk_share_rx(struct dpdk_link *l)
+{
+	if (l->rx_queue)
+		return share_all(l);
+	uint16_t n = share_handed(l);
+	return n ? n : share_common(l);
 }
 
 bool dpdk_share_arm(struct dpdk_link *l)
@@ -440,13 +451,14 @@ static int share_interrupt_common(struct dpdk_link *l)
 	return rte_eth_rx_queue_count(s->port.id, 0) > 0 ? -2 : l->set_fd; /* after what was watched is armed: nothing comes in between */
 }
 
+/* share_watch takes out what both queues' interrupts have told by then, so neither queue is counted before both are watched. */
 int dpdk_share_interrupt(struct dpdk_link *l)
 {
 	struct dpdk_share *s = l->share;
 	int fd;
 
 	l->dozes = false;
-	if (!l->port.driver.has_interrupt)
+	if (!l->port.driver.has_interrupt || (l->rx_queue && !share_interrupt_on(l, l->rx_queue)))
 		return -1;
 	bool has_token = dpdk_token_try(&s->rx);
 	if (!has_token && !l->rx_queue)
@@ -458,8 +470,6 @@ int dpdk_share_interrupt(struct dpdk_link *l)
 		dpdk_token_give(&s->rx);
 	if (fd < 0 || !l->rx_queue)
 		return fd;
-	if (!share_interrupt_on(l, l->rx_queue))
-		return -1;
 	return rte_eth_rx_queue_count(l->port.id, l->rx_queue) > 0 ? -2 : l->set_fd;
 }
 

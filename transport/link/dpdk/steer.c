@@ -59,7 +59,7 @@ static bool steer_has(const struct net_config *net, bool is_ip6)
 	return is_ip6 ? !IN6_IS_ADDR_UNSPECIFIED(&net->ip6) : net->ip4.s_addr != 0;
 }
 
-static void steer_one(struct dpdk_link *l, const char *why)
+void dpdk_steer_one(struct dpdk_link *l, const char *why)
 {
 	snprintf(l->share->one_why, sizeof(l->share->one_why), "%s", why);
 }
@@ -73,26 +73,16 @@ uint16_t dpdk_steer_queues(struct dpdk_link *l, const struct rte_eth_dev_info *i
 	if (l->port.driver.pairs && info->max_tx_queues < most)
 		most = info->max_tx_queues;
 	if (want == 1)
-		steer_one(l, "queues=1");
+		dpdk_steer_one(l, "queues=1");
 	else if (l->port.driver.one_queue)
-		steer_one(l, "ports of its kind take no rules");
+		dpdk_steer_one(l, "ports of its kind take no rules");
+	else if (!l->port.driver.keeps && !l->port.driver.spreads)
+		dpdk_steer_one(l, "its driver is not known to keep to queue 0 what no rule is for");
 	else if (most < 2)
-		steer_one(l, "it has one receive queue");
+		dpdk_steer_one(l, "it has one receive queue");
 	else
 		return (uint16_t)RTE_MIN(want, most);
 	return 1;
-}
-
-bool dpdk_steer_is_known(struct dpdk_link *l)
-{
-	const struct rte_flow_item items[] = {{.type = RTE_FLOW_ITEM_TYPE_ETH}, {.type = RTE_FLOW_ITEM_TYPE_END}};
-	const struct rte_flow_action_queue to = {.index = 0};
-	const struct rte_flow_action actions[] = {{.type = RTE_FLOW_ACTION_TYPE_QUEUE, .conf = &to}, {.type = RTE_FLOW_ACTION_TYPE_END}};
-
-	if (rte_flow_validate(l->port.id, &steer_attr, items, actions, NULL) != -ENOSYS) /* others may take rules once they are started */
-		return true;
-	steer_one(l, "its driver knows no rules");
-	return false;
 }
 
 bool dpdk_steer_open(struct dpdk_link *l)
@@ -119,6 +109,16 @@ refused:
 	return false;
 }
 
+/* What its last reader has left. Nobody reads the queue now, and no rule leads to it. */
+static void steer_empty(const struct dpdk_port *p, uint16_t queue)
+{
+	struct rte_mbuf *old[DPDK_BURST];
+	uint16_t n;
+
+	for (int i = 0; i <= p->rx_ring / DPDK_BURST && (n = rte_eth_rx_burst(p->id, queue, old, DPDK_BURST)); i++)
+		rte_pktmbuf_free_bulk(old, n);
+}
+
 void dpdk_steer_enter(struct dpdk_link *l)
 {
 	struct dpdk_share *s = l->share;
@@ -131,17 +131,29 @@ void dpdk_steer_enter(struct dpdk_link *l)
 	*s->one_why = 0;
 	for (uint16_t queue = 1; queue < s->port.rx_queues && !l->rx_queue; queue++)
 		if (!s->reader[queue]) {
+			steer_empty(&s->port, queue);
 			s->reader[queue] = l;
 			l->rx_queue = queue;
 			dpdk_log(l, TERN_LOG_INFO, "dpdk port %s: link %u has receive queue %u of its own", s->port.name, (unsigned)l->slot,
 				(unsigned)queue);
 		}
+	if (s->port.rx_queues > 1 && !l->rx_queue)
+		dpdk_log(l, TERN_LOG_INFO,
+			"dpdk port %s: link %u shares receive queue 0: the %u others are taken; the first link's queues= says how many there are",
+			s->port.name, (unsigned)l->slot, s->port.rx_queues - 1u);
 }
 
 void dpdk_steer_leave(struct dpdk_link *l)
 {
 	if (l->rx_queue)
 		l->share->reader[l->rx_queue] = NULL;
+}
+
+void dpdk_steer_tell(struct dpdk_link *l)
+{
+	if (l->options.queues > l->port.rx_queues)
+		dpdk_log(l, TERN_LOG_INFO, "dpdk port %s: queues=%u: it gets %u: %s", l->port.name, (unsigned)l->options.queues,
+			(unsigned)l->port.rx_queues, l->port.rx_queues == 1 ? l->share->one_why : "as many as it takes");
 }
 
 static void steer_drop(const struct dpdk_link *l, struct dpdk_rule *r)

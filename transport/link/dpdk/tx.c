@@ -48,17 +48,23 @@ void dpdk_tx_close(struct dpdk_link *l)
 	l->done = NULL;
 }
 
-/* May the port read these segments where they are? */
+/* May a device read these segments where they are? It maps them, and takes so many. */
+static __attribute__((noinline)) bool tx_is_mapped(struct dpdk_link *l, const struct frame *f)
+{
+	for (unsigned i = f->segs > 1; i < f->segs; i++)
+		if (!link_mem_key(&l->base, f->seg[i].mem))
+			return false;
+	return f->segs < l->port.frame_segs;
+}
+
+/* May the port? */
 static bool tx_in_place(struct dpdk_link *l, const struct frame *f)
 {
 	if (l->port.driver.reader == DPDK_READ_CPU)
 		return true;
 	if (l->port.driver.reader == DPDK_READ_COPY)
 		return false;
-	for (unsigned i = f->segs > 1; i < f->segs; i++)
-		if (!link_mem_key(&l->base, f->seg[i].mem))
-			return false;
-	return true;
+	return tx_is_mapped(l, f);
 }
 
 /* A frame's own header has FRAME_HEAD_MAX bytes of room, and what it is copied to as well: a few moves instead of a call. */
@@ -197,7 +203,7 @@ static struct rte_mbuf *tx_build_behind(struct dpdk_link *l, struct dpdk_path *p
 static __attribute__((noinline)) size_t tx_run(struct dpdk_link *l, struct dpdk_path *p, struct frame *const *frames, size_t n)
 {
 	struct rte_mbuf **m = &l->hold[l->n_hold - 1], *next, *last = rte_pktmbuf_lastseg(*m);
-	size_t most = dpdk_run_frames(frames, n, l->port.run_segs), k = 1;
+	size_t most = dpdk_run_frames(&l->port, frames, n), k = 1;
 
 	if (l->port.tx_stamp && frames[0]->depart_ns)
 		dpdk_stamp_tx(l, *m, frames[0]->depart_ns);

@@ -1,0 +1,241 @@
+/* A port that was found is configured, given its pools and queues, and started. What drivers say of themselves beforehand is not all that they want: where
+ * something that frames do not need is refused (two buffers a frame, segmentation, times, several queues), or there is no memory for it, the port is tried again
+ * without. Called by port.c at open. */
+#include <stdio.h>
+#include <string.h>
+#include <rte_errno.h>
+#include "link/dpdk/dpdk.h"
+#include "tern/tern.h"
+
+/* What a port can do without. */
+enum { LESS_SPLIT = 1, LESS_OFFLOADS = 2, LESS_QUEUES = 4, LESS_END = 8 };
+
+#define START_FAIL(config, err, ...) (snprintf((config)->error, (config)->error_bytes, __VA_ARGS__), -(err))
+
+const char *dpdk_port_words(char *out, size_t bytes)
+{
+	char words[160];
+	dpdk_eal_words(words, sizeof(words));
+	snprintf(out, bytes, *words ? "; DPDK says: %s" : "%s", words);
+	return out;
+}
+
+/* Descriptors wanted each way. Between processes both cores go round and round in the ring's buffers: more of them than the caches hold cost more than they help, and
+ * a full ring holds the sender back, nothing is lost. tern-bw, virtio-user side sending 8 KiB frames to a core of the same cache: 1000 ns a frame with 1024
+ * descriptors (8 MiB), 590 with 256. What comes from a wire is lost while nobody looks: there the ring is as long as it may be. */
+static uint16_t start_ring(const struct dpdk_port *p)
+{
+	uint32_t ring = DPDK_RING;
+	while (p->driver.is_local && ring > DPDK_RING_LEAST && ring * p->mtu_bytes > DPDK_LOCAL_BYTES + DPDK_LOCAL_BYTES / 8)
+		ring /= 2;
+	return (uint16_t)ring;
+}
+
+static int start_configure(struct dpdk_port *p, const struct rte_eth_dev_info *info, uint16_t mtu, const struct link_config *config)
+{
+	const uint64_t rx_sums = RTE_ETH_RX_OFFLOAD_IPV4_CKSUM | RTE_ETH_RX_OFFLOAD_UDP_CKSUM;
+	const uint64_t tx_sums = RTE_ETH_TX_OFFLOAD_UDP_CKSUM; /* the IPv4 header's costs nothing: its template has it */
+	struct rte_eth_conf conf = {.rxmode.mtu = mtu};
+	char words[192];
+
+	if (p->driver.reader != DPDK_READ_COPY)
+		p->tx_offloads |= RTE_ETH_TX_OFFLOAD_MULTI_SEGS;
+	if (!p->driver.is_local && (info->rx_offload_capa & rx_sums) == rx_sums)
+		p->rx_offloads |= rx_sums;
+	if (!p->driver.is_local && (info->tx_offload_capa & tx_sums) == tx_sums)
+		p->tx_offloads |= tx_sums;
+	conf.rxmode.offloads = p->rx_offloads;
+	conf.txmode.offloads = p->tx_offloads;
+	conf.intr_conf.rxq = p->driver.has_interrupt;
+	p->tx_queues = p->driver.one_queue ? 1 : (uint16_t)RTE_MIN((unsigned)info->max_tx_queues, (unsigned)DPDK_LINKS_MAX);
+	if (p->driver.pairs)
+		p->tx_queues = p->rx_queues;
+	int err = rte_eth_dev_configure(p->id, p->rx_queues, p->tx_queues, &conf);
+	if (err && conf.intr_conf.rxq) {
+		conf.intr_conf.rxq = 0;
+		p->driver.has_interrupt = false;
+		err = rte_eth_dev_configure(p->id, p->rx_queues, p->tx_queues, &conf);
+	}
+	if (err)
+		return START_FAIL(config, TERN_EIO, "dpdk: port %s does not take its configuration: %s%s", p->name, rte_strerror(-err),
+		                  dpdk_port_words(words, sizeof(words)));
+	err = mtu == p->mtu_bytes ? rte_eth_dev_set_mtu(p->id, mtu) : 0;
+	if (err && err != -ENOTSUP)
+		return START_FAIL(config, TERN_EADDR, "dpdk: port %s does not take an MTU of %u: %s%s", p->name, mtu, rte_strerror(-err),
+		                  dpdk_port_words(words, sizeof(words)));
+	p->rx_ring = p->tx_ring = start_ring(p);
+	rte_eth_dev_adjust_nb_rx_tx_desc(p->id, &p->rx_ring, &p->tx_ring);
+	return 0;
+}
+
+/* All that may be lent, on its way or waiting has its mbuf: sized once. A later try wants no more than the one that made them. */
+static int start_pools(struct dpdk_port *p, const struct link_config *config)
+{
+	char name[32];
+	int socket = rte_eth_dev_socket_id(p->id);
+	unsigned cache = 256, slack = 4 * DPDK_BURST + cache * 2;
+	uint32_t frame = RTE_PKTMBUF_HEADROOM + p->mtu_bytes + NET_ETHER_BYTES + NET_VLAN_BYTES + 4;
+	uint32_t room = frame > RTE_MBUF_DEFAULT_BUF_SIZE ? (frame + 127) & ~127u : RTE_MBUF_DEFAULT_BUF_SIZE;
+
+	if (p->data)
+		return 0;
+	snprintf(name, sizeof(name), "tern_data_%u", p->id);
+	unsigned stock = DPDK_BURST * DPDK_LINKS_MAX; /* ready in each link's hands */
+	unsigned frames = p->rx_ring * p->rx_queues + p->tx_ring * p->tx_queues + DPDK_LENT_MAX + DPDK_HANDED_MAX + stock + slack;
+	p->data = rte_pktmbuf_pool_create(name, frames, cache, 0, (uint16_t)room, socket);
+	snprintf(name, sizeof(name), "tern_head_%u", p->id);
+	unsigned held = DPDK_LINKS_MAX * 3 * DPDK_BURST; /* by links that nobody polls: in stock, and in chains of two */
+	held += p->split_bytes ? p->rx_ring * p->rx_queues + DPDK_BURST : 0;
+	if (p->data)
+		p->heads = rte_pktmbuf_pool_create(name, 2u * p->tx_ring * (p->tx_queues + 1u) + held + slack, cache, 0, DPDK_HEAD_ROOM, socket);
+	if (p->heads)
+		return 0;
+	rte_mempool_free(p->data);
+	p->data = NULL;
+	return START_FAIL(config, TERN_ENOMEM,
+		"dpdk: no memory for %u packets of %u bytes; reserve more hugepages, or give more than -m says, or a smaller mtu=", frames, room);
+}
+
+/* Queues and start. @return as DPDK's functions */
+static int start_queues(struct dpdk_port *p, const struct rte_eth_dev_info *info)
+{
+	struct rte_eth_rxconf rx = info->default_rxconf;
+	struct rte_eth_txconf tx = info->default_txconf;
+	unsigned socket = (unsigned)rte_eth_dev_socket_id(p->id);
+	int err = 0;
+
+	rx.offloads = p->rx_offloads;
+	tx.offloads = p->tx_offloads;
+	for (uint16_t i = 0; !err && i < p->rx_queues; i++)
+		err = dpdk_split_queue(p, i, socket, &rx);
+	for (uint16_t i = 0; !err && i < p->tx_queues; i++)
+		err = dpdk_mem_queue(p, i, socket, &tx);
+	return err ? err : rte_eth_dev_start(p->id);
+}
+
+/* One try. */
+static int start_try(struct dpdk_link *l, const struct rte_eth_dev_info *info, uint16_t mtu, const struct link_config *config)
+{
+	struct dpdk_port *p = &l->port;
+	char words[192];
+
+	int err = start_configure(p, info, mtu, config);
+	if (!err)
+		err = start_pools(p, config);
+	if (!err && p->driver.in_interrupt)
+		err = dpdk_memif_open(l);
+	if (err)
+		return err;
+	err = start_queues(p, info);
+	if (err)
+		return START_FAIL(config, err == -ENOMEM ? TERN_ENOMEM : TERN_EIO, "dpdk: port %s does not start: %s%s%s", p->name,
+			rte_strerror(-err), dpdk_port_words(words, sizeof(words)),
+			err == -ENOMEM ? "; reserve more hugepages, or give more than -m says, or a smaller mtu=" : "");
+	p->is_started = true;
+	return 0;
+}
+
+/* What is on that could be left out. */
+static unsigned start_spare(const struct dpdk_port *p)
+{
+	bool has_offloads = p->run_segs || p->rx_stamp || p->tx_stamp;
+	return (p->split_bytes ? LESS_SPLIT : 0) | (has_offloads ? LESS_OFFLOADS : 0) | (p->rx_queues > 1 ? LESS_QUEUES : 0);
+}
+
+static void start_without(struct dpdk_port *p, unsigned less)
+{
+	if (less & LESS_SPLIT)
+		dpdk_offload_no_split(p);
+	if (less & LESS_OFFLOADS)
+		dpdk_offload_none(p);
+	if (less & LESS_QUEUES)
+		p->rx_queues = 1;
+}
+
+/* The rings of a try that found no memory for all of them are given back, then the pools, which nothing holds any more. Whatever the driver says to a port without a
+ * receive queue, its queues are gone. */
+static void start_forget(struct dpdk_port *p)
+{
+	const struct rte_eth_conf none = {0};
+	char words[192];
+
+	rte_eth_dev_configure(p->id, 0, 1, &none);
+	rte_mempool_free(p->data);
+	rte_mempool_free(p->heads);
+	p->data = p->heads = NULL;
+	dpdk_eal_words(words, sizeof(words));
+}
+
+/* The next try, of which all but the pools is as it was chosen. */
+static void start_reset(struct dpdk_port *p, const struct dpdk_port *chosen, unsigned less)
+{
+	struct rte_mempool *data = p->data, *heads = p->heads;
+
+	*p = *chosen;
+	p->data = data;
+	p->heads = heads;
+	start_without(p, less);
+}
+
+/* A try failed: its rings are given back if there was no memory for all of them. @return what no later try is to have */
+static unsigned start_failed(struct dpdk_link *l, int err, unsigned less)
+{
+	if (err != -TERN_ENOMEM)
+		return 0;
+	if (l->port.data)
+		start_forget(&l->port);
+	if (l->port.rx_queues > 1)
+		dpdk_steer_one(l, "there is no memory for more");
+	return less | LESS_QUEUES; /* which want the most */
+}
+
+/* Rules are refused: queues that none brings anything to would keep what comes there. */
+static unsigned start_refused(struct dpdk_port *p, unsigned less)
+{
+	rte_eth_dev_stop(p->id);
+	p->is_started = false;
+	return less | LESS_QUEUES;
+}
+
+int dpdk_port_start(struct dpdk_link *l, const struct rte_eth_dev_info *info, uint16_t mtu, const struct link_config *config)
+{
+	static const unsigned order[] = {0, LESS_SPLIT, LESS_SPLIT | LESS_OFFLOADS, LESS_QUEUES, LESS_QUEUES | LESS_SPLIT,
+		LESS_QUEUES | LESS_SPLIT | LESS_OFFLOADS};
+	struct dpdk_port *p = &l->port;
+	unsigned never = 0, tried = 0, at = 0;
+	int err = 0;
+	char words[192];
+
+	dpdk_offload_choose(l, info);
+	p->rx_queues = dpdk_steer_queues(l, info);
+	const struct dpdk_port chosen = *p;
+	const unsigned spare = start_spare(p);
+	while (at < sizeof(order) / sizeof(order[0])) {
+		unsigned less = (order[at] | never) & spare;
+		if (tried & 1u << less) {
+			at++;
+			continue;
+		}
+		tried |= 1u << less;
+		if (err)
+			dpdk_log(l, TERN_LOG_INFO, "%s; tried again%s%s%s", config->error, less & LESS_QUEUES ? " with one receive queue" : "",
+				less & LESS_SPLIT ? " without headers split off" : "",
+				less & LESS_OFFLOADS ? " without segmentation and times" : "");
+		if (less & LESS_QUEUES && !*l->share->one_why)
+			dpdk_steer_one(l, "with more it does not start");
+		start_reset(p, &chosen, less);
+		err = start_try(l, info, mtu, config);
+		if (!err && (p->rx_queues == 1 || dpdk_steer_open(l)))
+			break;
+		unsigned more = err ? start_failed(l, err, less) : start_refused(p, less);
+		at = more ? 0 : at; /* tried before: passed over */
+		never |= more;
+		dpdk_eal_words(words, sizeof(words)); /* what the driver said of it is not the next error's */
+	}
+	if (err)
+		return err;
+	*config->error = 0;
+	rte_eth_promiscuous_disable(p->id);
+	rte_eth_allmulticast_enable(p->id); /* neighbour discovery; what does not filter needs no telling */
+	return 0;
+}
