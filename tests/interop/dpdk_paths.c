@@ -14,16 +14,6 @@ enum { BYTES = 1 << 20, ROUNDS = 40 };
 
 static struct inter_pair p;
 
-static uint16_t free_port(void)
-{
-	struct sockaddr_in a = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-	socklen_t bytes = sizeof(a);
-	int fd = socket(AF_INET, SOCK_STREAM, 0);
-	CHECK(fd >= 0 && !bind(fd, (struct sockaddr *)&a, sizeof(a)) && !getsockname(fd, (struct sockaddr *)&a, &bytes));
-	close(fd);
-	return ntohs(a.sin_port);
-}
-
 static bool command(const char *text)
 {
 	char quiet[512];
@@ -54,7 +44,7 @@ static struct wire memif(void)
 static void open_pair(const struct wire *w, const char *more, const char *query)
 {
 	char text[512];
-	uint16_t port = free_port();
+	uint16_t port = inter_free_port();
 
 	memset(&p, 0, sizeof(p));
 	inter_open(&p.a, NULL);

@@ -62,16 +62,6 @@ static int rules_of(const char *device, uint16_t port)
 	return rules_that(device, text);
 }
 
-static uint16_t free_port(void)
-{
-	struct sockaddr_in a = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-	socklen_t bytes = sizeof(a);
-	int fd = socket(AF_INET, SOCK_STREAM, 0);
-	CHECK(fd >= 0 && !bind(fd, (struct sockaddr *)&a, sizeof(a)) && !getsockname(fd, (struct sockaddr *)&a, &bytes));
-	close(fd);
-	return ntohs(a.sin_port);
-}
-
 static void node(struct inter_node *n, uint32_t flags)
 {
 	tern_config c = inter_config();
@@ -84,7 +74,7 @@ static void port_listen(struct inter_node *n, const char *options)
 {
 	char text[512];
 	node(n, TERN_OWN_THREAD);
-	n->port = free_port();
+	n->port = inter_free_port();
 	snprintf(text, sizeof(text), "dpdk://10.9.0.1:%u?ctl=127.0.0.1:%u&%s", n->port, n->port, options);
 	int err = tern_listen(n->ep, text);
 	if (err)
@@ -246,7 +236,7 @@ static void steered_paths(void)
 	port_listen(&first, "dev=net_tap4,iface=tap4&ip=10.9.0.1/24&ip6=fd00:9::1/64&twin=0");
 	kernel_side("tap4", "");
 	node(&w.kernel, TERN_OWN_THREAD);
-	w.kernel.port = free_port();
+	w.kernel.port = inter_free_port();
 	snprintf(text, sizeof(text), "udp://10.9.0.2:%u?ctl=127.0.0.1:%u", w.kernel.port, w.kernel.port);
 	CHECK_EQ(tern_listen(w.kernel.ep, text), 0);
 	node(&w.port, TERN_OWN_THREAD);

@@ -13,17 +13,6 @@ enum { MANY = 3, ROUNDS = 20, BIG = 1 << 20, FAMILY_END = 2 };
 static const char *const ip_text[FAMILY_END][2] = {{"10.9.0.1", "10.9.0.2"}, {"[fd00:9::1]", "[fd00:9::2]"}};
 static const char *const ip_option[FAMILY_END][2] = {{"ip=10.9.0.1/24", "ip=10.9.0.2/24"}, {"ip6=fd00:9::1/64", "ip6=fd00:9::2/64"}};
 
-/* A TCP port that was free a moment ago. */
-static uint16_t free_port(void)
-{
-	struct sockaddr_in a = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-	socklen_t bytes = sizeof(a);
-	int fd = socket(AF_INET, SOCK_STREAM, 0);
-	CHECK(fd >= 0 && !bind(fd, (struct sockaddr *)&a, sizeof(a)) && !getsockname(fd, (struct sockaddr *)&a, &bytes));
-	close(fd);
-	return ntohs(a.sin_port);
-}
-
 /* The device at end 0 or 1, with the arguments that make it. */
 static const char *device(int end)
 {
@@ -36,7 +25,7 @@ static const char *device(int end)
 static void listen_at(struct inter_node *n, int end, int family, const char *more)
 {
 	char text[512];
-	n->port = free_port();
+	n->port = inter_free_port();
 	snprintf(text, sizeof(text), "dpdk://%s:%u?ctl=127.0.0.1:%u&dev=%s%s", ip_text[family][end], n->port, n->port, device(end), more);
 	int err = tern_listen(n->ep, text);
 	if (err)
@@ -202,7 +191,7 @@ static void unpolled(void)
 
 	CHECK_EQ(tern_open(&config, &idle), 0);
 	CHECK_EQ(tern_ep_open(idle, &ep), 0);
-	uint16_t port = free_port();
+	uint16_t port = inter_free_port();
 	snprintf(text, sizeof(text), "dpdk://10.9.0.1:%u?ctl=127.0.0.1:%u&dev=%s", port, port, device(0));
 	CHECK_EQ(tern_listen(ep, text), 0);
 	threaded(&a, 0);
@@ -228,7 +217,7 @@ static void unpolled(void)
 static void refused_as(struct inter_node *n, const char *host, const char *options, const char *words)
 {
 	char text[512];
-	uint16_t port = free_port();
+	uint16_t port = inter_free_port();
 	snprintf(text, sizeof(text), "dpdk://%s:%u?ctl=127.0.0.1:%u&dev=%s", host, port, port, options);
 	int err = tern_listen(n->ep, text);
 	if (!err)
@@ -254,11 +243,11 @@ static void refused(void)
 	refused_as(&b, "10.9.0.1", "net_memif0&mtu=9000", "mtu=9000: port net_memif0 is open with 1500");
 	refused_as(&b, "10.9.0.1", "net_memif0,role=client",
 	        "dev=net_memif0,role=client: port net_memif0 is open in this process with net_memif0,role=server");
-	snprintf(text, sizeof(text), "dpdk://10.9.0.1:%u?ctl=127.0.0.1:%u&dev=net_memif0", a.port, free_port());
+	snprintf(text, sizeof(text), "dpdk://10.9.0.1:%u?ctl=127.0.0.1:%u&dev=net_memif0", a.port, inter_free_port());
 	CHECK(tern_listen(b.ep, text) != 0);
 	CHECK_SAYS(inter_detail(&b, 0), "is in use");
 	for (; n < 7; n++) { /* as many as there can be, and one more */
-		snprintf(text, sizeof(text), "dpdk://10.9.0.1:%u?ctl=127.0.0.1:%u", free_port(), free_port());
+		snprintf(text, sizeof(text), "dpdk://10.9.0.1:%u?ctl=127.0.0.1:%u", inter_free_port(), inter_free_port());
 		CHECK_EQ(tern_listen(b.ep, text), 0);
 	}
 	CHECK_EQ(tern_listen(b.ep, text), -TERN_ELIMIT);

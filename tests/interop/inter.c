@@ -3,6 +3,7 @@
 #include <CUnit/Basic.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <netinet/in.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -481,6 +482,16 @@ void inter_hear(int fd, void *data, size_t bytes)
 }
 
 /* ---- the program --------------------------------------------------------------------------------------------------------------------- */
+
+uint16_t inter_free_port(void)
+{
+	struct sockaddr_in a = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+	socklen_t bytes = sizeof(a);
+	int fd = socket(AF_INET, SOCK_STREAM, 0);
+	CHECK(fd >= 0 && !bind(fd, (struct sockaddr *)&a, sizeof(a)) && !getsockname(fd, (struct sockaddr *)&a, &bytes));
+	close(fd);
+	return ntohs(a.sin_port);
+}
 
 int inter_main(int argc, char **argv, const char *suite, const struct inter_case *cases, size_t n)
 {

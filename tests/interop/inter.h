@@ -112,6 +112,8 @@ struct inter_case {
 	const char *name;
 	void (*run)(void);
 };
+/** A TCP port that was free a moment ago. */
+uint16_t inter_free_port(void);
 /** Makes folder and key, runs the cases (or those named by arguments), removes the folder. @return exit status */
 int inter_main(int argc, char **argv, const char *suite, const struct inter_case *cases, size_t n);
 #define INTER_MAIN(suite, cases)                                                                                                                     \
