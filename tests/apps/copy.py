@@ -5,7 +5,7 @@ Usage: copy.py TERN_COPY TERN_KEY TERN_MKSAFETENSORS SCENARIO      (SCENARIO "li
 
 After every step each file under its final name must be whole: that is checked everywhere. Exit status 77: skipped, the last line says why.
 """
-import json, os, pathlib, random, resource, shutil, signal, socket, struct, subprocess, sys, tempfile, time
+import ctypes, json, os, pathlib, random, resource, shutil, signal, socket, struct, subprocess, sys, tempfile, time
 
 COPY, KEY, MAKE = (os.path.abspath(p) for p in sys.argv[1:4])
 SEED = int(os.environ.get('TERN_SEED', time.time_ns() % 2**32))
@@ -388,7 +388,6 @@ def tmpfs(root, size):
     folder.mkdir()
     if os.geteuid() != 0:
         raise Skipped('a small disk needs root (tmpfs in a mount namespace)')
-    import ctypes
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.unshare(0x00020000) or libc.mount(b'none', b'/', None, 0x44000, None) or \
        libc.mount(b'tmpfs', os.fsencode(folder), b'tmpfs', 0, f'size={size}'.encode()):
@@ -572,6 +571,8 @@ def main():
     finally:
         for p in started:
             p.kill()
+        if (root / 'disk').is_mount():
+            ctypes.CDLL(None).umount2(os.fsencode(root / 'disk'), 2)  # MNT_DETACH
         shutil.rmtree(root, ignore_errors=True)
     print(f'ok {name}')
     return 0
