@@ -240,6 +240,14 @@ def truncated(root):
 SLOW = 'delay = 5ms\nrate = 200mbit 28b\nlimit = 4mib'
 
 
+def synced(folder):
+    """How much of its first file the journal says is safe."""
+    try:
+        return json.loads((folder / '.tern-resume').read_text().splitlines()[0])['synced_bytes']
+    except (OSError, IndexError):
+        return 0
+
+
 def cut_and_resume(root, kill_sender, name='big.bin'):
     bed = Bed(root, SLOW)
     if name.endswith('.safetensors'):
@@ -251,9 +259,9 @@ def cut_and_resume(root, kill_sender, name='big.bin'):
     # the checkpoint on disk is what is waited for
     s.reach(15_000_000)
     deadline = time.monotonic() + 20
-    while not (bed.there / '.tern-resume').exists() and time.monotonic() < deadline:
-        time.sleep(0.02)
-    check((bed.there / '.tern-resume').exists(), 'no journal')
+    while synced(bed.there) < 5_000_000 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    check(synced(bed.there) >= 5_000_000, 'no journal')
     (s if kill_sender else r).kill()
     check(bed.whole() == 0, 'the file has its final name already')
     other = r if kill_sender else s
