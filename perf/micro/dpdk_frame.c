@@ -303,6 +303,7 @@ int main(int argc, char **argv)
 	snprintf(place, sizeof(place), "/tmp/dpdk-frame.XXXXXX");
 	if (!memory || !mkdtemp(place))
 		die(place, "cannot be made");
+	atexit(tidy);
 	memset(memory, 1, (size_t)burst * payload);
 	environment(argv[1], argc > 4 ? argv[4] : "0");
 	if (link_find("dpdk", &ops, error, sizeof(error)))
@@ -314,6 +315,5 @@ int main(int argc, char **argv)
 	bare_start(argv[1]);
 	measure(argv[1], false, frames);
 	fflush(stdout);
-	tidy();
 	_exit(0); /* drivers in pairs in one process do not all end well, and nothing is left to end */
 }

@@ -15,6 +15,8 @@ struct hello {
 	uint8_t token[LINK_TOKEN_BYTES];
 };
 
+static uint8_t rogue_bits = 2; /* of the mode: it has no other */
+
 struct rogue {
 	struct end end[2]; /* end[0]: the link under attack */
 	struct rdma_event_channel *channel;
@@ -57,11 +59,12 @@ static struct rdma_cm_id *rogue_dial(struct rogue *r)
 /* One request. @return the event that answers it; an accepted one is established */
 static int rogue_says(struct rogue *r, uint8_t leg, uint8_t lanes, uint32_t connection, uint16_t mtu)
 {
-	struct hello hello = {.magic = htonl(0x7465726e), .version = 2, .leg = leg, .lanes = lanes, .mode = is_uc | 2, .attempt = htonl(77)};
+	struct hello hello = {.magic = htonl(0x7465726e), .version = 2, .leg = leg, .lanes = lanes, .attempt = htonl(77)};
 	struct rdma_conn_param param = {.private_data = &hello, .private_data_len = sizeof(hello), .responder_resources = 1, .initiator_depth = 1,
 	        .retry_count = 6, .rnr_retry_count = 6, .srq = 1};
 	struct rdma_cm_id *id = rogue_dial(r);
 
+	hello.mode = (uint8_t)(is_uc | rogue_bits);
 	hello.connection = htonl(connection);
 	hello.mtu = htons(mtu);
 	memcpy(hello.token, tokens[0], sizeof(hello.token));
@@ -93,6 +96,9 @@ void rogue_hellos(void)
 	CU_ASSERT_EQUAL(rogue_says(&r, 0, 0, 1, 0), RDMA_CM_EVENT_REJECTED);
 	CU_ASSERT_EQUAL(rogue_says(&r, 3, 1, 1, 0), RDMA_CM_EVENT_REJECTED);
 	CU_ASSERT_EQUAL(rogue_says(&r, 0, 1, 0, 0), RDMA_CM_EVENT_REJECTED);
+	rogue_bits = 4; /* means nothing */
+	CU_ASSERT_EQUAL(rogue_says(&r, 0, 1, 1, 0), RDMA_CM_EVENT_REJECTED);
+	rogue_bits = 2;
 	rogue_ends(&r);
 	CU_ASSERT_EQUAL(rogue_says(&r, 0, 1, 1, 0), RDMA_CM_EVENT_CONNECT_RESPONSE);
 	CU_ASSERT_EQUAL(rogue_says(&r, 0, 1, 1, 0), RDMA_CM_EVENT_REJECTED); /* a leg that is there */

@@ -21,6 +21,7 @@
 #include <rte_ethdev.h>
 #include <rte_mempool.h>
 #include "link/link.h"
+#include "must.h"
 #include "tern/error.h"
 
 enum { ROUNDS = 12, BURST = 32, FRAME = 1400, PORT = 7400, WAIT_S = 20, MORE = 2000, LOOKS = 200, NOT_LET_IN = 3, LIMIT_S = 100, LONGER_S = 5 };
@@ -45,22 +46,6 @@ static void mortal(pid_t parent)
 	if (getppid() != parent)
 		_exit(1);
 	alarm(LIMIT_S);
-}
-
-static uint64_t now_ns(void)
-{
-	struct timespec t;
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
-}
-
-#define MUST(x) must((x), #x, __LINE__)
-static void must(bool x, const char *what, int line)
-{
-	if (x)
-		return;
-	printf("FAILED line %d: %s (%s)\n", line, what, strerror(errno));
-	exit(1);
 }
 
 static struct link *open_link(const char *text, char error[512])

@@ -9,6 +9,7 @@
 #include <time.h>
 #include <unistd.h>
 #include "link/link.h"
+#include "must.h"
 #include "tern/error.h"
 
 enum { WAIT_S = 10, PORT = 7400, FRAMES = 64, BYTES = 100, PARKED_PATH = 32, DOZE_NS = 50000000 };
@@ -16,22 +17,6 @@ enum { WAIT_S = 10, PORT = 7400, FRAMES = 64, BYTES = 100, PARKED_PATH = 32, DOZ
 static const struct link_ops *ops;
 static uint8_t memory[FRAMES * 4][BYTES];
 static struct frame pool[FRAMES * 4];
-
-static uint64_t now_ns(void)
-{
-	struct timespec t;
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
-}
-
-#define MUST(x) must((x), #x, __LINE__)
-static void must(bool x, const char *what, int line)
-{
-	if (x)
-		return;
-	printf("FAILED line %d: %s\n", line, what);
-	exit(1);
-}
 
 static struct link *end_open_as(const char *text, const char *host)
 {

@@ -221,7 +221,8 @@ static enum cm_reason cm_check(struct rdma_link *l, const struct cm_event *e, st
 	if (!rdma_uses_device(l, ibv_get_device_name(e->of.id->verbs->device)))
 		return CM_FAILED;
 	uint32_t mtu = ntohs(hello->mtu);
-	if (!hello->lanes || hello->lanes > RDMA_LANES_MAX || hello->leg > 2 * hello->lanes || !hello->connection || (mtu && mtu < 256))
+	if (!hello->lanes || hello->lanes > RDMA_LANES_MAX || hello->leg > 2 * hello->lanes || !hello->connection || (mtu && mtu < 256) ||
+	        hello->mode & ~(CM_UC | CM_FIXED))
 		return CM_FAILED;
 	return CM_ACCEPTED;
 }

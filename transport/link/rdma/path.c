@@ -149,6 +149,8 @@ int rdma_path_attach(struct rdma_path *p, const char *device, uint32_t lanes)
 		}
 	if (!is_same)
 		path_free_buffers(p);
+	if (p->port != port)
+		p->depth_most = 0; /* another device gives other depths */
 	p->port = port;
 	p->base.lanes = lanes;
 	p->n_legs = 1 + 2 * lanes;
