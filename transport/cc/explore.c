@@ -49,6 +49,7 @@ static void rate_note(struct explore *x, const struct tern_cc_ack *ev)
 
 	if (sample == TERN_CC_NONE)
 		return;
+	x->round_sampled = true;
 	if (!ev->app_limited || sample > x->best)
 		x->rate[x->rounds % EXPLORE_ROUNDS] = most(x->rate[x->rounds % EXPLORE_ROUNDS], sample);
 	x->best = most(x->best, sample);
@@ -79,7 +80,7 @@ static void round_loss(struct explore *x, uint64_t in_flight)
 		x->flight_cap = most(base - base / 8, (uint64_t)LEAST_FRAMES * x->frame_bytes);
 		if (x->phase == EXPLORE_START)
 			x->phase = EXPLORE_DRAIN;
-	} else if (x->flight_cap != UINT64_MAX) {
+	} else if (x->flight_cap < UINT64_MAX / 2) { /* from there on it bounds nothing, and must not begin again at 0 */
 		x->flight_cap += most(x->flight_cap / 8, x->frame_bytes);
 	}
 }
@@ -116,7 +117,7 @@ static void round_over(struct explore *x, const struct tern_cc_ack *ev)
 	round_loss(x, ev->flow.in_flight_bytes + ev->acked_bytes);
 	x->round_lost = x->round_delivered = 0;
 	x->round_end_bytes = ev->flow.delivered_bytes;
-	x->round_ns = ev->flow.now_ns;
+	x->round_sampled = false;
 }
 
 /* In quarters of the best rate: one round above, one below to drain what that left, six level. */
@@ -145,7 +146,7 @@ void explore_on_ack(struct explore *x, const struct tern_cc_ack *ev, struct tern
 	x->frame_bytes = (uint32_t)ev->flow.frame_bytes;
 	rate_note(x, ev);
 	x->round_delivered += ev->acked_bytes;
-	if (ev->round_bytes >= x->round_end_bytes)
+	if (ev->round_bytes >= x->round_end_bytes && x->round_sampled)
 		round_over(x, ev);
 	if (rtt == TERN_CC_NONE)
 		return;

@@ -14,10 +14,11 @@ struct explore {
 	uint64_t best;                 /* highest of them */
 	uint64_t window_bytes;         /* START: doubles each round */
 	uint64_t flight_cap;           /* what loss allows */
-	uint64_t round_end_bytes, round_lost, round_delivered, round_ns;
+	uint64_t round_end_bytes, round_lost, round_delivered;
 	uint64_t full_rate;            /* START: the rate that growth is measured from */
 	uint32_t rounds, stalled, phase, cycle;
 	uint32_t frame_bytes;
+	bool round_sampled;            /* this round has seen a delivery rate: without one it goes on (an RTT of microseconds is shorter than what a rate is measured over) */
 };
 
 void explore_init(struct explore *x, const struct tern_cc_init *ev, struct tern_cc_out *out);
