@@ -2,9 +2,32 @@
 #include <string.h>
 #include "base/copy.h"
 
+/* Between these, libc copies with `rep movsb` where the processor says that it is fast. On AMD Zen 4 it is not when source and destination lie badly to each other in
+ * their pages, which packet buffers and tensors do: 8 KiB frames out of buffers in the second cache take 565 ns a frame with it, 545 with a plain loop (tern-bw over
+ * memif, least quarter of 9 runs; perf/versus/dpdk.sh). Above, libc knows better: it may leave the caches out. */
+enum { COPY_LOOP_MIN = 2048, COPY_LOOP_MAX = 65536 };
+
+typedef uint64_t copy_vec __attribute__((vector_size(16), aligned(1), may_alias));
+
+static void copy_loop(uint8_t *dst, const uint8_t *src, size_t bytes)
+{
+	for (; bytes >= 4 * sizeof(copy_vec); dst += 4 * sizeof(copy_vec), src += 4 * sizeof(copy_vec), bytes -= 4 * sizeof(copy_vec)) {
+		const copy_vec *from = (const copy_vec *)src;
+		copy_vec a = from[0], b = from[1], c = from[2], d = from[3], *to = (copy_vec *)dst;
+		to[0] = a;
+		to[1] = b;
+		to[2] = c;
+		to[3] = d;
+	}
+	memcpy(dst, src, bytes);
+}
+
 static inline void copy_run(uint8_t *dst, const uint8_t *src, size_t bytes)
 {
-	memcpy(dst, src, bytes);
+	if (bytes >= COPY_LOOP_MIN && bytes <= COPY_LOOP_MAX)
+		copy_loop(dst, src, bytes);
+	else
+		memcpy(dst, src, bytes);
 }
 
 void copy_bytes(void *dst, const void *src, size_t bytes, uint64_t *copied_bytes)

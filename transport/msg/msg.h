@@ -163,11 +163,11 @@ enum msg_place_flags {
 	MSG_PLACE_BOUNCE = 2,
 };
 struct msg_place {
-	uint32_t flags;
 	uint32_t segs;
 	struct frame_seg seg[FRAME_SEGS_MAX];
 	uint64_t offset;
 	uint32_t bytes;
+	uint32_t flags;      /* not beside segs: two fresh stores read as one word wait until all before them are done, the last frame's copy too (10 ns a frame) */
 	void *target;        /* msg's own */
 	uint32_t epoch;      /* msg's own */
 	const uint8_t *bounce; /* with BOUNCE the caller sets it before msg_rx_commit */

@@ -27,6 +27,8 @@ enum {
 	DPDK_RING = 1024,      /* descriptors wanted each way */
 	DPDK_RING_LEAST = 128,
 	DPDK_LOCAL_BYTES = 2 << 20, /* of frames in a ring between processes */
+	DPDK_TAKE_BYTES = 256 << 10, /* of frames taken at once, where the driver has just copied them */
+	DPDK_TAKE_LEAST = 8,   /* frames; vector code takes no fewer */
 	DPDK_SLOTS = 8192,     /* frames whose memory the port may still read */
 	DPDK_PARKED_MAX = 256, /* frames that wait for a neighbour, */
 	DPDK_PARKED_PATH = 32, /* of one path */
@@ -112,6 +114,7 @@ struct dpdk_port {
 	uint64_t tx_offloads, rx_offloads; /* switched on */
 	uint32_t mtu_bytes;
 	uint16_t tx_ring, rx_ring;
+	uint16_t rx_take;      /* frames taken at once */
 	uint16_t tx_queues, rx_queues;
 	uint16_t tx_queue;     /* this link's */
 	struct rte_flow *rest; /* brings what no other rule is for to queue 0; NULL: it comes there by itself */

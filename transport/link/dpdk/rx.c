@@ -232,6 +232,7 @@ size_t dpdk_rx(struct link *link, struct rx_frame *out, size_t n, uint64_t now_n
 		dpdk_memif_tend(l, now_ns);
 	dpdk_tx_due(l, now_ns);
 	uint32_t lent_max = dpdk_share_lent_max(l);
+	n = n < l->port.rx_take ? n : l->port.rx_take;
 	for (int tries = 0; l->lent < lent_max && (got < n || !n); tries += l->in_at == l->in_n) {
 		if (l->in_at == l->in_n && (tries == RX_TRIES || !rx_burst(l, now_ns)))
 			break;

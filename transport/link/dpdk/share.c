@@ -335,7 +335,7 @@ static inline __attribute__((always_inline)) uint16_t share_common(struct dpdk_l
 
 	if (!dpdk_token_try(&s->rx))
 		return 0;
-	uint16_t n = s->is_stopped ? 0 : rte_eth_rx_burst(s->port.id, 0, l->in, DPDK_BURST);
+	uint16_t n = s->is_stopped ? 0 : rte_eth_rx_burst(s->port.id, 0, l->in, s->port.rx_take);
 	uint32_t links = atomic_load_explicit(&s->links, memory_order_relaxed);
 	if (n && links > 1)
 		n = share_sort(l, n, links);
@@ -346,7 +346,7 @@ static inline __attribute__((always_inline)) uint16_t share_common(struct dpdk_l
 /* The link's own queue: nobody else reads it, and all there is its own. */
 static uint16_t share_own(struct dpdk_link *l)
 {
-	uint16_t n = rte_eth_rx_burst(l->port.id, l->rx_queue, l->in, DPDK_BURST);
+	uint16_t n = rte_eth_rx_burst(l->port.id, l->rx_queue, l->in, l->port.rx_take);
 	l->own_frames += n;
 	return n;
 }

