@@ -166,7 +166,8 @@ static void cubic(void)
 static void unknown(void)
 {
 	/* the last is memory: many rounds between two measurements of the rate */
-	static const uint64_t rates[] = {125000000, 1250000000, 1250000000, 7500000000, 12500000000}, rtts[] = {20000000, 100000000, 1000000, 60000, 6000};
+	static const uint64_t rates[] = {125000000, 1250000000, 1250000000, 7500000000, 12500000000};
+	static const uint64_t rtts[] = {20000000, 100000000, 1000000, 60000, 6000};
 
 	for (int i = 0; i < 10; i++) {
 		struct model_config c = {.cc = "lightpath", .rate = rates[i % 5], .bottleneck = rates[i % 5], .rtt_ns = rtts[i % 5], .chunks = 400000,

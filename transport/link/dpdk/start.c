@@ -31,7 +31,7 @@ static uint16_t start_ring(const struct dpdk_port *p)
 	return (uint16_t)ring;
 }
 
-/* Frames that are taken at once. What the driver has copied into mbufs with this core is in its second cache until the link places it: 8 KiB frames over memif cost 640 ns
+/* Frames that are taken at once. What the driver has copied into mbufs with this core is in its second cache until it is placed: 8 KiB frames over memif cost 640 ns
  * each if 64 of them are taken, 565 if 32, and no less if fewer. */
 static uint16_t start_take(const struct dpdk_port *p)
 {
