@@ -107,13 +107,17 @@ static void round_cruise(struct explore *x)
 		x->full_rate = x->best;
 }
 
+/* What the rate says of a round waits for one in which it was measured: an RTT of microseconds is shorter than a measurement, and ten rounds of silence would
+ * forget the best rate. */
 static void round_over(struct explore *x, const struct tern_cc_ack *ev)
 {
-	if (x->phase == EXPLORE_START && x->best)
-		round_start(x, ev->app_limited);
-	else if (x->phase == EXPLORE_CRUISE)
-		round_cruise(x);
-	round_rates(x, ev->app_limited);
+	if (x->round_sampled) {
+		if (x->phase == EXPLORE_START && x->best)
+			round_start(x, ev->app_limited);
+		else if (x->phase == EXPLORE_CRUISE)
+			round_cruise(x);
+		round_rates(x, ev->app_limited);
+	}
 	round_loss(x, ev->flow.in_flight_bytes + ev->acked_bytes);
 	x->round_lost = x->round_delivered = 0;
 	x->round_end_bytes = ev->flow.delivered_bytes;
@@ -146,7 +150,7 @@ void explore_on_ack(struct explore *x, const struct tern_cc_ack *ev, struct tern
 	x->frame_bytes = (uint32_t)ev->flow.frame_bytes;
 	rate_note(x, ev);
 	x->round_delivered += ev->acked_bytes;
-	if (ev->round_bytes >= x->round_end_bytes && x->round_sampled)
+	if (ev->round_bytes >= x->round_end_bytes)
 		round_over(x, ev);
 	if (rtt == TERN_CC_NONE)
 		return;

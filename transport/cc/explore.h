@@ -18,7 +18,7 @@ struct explore {
 	uint64_t full_rate;            /* START: the rate that growth is measured from */
 	uint32_t rounds, stalled, phase, cycle;
 	uint32_t frame_bytes;
-	bool round_sampled;            /* a round goes on until it has seen a rate: an RTT of microseconds is shorter than what one is measured over */
+	bool round_sampled;            /* a delivery rate was measured in it */
 };
 
 void explore_init(struct explore *x, const struct tern_cc_init *ev, struct tern_cc_out *out);
