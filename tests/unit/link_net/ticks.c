@@ -5,7 +5,8 @@
 #include "rand.h"
 #include "link/dpdk/ticks.h"
 
-enum { ROUNDS = 300, READINGS = 40, LOOKS = 20, NEAR_NS = 150000 /* 10 us of a reading, and 20 us of each span, up to TICKS_HOLD of them and a retry */, PPM_MOST = 100, DRIFT_PPB = 500 };
+/* Near: 10 us of a reading, and 20 us of each span, of which TICKS_HOLD and a retry may pass. */
+enum { ROUNDS = 300, READINGS = 40, LOOKS = 20, NEAR_NS = 150000, PPM_MOST = 100, DRIFT_PPB = 500 };
 #define SECOND 1000000000ull
 
 /* Truth: ticks = zero + (ns - start) * rate, with rate changed a little at each step. */
