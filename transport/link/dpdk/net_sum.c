@@ -1,37 +1,36 @@
-/* Internet checksums (RFC 1071) over plain memory: 32-bit words added up in 64-bit lanes, which compilers turn into vector code; once for any CPU, once for AVX2,
+/* Internet checksums (RFC 1071) over plain memory: 32-bit words added up in 64-bit lanes of the compiler's vectors; once for any CPU, once for AVX2,
  * chosen at run time. Called for every frame whose checksum the hardware does not do. */
 #include "link/dpdk/net_inner.h"
+
+typedef uint64_t sum_lanes __attribute__((vector_size(32)));
+typedef uint64_t sum_loads __attribute__((vector_size(32), aligned(1), may_alias));
 
 /* 64-byte blocks, as 64-bit words: the low and high halves add up apart, so that no carry is lost below 2^32 words. */
 static inline __attribute__((always_inline)) uint64_t sum_blocks(const uint8_t *p, size_t blocks)
 {
-	uint64_t low[4] = {0}, high[4] = {0};
+	sum_lanes low = {0}, high = {0}, more_low = {0}, more_high = {0};
 
-	for (size_t b = 0; b < blocks; b++, p += 32) {
-		uint64_t w[4];
-		memcpy(w, p, 32);
-		for (int i = 0; i < 4; i++) {
-			low[i] += w[i] & 0xffffffff;
-			high[i] += w[i] >> 32;
-		}
+	for (size_t b = 0; b < blocks; b++, p += 2 * sizeof(sum_lanes)) {
+		sum_lanes first = *(const sum_loads *)p, second = *(const sum_loads *)(p + sizeof(sum_lanes));
+		low += first & 0xffffffff;
+		high += first >> 32;
+		more_low += second & 0xffffffff;
+		more_high += second >> 32;
 	}
-	return low[0] + low[1] + low[2] + low[3] + high[0] + high[1] + high[2] + high[3];
+	low += more_low + high + more_high; /* each below 2^61 in anything that fits into memory */
+	return low[0] + low[1] + low[2] + low[3];
 }
 
 static inline __attribute__((always_inline)) uint64_t sum_all(const uint8_t *p, size_t bytes, uint64_t sum)
 {
-	size_t blocks = bytes / 32, rest = bytes % 32;
-	uint8_t tail[32] = {0};
-	uint64_t w[4];
+	size_t blocks = bytes / 64, rest = bytes % 64;
+	uint8_t tail[64] = {0};
 
 	sum += sum_blocks(p, blocks);
 	if (!rest)
 		return sum;
-	memcpy(tail, p + blocks * 32, rest);
-	memcpy(w, tail, 32);
-	for (int i = 0; i < 4; i++)
-		sum += (w[i] & 0xffffffff) + (w[i] >> 32);
-	return sum;
+	memcpy(tail, p + blocks * 64, rest);
+	return sum + sum_blocks(tail, 1);
 }
 
 #ifdef __x86_64__
