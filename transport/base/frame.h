@@ -12,6 +12,7 @@ enum {
 	FRAME_SEGS_MAX = 10,  /* header, tag, and up to 8 runs of a strided tensor */
 	FRAME_HEAD_MAX = 64,  /* room for the largest header */
 	FRAME_TAG_BYTES = 16, /* GCM tag behind a sealed payload */
+	FRAME_LINE_BYTES = 64, /* a cache line */
 };
 
 struct frame_seg {
@@ -48,6 +49,7 @@ struct frame {
 	uint8_t path_id;
 	uint8_t segs;           /* used entries of seg */
 	uint8_t burst_end;      /* 1: last of a burst; the next frame starts another GSO batch */
+	uint8_t front_bytes;    /* where seg[0] begins with room: so many before it are the link's, for headers of its own */
 	uint8_t lane;           /* links with LINK_WRITES: which of the path's connections carries it; 0: the one for everything without a target */
 	bool is_write;          /* the payload goes to `target`; there is no header, the peer's link hands out number and length. All segments are payload */
 	bool by_link;           /* is_write: over a reliable connection, whose link says by `done` what became of it */

@@ -152,6 +152,7 @@ struct link_path {
 	void *owner;               /* loop's */
 	uint32_t max_frame_bytes;  /* largest datagram now (UDP payload); the link lowers it when the system says so (EMSGSIZE) */
 	uint32_t overhead_bytes;   /* of the network layers below, a datagram: 28 for IPv4, 48 for IPv6 */
+	uint8_t front_bytes;       /* of headers that the link writes itself: frames made in a room get so many before it, at a cache line's beginning; 0: none */
 	struct link_addr remote;
 	/* CONNECTS and WRITES only */
 	uint32_t connection;       /* counts the connections this path has had; 0: none yet. Targets hold for one */

@@ -41,7 +41,7 @@ enum {
 struct loop_chunk {
 	struct loop_chunk *next;
 	uint32_t frames;
-	uint8_t data[LOOP_CHUNK_BYTES];
+	_Alignas(FRAME_LINE_BYTES) uint8_t data[LOOP_CHUNK_BYTES];
 };
 
 struct loop_counters {

@@ -118,7 +118,8 @@ static bool loop_burst(struct loop_path *path, bool last, bool *drained, uint64_
 		return false;
 	size_t room = lp->free_frames < LOOP_TRAY ? lp->free_frames : LOOP_TRAY;
 	struct frame **top = &lp->free_frame[lp->free_frames - room];
-	struct peer_tray tray = {.frame = top, .room = room, .buf = chunk->data, .buf_bytes = sizeof(chunk->data)};
+	struct peer_tray tray = {
+		.frame = top, .room = room, .buf = chunk->data, .buf_bytes = sizeof(chunk->data), .front_bytes = path->via->front_bytes};
 	size_t n = last ? peer_tx_last(&path->pp, &tray, now_ns) : peer_tx(&path->pp, &tray, now_ns);
 	*drained = tray.is_drained;
 	chunk->frames = 1; /* ours, until all are finished */

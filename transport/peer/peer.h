@@ -130,6 +130,7 @@ struct peer_tray {
 	uint8_t *buf;         /* frame.room of MIX, packed and sealed frames is carved from here */
 	size_t buf_bytes;
 	size_t buf_used;
+	uint32_t front_bytes; /* of the link's headers, before each room: buf is aligned to FRAME_LINE_BYTES then, and they begin so, too */
 	bool is_drained;      /* peer_tx has found, last, that nothing more waits to be sent */
 };
 

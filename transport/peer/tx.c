@@ -66,22 +66,37 @@ static struct frame *peer_frame(struct peer_path *path, struct peer_tray *t, uin
 	return f;
 }
 
-static uint8_t *peer_room(struct peer_tray *t, uint32_t bytes)
+/* Where the next room would be, and what it may hold. */
+static uint8_t *tray_at(const struct peer_tray *t)
 {
-	uint8_t *room = t->buf + t->buf_used;
-	t->buf_used += bytes;
-	return room;
+	return t->buf + t->buf_used + t->front_bytes;
+}
+
+static size_t tray_left(const struct peer_tray *t)
+{
+	size_t left = t->buf_bytes - t->buf_used;
+	return left > t->front_bytes ? left - t->front_bytes : 0;
+}
+
+static void peer_room(struct peer_tray *t, struct frame *f, uint32_t bytes)
+{
+	f->room = tray_at(t);
+	f->front_bytes = (uint8_t)t->front_bytes;
+	t->buf_used += t->front_bytes + bytes;
+	if (t->front_bytes)
+		t->buf_used = (t->buf_used + FRAME_LINE_BYTES - 1) & ~(size_t)(FRAME_LINE_BYTES - 1);
+	t->buf_used = t->buf_used < t->buf_bytes ? t->buf_used : t->buf_bytes;
 }
 
 static bool mix_open(struct mix *m, struct peer_path *path, struct peer_tray *t)
 {
 	uint32_t most = path->frame_max - WIRE_HEADER_BYTES - peer_tag_bytes(path);
 	m->path = path;
-	m->out = t->buf + t->buf_used + WIRE_HEADER_BYTES;
+	m->out = tray_at(t) + WIRE_HEADER_BYTES;
 	m->room = most < PEER_MIX_MAX ? most : PEER_MIX_MAX;
 	m->used = m->items = 0;
 	m->eliciting = false;
-	return t->n < t->room && t->buf_bytes - t->buf_used >= WIRE_HEADER_BYTES + m->room + FRAME_TAG_BYTES && flow_tx_spare(&path->flow) > 1;
+	return t->n < t->room && tray_left(t) >= WIRE_HEADER_BYTES + m->room + FRAME_TAG_BYTES && flow_tx_spare(&path->flow) > 1;
 }
 
 /* Numbers the frame and records what it carried. @return wire bytes, 0: nothing was sent */
@@ -109,7 +124,7 @@ static uint32_t mix_close(struct mix *m, struct peer_tray *t, uint64_t now_ns)
 	f->number = number;
 	f->payload_bytes = (uint32_t)m->used;
 	f->seg[f->segs++] = (struct frame_seg){.addr = m->out, .bytes = (uint32_t)m->used};
-	f->room = peer_room(t, datagram);
+	peer_room(t, f, datagram);
 	return run.wire_bytes;
 }
 
@@ -121,7 +136,7 @@ static void peer_tx_ping(struct peer_path *path, struct peer_tray *t, uint32_t s
 		return;
 	if (size > PEER_PING_BARE)
 		m.room = size - WIRE_HEADER_BYTES - peer_tag_bytes(path);
-	if (t->buf_bytes - t->buf_used < WIRE_HEADER_BYTES + m.room + FRAME_TAG_BYTES)
+	if (tray_left(t) < WIRE_HEADER_BYTES + m.room + FRAME_TAG_BYTES)
 		return;
 	struct wire_record r = {.type = WIRE_PING,
 	                        .ping = {.path_id = path->id, .size_bytes = size > PEER_PING_BARE ? size : 0, .token = ++path->ping_token}};
@@ -173,7 +188,7 @@ static inline void peer_segs(struct peer_path *path, struct peer_tray *t, struct
 		f->owner = run->op;
 		return;
 	}
-	f->room = peer_room(t, WIRE_BULK_HEADER_BYTES + f->payload_bytes + peer_tag_bytes(path));
+	peer_room(t, f, WIRE_BULK_HEADER_BYTES + f->payload_bytes + peer_tag_bytes(path));
 	if (n)
 		return; /* the loop seals from the segments into the room */
 	uint8_t *to = f->room + WIRE_BULK_HEADER_BYTES;
@@ -288,7 +303,8 @@ static uint64_t peer_tx_run(struct peer_path *path, struct peer_tray *t, unsigne
 	uint64_t frames = room / (path->frame_max + path->overhead_bytes);
 	if (path->peer->paths > 1)
 		peer_tx_head(path, t, want, now_ns);
-	size_t by_buf = (t->buf_bytes - t->buf_used) / path->frame_max; /* sealed or packed bytes need the buffer */
+	size_t spread = t->front_bytes ? t->front_bytes + FRAME_LINE_BYTES : 0;
+	size_t by_buf = (t->buf_bytes - t->buf_used) / (path->frame_max + spread); /* sealed or packed bytes need the buffer */
 	struct msg_run run;
 	frames = frames ? frames : 1;
 	frames = frames < t->room - t->n ? frames : t->room - t->n;

@@ -100,14 +100,29 @@ static void world_close(void)
 	free(w);
 }
 
+/* Frames made in a room lie in the buffer one after another, each behind the space for its link's headers, which begins at a cache line. */
+static void rooms_apart(const struct peer_tray *t, size_t n)
+{
+	const uint8_t *free_at = t->buf;
+	for (size_t i = 0; i < n; i++) {
+		const struct frame *f = t->frame[i];
+		CU_ASSERT_EQUAL(f->front_bytes, t->front_bytes);
+		CU_ASSERT(f->room - f->front_bytes >= free_at);
+		CU_ASSERT(!t->front_bytes || (f->room - f->front_bytes - t->buf) % FRAME_LINE_BYTES == 0);
+		free_at = f->room + WIRE_HEADER_BYTES + f->payload_bytes;
+	}
+	CU_ASSERT(free_at <= t->buf + t->buf_bytes);
+}
+
 static void send_all(int who)
 {
 	struct end *e = &w->end[who];
 	struct frame *tray[FRAMES];
 	for (int i = 0; i < FRAMES; i++)
 		tray[i] = &e->frame[i];
-	struct peer_tray t = {.frame = tray, .room = FRAMES, .buf = e->buf, .buf_bytes = BUF};
+	struct peer_tray t = {.frame = tray, .room = FRAMES, .buf = e->buf, .buf_bytes = BUF, .front_bytes = who ? 0 : 42};
 	size_t n = peer_tx(&e->path, &t, w->now_ns);
+	rooms_apart(&t, n);
 	for (size_t i = 0; i < n; i++) {
 		struct frame *f = tray[i];
 		uint32_t bytes = WIRE_HEADER_BYTES + f->payload_bytes;

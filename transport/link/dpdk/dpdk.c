@@ -226,6 +226,7 @@ static int dpdk_path_open(struct link *link, const struct link_path_config *conf
 	p->base.link = link;
 	p->base.remote = config->remote;
 	p->base.overhead_bytes = p->flow.is_ip6 ? 48 : 28;
+	p->base.front_bytes = l->port.driver.reader == DPDK_READ_COPY ? 0 : p->flow.header_bytes;
 	uint32_t mtu = config->mtu_bytes && config->mtu_bytes < l->port.mtu_bytes ? config->mtu_bytes : l->port.mtu_bytes;
 	p->base.max_frame_bytes = mtu - p->base.overhead_bytes;
 	dpdk_paths_add(l, p);

@@ -109,22 +109,34 @@ static void tx_stock_back(struct dpdk_stock *s)
 	s->n = 0;
 }
 
-/* Chains an mbuf over each segment from `first` on to *at. They come from the pool of the header before them: drivers give runs of one pool back at once. */
-static inline __attribute__((always_inline)) void tx_attach(struct dpdk_link *l, struct frame *f, unsigned first, struct rte_mbuf **at)
+/* A slot for n mbufs over the frame's memory; there must be one. */
+static inline struct dpdk_slot *tx_slot(struct dpdk_link *l, struct frame *f, unsigned n)
 {
 	struct dpdk_slot *s = l->free_slot;
-	unsigned n = f->segs - first;
 
 	l->free_slot = s->next;
 	l->n_free_slots--;
 	s->frame = f;
 	rte_mbuf_ext_refcnt_set(&s->shared, (uint16_t)n);
+	return s;
+}
+
+static inline struct rte_mbuf *tx_over(struct rte_mbuf *m, struct dpdk_slot *s, uint8_t *addr, uint32_t bytes)
+{
+	rte_pktmbuf_attach_extbuf(m, addr, (rte_iova_t)(uintptr_t)addr, (uint16_t)bytes, &s->shared);
+	m->data_len = (uint16_t)bytes;
+	return m;
+}
+
+/* Chains an mbuf over each segment from `first` on to *at. They come from the pool of the header before them: drivers give runs of one pool back at once. */
+static inline __attribute__((always_inline)) void tx_attach(struct dpdk_link *l, struct frame *f, unsigned first, struct rte_mbuf **at)
+{
+	unsigned n = f->segs - first;
+	struct dpdk_slot *s = tx_slot(l, f, n);
+
 	for (const struct frame_seg *seg = &f->seg[first], *end = seg + n; seg < end; seg++) {
-		struct rte_mbuf *outer = l->heads.mbuf[--l->heads.n];
-		rte_pktmbuf_attach_extbuf(outer, seg->addr, (rte_iova_t)(uintptr_t)seg->addr, (uint16_t)seg->bytes, &s->shared);
-		outer->data_len = (uint16_t)seg->bytes;
-		*at = outer;
-		at = &outer->next;
+		*at = tx_over(l->heads.mbuf[--l->heads.n], s, seg->addr, seg->bytes);
+		at = &(*at)->next;
 	}
 }
 
@@ -146,6 +158,20 @@ static void tx_sums(const struct dpdk_link *l, const struct dpdk_path *p, const 
 	}
 }
 
+/* A frame made in a room, with space before it: one mbuf over all of it. */
+static struct rte_mbuf *tx_front(struct dpdk_link *l, const struct dpdk_path *p, struct frame *f)
+{
+	uint8_t *at = f->seg[0].addr - p->flow.header_bytes;
+
+	if (!tx_stock(&l->heads, l->port.heads, 1) || !l->free_slot)
+		return NULL;
+	struct rte_mbuf *m = tx_over(l->heads.mbuf[--l->heads.n], tx_slot(l, f, 1), at, p->flow.header_bytes + f->wire_bytes);
+	m->pkt_len = m->data_len;
+	net_udp_header(&p->flow, at, f->wire_bytes, l->ip_id++);
+	tx_sums(l, p, f, m, false);
+	return m;
+}
+
 /* @param is_behind  another in a chain: without headers
  * @return NULL: out of mbufs or slots; the frame was not touched */
 static inline __attribute__((always_inline)) struct rte_mbuf *tx_frame(struct dpdk_link *l, struct dpdk_path *p, struct frame *f, bool is_behind)
@@ -157,6 +183,8 @@ static inline __attribute__((always_inline)) struct rte_mbuf *tx_frame(struct dp
 	struct dpdk_stock *stock = own ? &l->data : &l->heads;
 	struct rte_mbuf *m = NULL;
 
+	if (f->room && f->seg[0].addr == f->room && f->segs == 1 && f->front_bytes >= p->flow.header_bytes && !copy && !is_behind)
+		return tx_front(l, p, f);
 	if (!tx_stock(stock, own ? l->port.data : l->port.heads, !is_bare + outer) || (outer && !l->free_slot))
 		return NULL;
 	if (is_bare) {

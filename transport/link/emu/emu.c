@@ -292,6 +292,7 @@ static struct emu_item *new_item(struct emu_link *emu, const struct frame *tx)
 	item->alloc_bytes = (uint32_t)bytes;
 	item->frame.path = ((const struct emu_path *)tx->path)->inner;
 	item->frame.chunk = NULL;
+	item->frame.room = NULL; /* nothing of the copy is before it */
 	item->frame.depart_ns = 0;
 	item->frame.segs = tx->segs > 1 ? 2 : 1; /* the header stays a segment of its own, for links that look at it */
 	item->frame.seg[0] = (struct frame_seg){item->data, tx->seg[0].bytes, 0};
