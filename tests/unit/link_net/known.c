@@ -69,7 +69,7 @@ static void flow(const uint8_t *captured, size_t bytes)
 	CU_ASSERT_EQUAL(net_parse(host, captured, bytes, 0, &first), NET_UDP);
 	CU_ASSERT_FALSE(is_known(host, &known, captured, bytes, 0));
 	net_known_make(&known, captured, &first);
-	CU_ASSERT_TRUE(known.words > 0);
+	CU_ASSERT_TRUE(known.parts > 0);
 	memcpy(frame, captured, first.payload_at);
 	for (int i = 0; i < ROUNDS; i++) {
 		size_t n = next_frame(&first, frame), at = rand_below(first.payload_at);
@@ -102,14 +102,14 @@ static void test_flow6(void)
 /* Headers that are not where they are for every other frame of the flow: never known. */
 static void test_options(void)
 {
-	struct net_known known = {.words = 1};
+	struct net_known known = {.parts = 1};
 	struct net_packet p = {.kind = NET_UDP, .ip_at = 14, .l4_at = 38, .payload_at = 46};
 
 	net_known_make(&known, captured_udp4, &p);
-	CU_ASSERT_EQUAL(known.words, 0);
+	CU_ASSERT_EQUAL(known.parts, 0);
 	p = (struct net_packet){.kind = NET_ECHO, .ip_at = 14, .l4_at = 34, .payload_at = 42};
 	net_known_make(&known, captured_udp4, &p);
-	CU_ASSERT_EQUAL(known.words, 0);
+	CU_ASSERT_EQUAL(known.parts, 0);
 }
 
 static const struct unit_case cases[] = {

@@ -26,20 +26,20 @@ static void known_mask(uint8_t *mask, size_t ip, size_t udp, bool is_ip6)
 void net_known_make(struct net_known *known, const uint8_t *frame, const struct net_packet *packet)
 {
 	uint8_t mask[NET_HEADER_MAX];
-	unsigned header = packet->payload_at, words = (header + 7u) / 8u;
+	unsigned header = packet->payload_at, parts = (header + 15u) / 16u;
 
-	known->words = 0;
+	known->parts = 0;
 	if (packet->kind != NET_UDP || packet->l4_at - packet->ip_at != (packet->is_ip6 ? NET_IP6_BYTES : NET_IP4_BYTES) || header > NET_HEADER_MAX)
 		return;
 	known_mask(mask, packet->ip_at, packet->l4_at, packet->is_ip6);
-	for (unsigned i = 0; i < words; i++) {
-		size_t at = i + 1u < words ? 8u * i : header - 8u;
-		memcpy(&known->want[i], frame + at, 8);
-		memcpy(&known->mask[i], mask + at, 8);
+	for (unsigned i = 0; i < parts; i++) {
+		size_t at = i + 1u < parts ? 16u * i : header - 16u;
+		memcpy(&known->want[i], frame + at, 16);
+		memcpy(&known->mask[i], mask + at, 16);
 	}
 	known->header_bytes = (uint8_t)header;
 	known->ip_at = (uint8_t)packet->ip_at;
 	known->l4_at = (uint8_t)packet->l4_at;
 	known->is_ip6 = packet->is_ip6;
-	known->words = (uint8_t)words;
+	known->parts = (uint8_t)parts;
 }

@@ -115,7 +115,7 @@ static inline __attribute__((always_inline)) void rx_lend(struct dpdk_link *l, s
 }
 
 /* The next datagram of the path that the last one was of: nearly all are. */
-static inline bool rx_known(struct dpdk_link *l, struct rte_mbuf *m, struct rx_frame *out)
+static inline __attribute__((always_inline)) bool rx_known(struct dpdk_link *l, struct rte_mbuf *m, struct rx_frame *out)
 {
 	struct dpdk_path *p = l->last;
 	struct net_known_datagram d;
@@ -128,14 +128,11 @@ static inline bool rx_known(struct dpdk_link *l, struct rte_mbuf *m, struct rx_f
 	return true;
 }
 
-/* One mbuf. @param out  NULL: no room for another frame */
-static enum rx_verdict rx_one(struct dpdk_link *l, struct rte_mbuf *m, struct rx_frame *out, uint64_t now_ns)
+/* Any other mbuf; kept apart, or the common one would pay for its registers. @param out  NULL: no room for another frame */
+static __attribute__((noinline)) enum rx_verdict rx_judge(struct dpdk_link *l, struct rte_mbuf *m, struct rx_frame *out, uint64_t now_ns)
 {
 	const struct dpdk_path *last = l->last;
 	struct net_packet k;
-
-	if (out && rx_known(l, m, out))
-		return RX_LENT;
 	uint8_t *frame = rte_pktmbuf_mtod(m, uint8_t *);
 	if (net_parse(&l->host, frame, m->pkt_len, rx_verified(l, m), &k) != NET_UDP) {
 		rx_other(l, m, &k, now_ns);
@@ -153,7 +150,7 @@ static enum rx_verdict rx_one(struct dpdk_link *l, struct rte_mbuf *m, struct rx
 		l->base.rx_dropped++; /* a connected path's port hears its peer only */
 		return RX_USED;
 	}
-	if (p && (p == last || !p->known.words)) /* it was not known, or looks different now */
+	if (p && (p == last || !p->known.parts)) /* it was not known, or looks different now */
 		net_known_make(&p->known, frame, &k);
 	rx_lend(l, m, &k, p, out);
 	return RX_LENT;
@@ -217,6 +214,20 @@ static bool rx_burst(struct dpdk_link *l, uint64_t now_ns)
 	return l->in_n > 0;
 }
 
+/* Those of the burst that follow each other on the path of the last one. @return how many, n at most */
+static size_t rx_run(struct dpdk_link *l, struct rx_frame *out, size_t n)
+{
+	struct rte_mbuf *const *in = l->in + l->in_at;
+	size_t left = (size_t)(l->in_n - l->in_at), k = 0;
+
+	n = n < left ? n : left;
+	while (k < n && rx_known(l, in[k], &out[k]))
+		k++;
+	l->in_at = (uint16_t)(l->in_at + k);
+	l->lent += (uint32_t)k;
+	return k;
+}
+
 /* With room for none it still answers what the host is asked. */
 size_t dpdk_rx(struct link *link, struct rx_frame *out, size_t n, uint64_t now_ns)
 {
@@ -236,10 +247,15 @@ size_t dpdk_rx(struct link *link, struct rx_frame *out, size_t n, uint64_t now_n
 	for (int tries = 0; l->lent < lent_max && (got < n || !n); tries += l->in_at == l->in_n) {
 		if (l->in_at == l->in_n && (tries == RX_TRIES || !rx_burst(l, now_ns)))
 			break;
-		enum rx_verdict v = rx_one(l, l->in[l->in_at], got < n ? &out[got] : NULL, now_ns);
+		size_t room = n - got, spare = lent_max - l->lent, most = room < spare ? room : spare, run = n ? rx_run(l, out + got, most) : 0;
+		got += run;
+		if (l->in_at == l->in_n || (n && run == most))
+			continue;
+		struct rte_mbuf *m = l->in[l->in_at];
+		enum rx_verdict v = rx_judge(l, m, got < n ? &out[got] : NULL, now_ns);
 		if (v == RX_LATER)
 			break;
-		struct rte_mbuf *m = l->in[l->in_at++];
+		l->in_at++;
 		if (v == RX_LENT) {
 			got++;
 			l->lent++;
