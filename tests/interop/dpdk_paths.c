@@ -21,9 +21,9 @@ static bool command(const char *text)
 	return system(quiet) == 0;
 }
 
-/* How the ends are joined: scheme, host and options of each. The first listens. */
+/* How the ends are joined: scheme, host and options of each. The first listens, at `any` if it has more addresses. */
 struct wire {
-	const char *scheme[2], *host[2], *options[2];
+	const char *scheme[2], *host[2], *options[2], *any;
 };
 
 static const char *device(int end)
@@ -49,7 +49,7 @@ static void open_pair(const struct wire *w, const char *more, const char *query)
 	memset(&p, 0, sizeof(p));
 	inter_open(&p.a, NULL);
 	inter_open(&p.b, NULL);
-	snprintf(text, sizeof(text), "%s://%s:%u?ctl=127.0.0.1:%u&%s%s", w->scheme[0], w->host[0], port, port, w->options[0], more);
+	snprintf(text, sizeof(text), "%s://%s:%u?ctl=127.0.0.1:%u&%s%s", w->scheme[0], w->any ? w->any : w->host[0], port, port, w->options[0], more);
 	int err = tern_listen(p.b.ep, text);
 	if (err)
 		inter_fail(__FILE__, __LINE__, "%s: %d %s", text, err, inter_detail(&p.b, 0));
@@ -87,6 +87,15 @@ static uint64_t sent(struct inter_node *n, tern_peer peer, unsigned path)
 	char scope[64];
 	snprintf(scope, sizeof(scope), "peer/%llu/path/%u", (unsigned long long)peer, path);
 	return inter_stat_of(n, scope, "tx_bytes");
+}
+
+/* Until path k of the first end has sent so many bytes more. */
+static void exchange_until(unsigned k, uint64_t bytes)
+{
+	uint64_t before = sent(&p.a, p.ab, k);
+	for (unsigned i = 0; i < 4 * ROUNDS && sent(&p.a, p.ab, k) < before + bytes; i++)
+		exchange(1);
+	CHECK(sent(&p.a, p.ab, k) >= before + bytes);
 }
 
 /* Both ends, all paths: paced, so that the machine does not decide which one is the faster. */
@@ -147,6 +156,29 @@ static void memif_nobody(void)
 }
 
 /* The kernel at the other end, which listens or dials. */
+/* A path to an address of its own that goes away while messages move, and comes back: they go on by the other, complete, and by both again. */
+static void path_dies(struct wire w)
+{
+	char with[256];
+
+	CHECK(command("ip addr add 10.9.0.3/24 dev tpb"));
+	snprintf(with, sizeof(with), "&cc=fixed&contract=%s", inter_file("contract.ini", "rate = 200Mbit\ndedicated = yes\n", 0600));
+	w.any = "0.0.0.0";
+	open_pair(&w, with, "&also=10.9.0.3");
+	CHECK_EQ(inter_await(&p.a, TERN_EV_PATH, 0).status, 0);
+	exchange_until(0, BYTES);
+	exchange_until(1, BYTES);
+	CHECK(command("ip addr del 10.9.0.3/24 dev tpb"));
+	uint64_t before = sent(&p.a, p.ab, 0);
+	exchange(ROUNDS / 2);
+	CHECK(sent(&p.a, p.ab, 0) > before + (uint64_t)BYTES * ROUNDS / 4);
+	CHECK_EQ(inter_stat(&p.a, p.ab, "paths_up"), 1);
+	CHECK(command("ip addr add 10.9.0.3/24 dev tpb"));
+	exchange_until(1, BYTES);
+	CHECK_EQ(inter_stat(&p.a, p.ab, "paths_up"), 2);
+	inter_pair_close(&p);
+}
+
 static void kernel(void)
 {
 	static const char dev[] = "dev=net_af_packet0,iface=tpa,framecnt=2048&ip=10.9.0.1/24";
@@ -162,6 +194,7 @@ static void kernel(void)
 	over_all(&listens, "&private=1", 2);
 	over_all(&dials, "", 2);
 	over_all(&dials, "&private=1", 2);
+	path_dies(dials);
 }
 
 static const struct inter_case cases[] = {
