@@ -1,6 +1,6 @@
-/* A flow that is known: its last datagram's headers, which the next one's are held against, 16 bytes at a time. What net_parse would say again is taken from there; whatever
- * differs by more than lengths, identification and the like goes the long way. Called by the dpdk link's receiver for each frame; the template is made once a flow.
- * Knows no more of a frame than net_parse does, and takes nothing that it would not. */
+/* A flow that is known: its last datagram's headers, which the next one's are held against, 16 bytes at a time. What net_parse would say again is taken from
+ * there; whatever differs by more than lengths, identification and the like goes the long way. Called by the dpdk link's receiver for each frame; the template
+ * is made once a flow. Knows no more of a frame than net_parse does, and takes nothing that it would not. */
 #ifndef LINK_DPDK_NET_KNOWN_H
 #define LINK_DPDK_NET_KNOWN_H
 #include "link/dpdk/net_inner.h"
