@@ -155,7 +155,6 @@ static void memif_nobody(void)
 	inter_pair_close(&p);
 }
 
-/* The kernel at the other end, which listens or dials. */
 /* A path to an address of its own that goes away while messages move, and comes back: they go on by the other, complete, and by both again. */
 static void path_dies(struct wire w)
 {
@@ -179,6 +178,7 @@ static void path_dies(struct wire w)
 	inter_pair_close(&p);
 }
 
+/* The kernel at the other end, which listens or dials. */
 static void kernel(void)
 {
 	static const char dev[] = "dev=net_af_packet0,iface=tpa,framecnt=2048&ip=10.9.0.1/24";

@@ -92,7 +92,7 @@ struct frame *ends_frame(unsigned i, struct link_path *path, uint32_t bytes, siz
 	list[i] = f;
 	if (!rand_below(4)) {
 		in_room(i, memory + at);
-		return f;
+		left = head = 0;
 	}
 	if (head) {
 		memcpy(f->head, memory + at, head);

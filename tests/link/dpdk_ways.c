@@ -107,7 +107,7 @@ static size_t send_all(struct link *l, struct frame **f, size_t n)
 static void unresolved(void)
 {
 	struct link *a = end_open(0, "10.99.0.1"), *b = end_open(1, "10.99.0.2");
-	struct link_path *good = path_to(b, "10.99.0.1"), *nobody = path_to(b, "10.99.0.77");
+	struct link_path *good = path_to(b, "10.99.0.1"), *nobody = path_to(b, "10.99.0.77"), *late = path_to(b, "10.99.0.79");
 	struct frame *f[FRAMES * 4];
 	uint8_t seen[FRAMES * 4];
 
@@ -142,6 +142,18 @@ static void unresolved(void)
 	MUST(receive(b, a, seen, 10) == 10 && back(b, 1000000000, 10) == 10);
 	for (unsigned i = 0; i < 10; i++)
 		MUST(seen[i] == i);
+	/* what waited for one that never came is given back when the path begins anew, and then nothing waits: it appears */
+	for (unsigned i = 0; i < PARKED_PATH; i++)
+		f[i] = make(i, late);
+	MUST(send_all(b, f, PARKED_PATH) == PARKED_PATH);
+	ops->path_reset(b, late);
+	MUST(back(b, 1000000000, PARKED_PATH) == PARKED_PATH);
+	ops->close(&a);
+	a = end_open(0, "10.99.0.79");
+	f[0] = make(7, late);
+	MUST(send_all(b, f, 1) == 1 && receive(b, a, seen, 1) == 1 && seen[0] == 7 && back(b, 1000000000, 1) == 1);
+	f[0] = make(8, late);
+	MUST(ops->tx(b, f, 1, now_ns()) == 1 && receive(b, a, seen, 1) == 1 && seen[0] == 8);
 	ops->close(&b);
 	ops->close(&a);
 }

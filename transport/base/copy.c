@@ -2,10 +2,10 @@
 #include <string.h>
 #include "base/copy.h"
 
-/* Between these, libc copies with `rep movsb` where the processor says that it is fast. On AMD Zen 4 it is not when source and destination lie badly to each other in
- * their pages, which packet buffers and tensors do: 8 KiB frames out of buffers in the second cache take 565 ns a frame with it, 545 with a plain loop (tern-bw over
- * memif, least quarter of 9 runs; perf/versus/dpdk.sh). Above, libc knows better: it may leave the caches out. */
-enum { COPY_LOOP_MIN = 2048, COPY_LOOP_MAX = 65536 };
+/* Frames of these sizes come from packet buffers, which lie otherwise in their lines and pages than tensors do. On AMD Zen 4 libc's copy takes longer for that than a
+ * plain loop: 8 KiB frames out of the second cache 565 ns a frame, 545 with the loop (tern-bw over memif, least quarters of three interleaved comparisons; whole or in
+ * pieces below the size at which libc takes `rep movsb`). Not measured elsewhere; memory bounds both. Above, libc knows better: it may leave the caches out. */
+enum { COPY_LOOP_MIN = 4096, COPY_LOOP_MAX = 65536 };
 
 typedef uint64_t copy_vec __attribute__((vector_size(16), aligned(1), may_alias));
 

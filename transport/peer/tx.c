@@ -1,5 +1,6 @@
 /* What leaves on a path and in which turn (DESIGN 5.9): control and acknowledgements, small messages, bulk. Called by loop/ once a burst. Fills frame
  * descriptors and MIX payloads; knows no link and no key, but leaves room for the tag. */
+#include <assert.h>
 #include <string.h>
 #include "base/copy.h"
 #include "base/layout.h"
@@ -80,6 +81,7 @@ static size_t tray_left(const struct peer_tray *t)
 
 static void peer_room(struct peer_tray *t, struct frame *f, uint32_t bytes)
 {
+	assert(t->front_bytes + bytes <= t->buf_bytes - t->buf_used);
 	f->room = tray_at(t);
 	f->front_bytes = (uint8_t)t->front_bytes;
 	t->buf_used += t->front_bytes + bytes;

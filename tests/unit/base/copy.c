@@ -4,7 +4,7 @@
 #include "rand.h"
 #include "unit.h"
 
-enum { BYTES = 4096, SEGS = 40 };
+enum { LONG = 101000, BYTES = 4096, SEGS = 40 };
 
 /* Cuts `buffer` into segments with gaps between; some are empty. @return how many, *sum: their bytes */
 static size_t cut(uint8_t *buffer, struct frame_seg *seg, uint64_t *sum)
@@ -57,8 +57,28 @@ static void one_run(void)
 	CU_ASSERT_EQUAL(copied, 11);
 }
 
+/* Sizes around those that are copied in a way of their own, from and to any alignment; nothing beside them is touched. */
+static void long_runs(void)
+{
+	static const size_t sizes[] = {4095, 4096, 4097, 4159, 4160, 8191, 8192, 8193, 9000, 65535, 65536, 65537, 100000};
+	static uint8_t src[LONG], dst[LONG];
+	rand_start(unit_seed());
+	for (size_t i = 0; i < LONG; i++)
+		src[i] = (uint8_t)rand_next();
+	for (int step = 0; step < 2000; step++) {
+		size_t bytes = sizes[(size_t)step % (sizeof(sizes) / sizeof(sizes[0]))], from = rand_below(200), to = 1 + rand_below(200);
+		uint64_t copied = 0;
+		memset(dst, 0xa5, LONG);
+		copy_bytes(dst + to, src + from, bytes, &copied);
+		CU_ASSERT_EQUAL(copied, bytes);
+		CU_ASSERT_EQUAL_FATAL(memcmp(dst + to, src + from, bytes), 0);
+		CU_ASSERT_FATAL(dst[to - 1] == 0xa5 && dst[to + bytes] == 0xa5);
+	}
+}
+
 static const struct unit_case cases[] = {
 	{"random cuts of two buffers", random_cuts},
 	{"one run", one_run},
+	{"long runs", long_runs},
 };
 UNIT_MAIN("base copy", cases)

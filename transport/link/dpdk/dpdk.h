@@ -27,8 +27,7 @@ enum {
 	DPDK_RING = 1024,      /* descriptors wanted each way */
 	DPDK_RING_LEAST = 128,
 	DPDK_LOCAL_BYTES = 2 << 20, /* of frames in a ring between processes */
-	DPDK_TAKE_BYTES = 256 << 10, /* of frames taken at once, where the driver has just copied them */
-	DPDK_TAKE_LEAST = 8,   /* frames; vector code takes no fewer */
+	DPDK_TAKE_BYTES = 256 << 10, /* of frames, about, taken at once where the driver copies them with our core */
 	DPDK_SLOTS = 8192,     /* frames whose memory the port may still read */
 	DPDK_PARKED_MAX = 256, /* frames that wait for a neighbour, */
 	DPDK_PARKED_PATH = 32, /* of one path */
@@ -76,6 +75,7 @@ struct dpdk_driver {
 	bool is_shared;   /* the kernel gets each frame too, and answers where it has our address */
 	bool is_kernel;   /* frames come from the kernel, which leaves checksums unfinished when it believes that hardware follows */
 	bool has_interrupt; /* on receive */
+	bool copies_in;   /* what comes, with the core that looks */
 	bool in_interrupt;     /* served by the interrupt thread without a lock: closed there */
 	const char *buffer;    /* its argument that says how large one buffer is, */
 	uint32_t buffer_bytes; /* without it; a frame must fit one. 0: no such limit */

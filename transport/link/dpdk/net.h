@@ -243,7 +243,7 @@ static inline int net_flow_ready(struct net_host *host, struct net_flow *flow, u
 /**
  * Writes the flow->header_bytes bytes of headers of one datagram. The IPv4 checksum is complete; the UDP checksum field holds the pseudo header's sum as NICs want it
  * for checksum offload; without offload net_udp_sum follows. DF is set.
- * @param out            room for NET_HEADER_MAX bytes, any alignment
+ * @param out            room for flow->header_bytes, any alignment; nothing behind them is written
  * @param payload_bytes  behind the UDP header; header_bytes - ether + payload within the MTU is the caller's business
  * @param ip_id          IPv4 identification, any (a counter, or 0)
  */

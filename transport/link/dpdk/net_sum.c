@@ -17,7 +17,7 @@ static inline __attribute__((always_inline)) uint64_t sum_blocks(const uint8_t *
 		more_low += second & 0xffffffff;
 		more_high += second >> 32;
 	}
-	low += more_low + high + more_high; /* each below 2^61 in anything that fits into memory */
+	low += more_low + high + more_high; /* a datagram's are far from a carry */
 	return low[0] + low[1] + low[2] + low[3];
 }
 

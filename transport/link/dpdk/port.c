@@ -19,17 +19,17 @@
 
 /* Read in the sources of DPDK 22.11: who copies on transmit, who keeps a pointer, and into what. Others are hardware. */
 static const struct dpdk_driver drivers[] = {
-	{.name = "net_memif", .reader = DPDK_READ_CPU, .is_local = true, .any_mtu = true, .in_interrupt = true, .one_queue = true,
+	{.name = "net_memif", .reader = DPDK_READ_CPU, .is_local = true, .copies_in = true, .any_mtu = true, .in_interrupt = true, .one_queue = true,
 		.buffer = "bsize", .buffer_bytes = 2048}, /* chains of its buffers crash it */
-	{.name = "net_vhost", .reader = DPDK_READ_CPU, .is_local = true, .has_interrupt = true, .one_queue = true},
+	{.name = "net_vhost", .reader = DPDK_READ_CPU, .is_local = true, .copies_in = true, .has_interrupt = true, .one_queue = true},
 	{.name = "net_virtio_user", .reader = DPDK_READ_COPY, .is_local = true, .any_mtu = true, .one_queue = true}, /* its peer maps DPDK's memory only */
 	{.name = "net_ring", .reader = DPDK_READ_COPY, .is_local = true, .any_mtu = true, .one_queue = true}, /* the receiver gets the mbuf itself */
 	{.name = "net_null", .reader = DPDK_READ_COPY, .is_local = true, .any_mtu = true},
-	{.name = "net_af_packet", .reader = DPDK_READ_CPU, .is_kernel = true, .is_shared = true, .one_queue = true},
+	{.name = "net_af_packet", .reader = DPDK_READ_CPU, .is_kernel = true, .copies_in = true, .is_shared = true, .one_queue = true},
 	/* an mbuf of its own pool is sent as it is, another is copied */
 	{.name = "net_af_xdp", .reader = DPDK_READ_COPY, .is_kernel = true, .one_queue = true, .stays = true},
 	/* says 16, and writes beyond an array of 8 with the descriptors of more than 4 and 4 queues (tap_mp_req_on_rxtx) */
-	{.name = "net_tap", .reader = DPDK_READ_CPU, .is_kernel = true, .pairs = true, .spreads = true, .queues_max = 4},
+	{.name = "net_tap", .reader = DPDK_READ_CPU, .is_kernel = true, .copies_in = true, .pairs = true, .spreads = true, .queues_max = 4},
 };
 
 /* Which leave everything without a rule on queue 0 when RSS is not asked for (read in the sources of DPDK 22.11). Not cxgbe, which spreads it all the same. */

@@ -1,6 +1,6 @@
 /* Sending: frames -> mbufs -> the port, and back when nobody reads them any more. Called by dpdk.c's table. A frame's first segment is copied behind the headers
- * (it is a header, too); the rest stays where it is, under mbufs without a buffer, and the last of them to be freed gives the frame back. Where the driver cannot do
- * that the frame is copied once, counted, and given back at once. */
+ * (it is a header, too); the rest stays where it is, under mbufs without a buffer, and the last of them to be freed gives the frame back. A frame with space before it
+ * gets the headers there, and one mbuf. Where the driver cannot do that the frame is copied once, counted, and given back at once. */
 #include <stdlib.h>
 #include <string.h>
 #include "link/dpdk/dpdk.h"
@@ -280,8 +280,10 @@ void dpdk_tx_drop(struct dpdk_link *l, struct dpdk_path *p)
 	for (uint16_t i = 0; i < l->n_parked; i++) {
 		if (p && l->parked[i]->path != &p->base)
 			l->parked[parked++] = l->parked[i];
-		else
+		else {
+			((struct dpdk_path *)l->parked[i]->path)->parked--;
 			tx_done(l, l->parked[i]);
+		}
 	}
 	l->n_parked = parked;
 	for (uint16_t i = 0; i < l->n_hold; i++) {
