@@ -262,14 +262,20 @@ void net_set_ecn(const struct net_flow *flow, uint8_t *out, uint8_t ecn);
 uint64_t net_sum(const void *data, size_t bytes, uint64_t sum);
 /** @return the folded, complemented sum as it goes into a header without swapping */
 uint16_t net_checksum(const void *data, size_t bytes, uint64_t sum);
+
 /** Folds to 16 bits, not complemented. */
+static inline uint16_t net_fold32(uint32_t sum)
+{
+	sum = (sum & 0xffff) + (sum >> 16);
+	return (uint16_t)(sum + (sum >> 16));
+}
+
+/** The same of a longer sum. */
 static inline uint16_t net_fold(uint64_t sum)
 {
 	sum = (sum & 0xffffffff) + (sum >> 32);
 	sum = (sum & 0xffffffff) + (sum >> 32);
-	sum = (sum & 0xffff) + (sum >> 16);
-	sum = (sum & 0xffff) + (sum >> 16);
-	return (uint16_t)sum;
+	return net_fold32((uint32_t)sum);
 }
 
 #endif

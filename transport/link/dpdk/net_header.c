@@ -161,10 +161,10 @@ void net_udp_header(const struct net_flow *flow, uint8_t *out, uint32_t payload_
 		uint16_t total = htons((uint16_t)(length + NET_IP4_BYTES)), id = htons(ip_id);
 		net_put_raw16(ip + 2, total);
 		net_put_raw16(ip + 4, id);
-		net_put_raw16(ip + 10, (uint16_t)~net_fold((uint64_t)flow->ip_sum + total + id));
+		net_put_raw16(ip + 10, (uint16_t)~net_fold32(flow->ip_sum + total + id));
 	}
 	net_put_raw16(udp + 4, raw_length);
-	net_put_raw16(udp + 6, net_fold((uint64_t)flow->pseudo_sum + raw_length));
+	net_put_raw16(udp + 6, net_fold32(flow->pseudo_sum + raw_length));
 }
 
 void net_set_ecn(const struct net_flow *flow, uint8_t *out, uint8_t ecn)
