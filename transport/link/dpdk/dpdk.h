@@ -26,6 +26,7 @@ enum {
 	DPDK_BURST = 64,       /* mbufs to or from the port in one call */
 	DPDK_RING = 1024,      /* descriptors wanted each way */
 	DPDK_RING_LEAST = 128,
+	DPDK_COPIES_RING = 512, /* to send, at most, where another process gets copies of ours */
 	DPDK_LOCAL_BYTES = 2 << 20, /* of frames in a ring between processes */
 	DPDK_TAKE_BYTES = 256 << 10, /* of frames, about, taken at once where the driver copies them with our core */
 	DPDK_SLOTS = 8192,     /* frames whose memory the port may still read */

@@ -31,6 +31,14 @@ static uint16_t start_ring(const struct dpdk_port *p)
 	return (uint16_t)ring;
 }
 
+/* A driver that keeps our copies until its ring is full (virtio-user with queue_size=1024) goes round in all of them: 1400 B frames cost 750 cycles to send with 1024 on
+ * their way, 200 with 512 (dpdk-frame), and the pair of processes 310 and 175 ns a frame. */
+static uint16_t start_tx_ring(const struct dpdk_port *p)
+{
+	uint16_t ring = start_ring(p);
+	return p->driver.is_local && p->driver.reader == DPDK_READ_COPY && ring > DPDK_COPIES_RING ? DPDK_COPIES_RING : ring;
+}
+
 /* Frames that are taken at once, and in a step of the loop. What the driver has copied into mbufs with this core is in its second cache until it is placed: 8 KiB
  * frames over memif cost 640 ns each if 64 of them are taken, 565 if 32, and no less if fewer. */
 static uint16_t start_take(const struct dpdk_port *p)
@@ -73,7 +81,8 @@ static int start_configure(struct dpdk_port *p, const struct rte_eth_dev_info *i
 	if (err && err != -ENOTSUP)
 		return START_FAIL(config, TERN_EADDR, "dpdk: port %s does not take an MTU of %u: %s%s", p->name, mtu, rte_strerror(-err),
 		                  dpdk_port_words(words, sizeof(words)));
-	p->rx_ring = p->tx_ring = start_ring(p);
+	p->rx_ring = start_ring(p);
+	p->tx_ring = start_tx_ring(p);
 	p->rx_take = start_take(p);
 	rte_eth_dev_adjust_nb_rx_tx_desc(p->id, &p->rx_ring, &p->tx_ring);
 	return 0;
