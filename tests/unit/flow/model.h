@@ -46,6 +46,8 @@ struct model {
 	size_t frames, room;
 	uint8_t *state;             /* chunk: 0 waiting, 1 in flight, 2 acknowledged */
 	uint8_t *got;               /* chunk arrived */
+	uint8_t *lost;              /* times that this chunk was lost on the way */
+	uint32_t lost_most;         /* of any chunk */
 	uint8_t *taken;             /* number accepted by the receiver */
 	size_t taken_room;
 	uint32_t *resend, resend_head, resend_tail; /* ring of chunks that were lost */
@@ -73,6 +75,12 @@ static inline uint64_t model_random(struct model *m)
 static inline double model_chance(struct model *m)
 {
 	return (double)(model_random(m) >> 11) / 9007199254740992.0;
+}
+
+/* What repair may take: an RTT for each time that one chunk was lost; once, where nothing followed that shows it, another until a timeout, or a floor that goes. */
+static inline uint64_t model_repair_ns(const struct model_config *c, uint32_t lost_most)
+{
+	return lost_most ? (lost_most + 1) * c->rtt_ns + c->rtt_ns / 4 : 0;
 }
 
 static inline void model_push(struct model *m, const struct model_frame *frame)
@@ -117,8 +125,11 @@ static inline void model_carry(struct model *m, struct model_frame *frame, uint6
 	m->sent_frames += !frame->to_sender;
 	if (c->dark_ns && at_ns >= c->dark_from_ns && at_ns < c->dark_from_ns + c->dark_ns)
 		return;
-	if (loss > 0 && model_chance(m) < loss)
+	if (loss > 0 && model_chance(m) < loss) {
+		if (frame->chunk != UINT32_MAX && ++m->lost[frame->chunk] > m->lost_most)
+			m->lost_most = m->lost[frame->chunk];
 		return;
+	}
 	if (!frame->to_sender && c->bottleneck) {
 		uint64_t start = m->queue_free_ns > at_ns ? m->queue_free_ns : at_ns;
 
@@ -165,6 +176,7 @@ static inline void model_open(struct model *m, const struct model_config *cfg, u
 	m->level_pace = (double)m->tx.pace_bytes_per_s;
 	m->state = calloc(cfg->chunks, 1);
 	m->got = calloc(cfg->chunks, 1);
+	m->lost = calloc(cfg->chunks, 1);
 	m->resend = calloc(cfg->chunks + 1, sizeof(*m->resend));
 	m->taken_room = 1 << 16;
 	m->taken = calloc(m->taken_room, 1);
@@ -456,6 +468,7 @@ static inline void model_close(struct model *m)
 	free(m->heap);
 	free(m->state);
 	free(m->got);
+	free(m->lost);
 	free(m->taken);
 	free(m->resend);
 	free(m->memory);
