@@ -401,7 +401,7 @@ static void control_lost(void)
 	world_close();
 }
 
-/* A cut shorter than the timeout is sat out, at any moment of the pings' course. */
+/* A cut shorter than the timeout is sat out, at any moment of the pings' course. Between two cuts there is time for a ping (at most 500 ms apart) and its answer. */
 static void short_cuts(void)
 {
 	rand_start(unit_seed());
@@ -409,7 +409,7 @@ static void short_cuts(void)
 		world_open(1472, 1472, 20 * MS, 4 * SECOND);
 		run(2 * SECOND);
 		for (int i = 0; i < 20; i++) {
-			run(w->now_ns + rand_below(20 * SECOND));
+			run(w->now_ns + 600 * MS + rand_below(20 * SECOND));
 			w->cut[rand_below(2)] = true;
 			w->cut[rand_below(2)] = true;
 			run(w->now_ns + rand_below(3 * SECOND));
