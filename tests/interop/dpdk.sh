@@ -198,6 +198,15 @@ vlan() {
 	both_ways "if=va.5: dpdk dials udp" $b 7411 "udp://10.6.0.2:7411?ctl=10.7.0.2" $a "dpdk://10.6.0.2:7411?ctl=10.7.0.2&dev=$dev&if=va.5"
 }
 
+# large NAME MTU DEV: frames of the whole MTU of both interfaces pass, both ways
+large() {
+	local name="$1, MTU $2" dev=$3
+	ip -n $a link set va mtu $2 && ip -n $b link set vb mtu $2 || { bad "$name: not taken by a veth"; return; }
+	serve $b 7411 "udp://10.8.0.2:7411?ctl=10.7.0.2" -1 || { bad "$name: no server: $(cat "$dir/server")"; return; }
+	move "$name" $a "dpdk://10.8.0.2:7411?ctl=10.7.0.2&dev=$dev" -s 1M -n 40 -b -v
+	grep -q "peer/1 frame_bytes: $(($2 - 28)) " "$dir/out" && good "$name: whole frames" || bad "$name: $(grep "peer/1 frame_bytes" "$dir/out")"
+}
+
 # The kernel has no address there: the twin has it, and TCP goes through the port too
 twin() {
 	local dev=$1
@@ -246,8 +255,15 @@ case $what in
 memif) memif ;;
 vhost) vhost ;;
 packet) veths; dev=net_af_packet0,iface=va,framecnt=4096; kernel "$dev" af_packet
-	says "MTU beyond the port's" "an MTU of 9000 is larger than what port net_af_packet0 takes" "$eal" "dpdk://10.8.0.1:7411?mtu=9000&dev=$dev" ;;
-xdp) veths; dev=net_af_xdp0,iface=va; kernel "$dev" af_xdp; twin "$dev" ;;
+	says "MTU beyond the port's" "an MTU of 9000 does not fit the buffers of port net_af_packet0, 2048 bytes; .* framesz=9216,blocksz=73728 in dev=" "$eal" \
+		"dpdk://10.8.0.1:7411?mtu=9000&dev=$dev"
+	large af_packet 9000 net_af_packet0,iface=va,framesz=9216,blocksz=73728 ;;
+xdp) veths; dev=net_af_xdp0,iface=va; kernel "$dev" af_xdp; twin "$dev"
+	ip -n $a addr add 10.8.0.1/24 dev va
+	large af_xdp 3434 "$dev" # what fits a page of memory beside its headers
+	says "MTU beyond the port's" "an MTU of 3435 is larger than what port net_af_xdp0 takes, 3434" "$eal" "dpdk://10.8.0.1:7411?mtu=3435&dev=$dev"
+	ip -n $a link set va mtu 9000 && ip -n $b link set vb mtu 9000
+	says "an interface whose MTU XDP does not take" "does not start: .*MTU must be below a page" "$eal" "dpdk://10.8.0.1:7411?ctl=10.7.0.1&dev=$dev" ;;
 vlan) veths; vlan ;;
 errors) errors ;;
 *) exit 2 ;;

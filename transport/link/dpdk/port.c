@@ -25,9 +25,11 @@ static const struct dpdk_driver drivers[] = {
 	{.name = "net_virtio_user", .reader = DPDK_READ_COPY, .is_local = true, .any_mtu = true, .one_queue = true}, /* its peer maps DPDK's memory only */
 	{.name = "net_ring", .reader = DPDK_READ_COPY, .is_local = true, .any_mtu = true, .one_queue = true}, /* the receiver gets the mbuf itself */
 	{.name = "net_null", .reader = DPDK_READ_COPY, .is_local = true, .any_mtu = true},
-	{.name = "net_af_packet", .reader = DPDK_READ_CPU, .is_kernel = true, .copies_in = true, .is_shared = true, .one_queue = true},
+	/* says 1500, and takes what its buffers hold behind the kernel's header (TPACKET2) and address */
+	{.name = "net_af_packet", .reader = DPDK_READ_CPU, .is_kernel = true, .copies_in = true, .is_shared = true, .one_queue = true,
+		.any_mtu = true, .buffer = "framesz", .buffer_bytes = 2048, .buffer_front = 128, .in_mbuf = true},
 	/* an mbuf of its own pool is sent as it is, another is copied */
-	{.name = "net_af_xdp", .reader = DPDK_READ_COPY, .is_kernel = true, .one_queue = true, .stays = true},
+	{.name = "net_af_xdp", .reader = DPDK_READ_COPY, .is_kernel = true, .one_queue = true, .stays = true, .own_bytes = 256, .in_page = true},
 	/* says 16, and writes beyond an array of 8 with the descriptors of more than 4 and 4 queues (tap_mp_req_on_rxtx) */
 	{.name = "net_tap", .reader = DPDK_READ_CPU, .is_kernel = true, .copies_in = true, .pairs = true, .spreads = true, .queues_max = 4},
 };
@@ -153,30 +155,54 @@ static void port_driver(struct dpdk_port *p, const struct rte_eth_dev_info *info
 		p->driver.reader = DPDK_READ_COPY;
 }
 
+/* What fits an mbuf that lies in a page with its headers. */
+static uint32_t port_page_mtu(const struct dpdk_port *p)
+{
+	uint32_t page = (uint32_t)sysconf(_SC_PAGESIZE), room = (page - sizeof(struct rte_mbuf)) & ~(DPDK_ROOM_STEP - 1u);
+
+	while (rte_mempool_calc_obj_size(sizeof(struct rte_mbuf) + room, 0, NULL) > page)
+		room -= DPDK_ROOM_STEP;
+	return room - DPDK_ROOM_BESIDE - p->driver.own_bytes;
+}
+
+/* @param bytes  that a buffer must have */
+static int port_buffers_small(const struct dpdk_port *p, uint32_t bytes, const struct link_config *config)
+{
+	char blocks[32] = "";
+
+	bytes = RTE_ALIGN_CEIL(bytes, p->driver.in_mbuf ? 512 : 64);
+	if (p->driver.in_mbuf) /* af_packet: whole pages of them */
+		snprintf(blocks, sizeof(blocks), ",blocksz=%u", 8 * bytes);
+	return PORT_FAIL(config, TERN_EADDR,
+		"dpdk: an MTU of %u does not fit the buffers of port %s, %u bytes; give a smaller mtu=, or %s=%u%s in dev=", p->mtu_bytes, p->name,
+		p->driver.buffer_bytes, p->driver.buffer, bytes, blocks);
+}
+
 static int port_mtu(struct dpdk_port *p, const struct rte_eth_dev_info *info, const struct dpdk_options *o, const struct link_config *config,
                     uint16_t *given)
 {
 	uint32_t want = o->mtu_bytes;
 	uint16_t now = RTE_ETHER_MTU;
-	uint32_t most = info->max_mtu, frame = NET_ETHER_BYTES + NET_VLAN_BYTES;
+	uint32_t most = info->max_mtu, frame = NET_ETHER_BYTES + NET_VLAN_BYTES, room = p->driver.buffer_bytes;
 
+	room -= RTE_MIN(room, p->driver.buffer_front);
 	rte_eth_dev_get_mtu(p->id, &now);
 	if (info->max_rx_pktlen > frame && info->max_rx_pktlen - frame < most)
 		most = info->max_rx_pktlen - frame;
-	if (!want && p->driver.buffer_given && p->driver.any_mtu && p->driver.buffer_bytes > RTE_ETHER_MTU + frame)
-		now = (uint16_t)(p->driver.buffer_bytes - frame < NET_MTU_MAX ? p->driver.buffer_bytes - frame : NET_MTU_MAX);
+	if (p->driver.in_page)
+		most = RTE_MIN(most, port_page_mtu(p));
+	if (!want && p->driver.buffer_given && p->driver.any_mtu && room > RTE_ETHER_MTU + frame)
+		now = (uint16_t)(room - frame < NET_MTU_MAX ? room - frame : NET_MTU_MAX);
 	p->mtu_bytes = want ? want : o->host_mtu_bytes ? o->host_mtu_bytes : now;
-	if (!want && p->driver.buffer_bytes >= NET_MTU_MIN + frame && p->mtu_bytes + frame > p->driver.buffer_bytes)
-		p->mtu_bytes = p->driver.buffer_bytes - frame;
+	if (!want && p->driver.buffer_bytes && room >= NET_MTU_MIN + frame && p->mtu_bytes + frame > room)
+		p->mtu_bytes = room - frame;
 	if (!want && p->mtu_bytes > most && !p->driver.any_mtu)
 		p->mtu_bytes = most;
 	if (p->mtu_bytes > NET_MTU_MAX)
 		p->mtu_bytes = NET_MTU_MAX;
 	*given = (uint16_t)(p->mtu_bytes <= most ? p->mtu_bytes : most < RTE_ETHER_MTU ? most : RTE_ETHER_MTU);
-	if (p->driver.buffer_bytes && p->mtu_bytes + frame > p->driver.buffer_bytes)
-		return PORT_FAIL(config, TERN_EADDR,
-			"dpdk: an MTU of %u does not fit the buffers of port %s, %u bytes; give a smaller mtu=, or %s=%u in dev=",
-		                 p->mtu_bytes, p->name, p->driver.buffer_bytes, p->driver.buffer, (p->mtu_bytes + frame + 63) & ~63u);
+	if (p->driver.buffer_bytes && p->mtu_bytes + frame > room)
+		return port_buffers_small(p, p->mtu_bytes + frame + p->driver.buffer_front, config);
 	if (p->mtu_bytes > most && !p->driver.any_mtu && want)
 		return PORT_FAIL(config, TERN_EADDR, "dpdk: an MTU of %u is larger than what port %s takes, %u; give a smaller mtu=", want, p->name,
 			most);

@@ -94,8 +94,10 @@ static int start_pools(struct dpdk_port *p, const struct link_config *config)
 	char name[32];
 	int socket = rte_eth_dev_socket_id(p->id);
 	unsigned cache = 256, slack = 4 * DPDK_BURST + cache * 2;
-	uint32_t frame = RTE_PKTMBUF_HEADROOM + p->mtu_bytes + NET_ETHER_BYTES + NET_VLAN_BYTES + 4;
-	uint32_t room = frame > RTE_MBUF_DEFAULT_BUF_SIZE ? (frame + 127) & ~127u : RTE_MBUF_DEFAULT_BUF_SIZE;
+	uint32_t frame = DPDK_ROOM_BESIDE + p->driver.own_bytes + p->mtu_bytes;
+	if (p->driver.in_mbuf)
+		frame = RTE_MAX(frame, RTE_PKTMBUF_HEADROOM + p->driver.buffer_bytes);
+	uint32_t room = frame > RTE_MBUF_DEFAULT_BUF_SIZE ? RTE_ALIGN_CEIL(frame, DPDK_ROOM_STEP) : RTE_MBUF_DEFAULT_BUF_SIZE;
 
 	if (p->data)
 		return 0;
@@ -133,6 +135,15 @@ static int start_queues(struct dpdk_port *p, const struct rte_eth_dev_info *info
 	return err ? err : rte_eth_dev_start(p->id);
 }
 
+static const char *start_remedy(const struct dpdk_link *l, int err)
+{
+	if (err == -ENOMEM)
+		return "; reserve more hugepages, or give more than -m says, or a smaller mtu=";
+	if (l->port.driver.in_page && l->options.host_mtu_bytes > l->port.mtu_bytes)
+		return "; for XDP the interface's own MTU must be below a page, and of a veth the other end's: ip link set ... mtu 3434";
+	return "";
+}
+
 /* One try. */
 static int start_try(struct dpdk_link *l, const struct rte_eth_dev_info *info, uint16_t mtu, const struct link_config *config)
 {
@@ -149,8 +160,7 @@ static int start_try(struct dpdk_link *l, const struct rte_eth_dev_info *info, u
 	err = start_queues(p, info);
 	if (err)
 		return START_FAIL(config, err == -ENOMEM ? TERN_ENOMEM : TERN_EIO, "dpdk: port %s does not start: %s%s%s", p->name,
-			rte_strerror(-err), dpdk_port_words(words, sizeof(words)),
-			err == -ENOMEM ? "; reserve more hugepages, or give more than -m says, or a smaller mtu=" : "");
+			rte_strerror(-err), dpdk_port_words(words, sizeof(words)), start_remedy(l, err));
 	p->is_started = true;
 	return 0;
 }
