@@ -1,20 +1,21 @@
-/* Named scenarios in virtual time: what a link can do to a transfer, with a bound on what it may cost. Each cell sends one message and checks bytes, ends, and the extra
- * time against a clean run over the same link. A failure prints its cell and seed; TERN_SEED replays it. */
+/* Named scenarios in virtual time: what a link can do to a transfer, with a bound on what it may cost. Each run sends one message and checks bytes, ends, and the extra
+ * time against a clean run over the same link. Cells with chance in them run several times: what the median and the worst may cost are two things (a tail that is lost
+ * twice). A failure prints its cell and seed; TERN_SEED replays it. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include "harness.h"
 #include "tern/error.h"
 
-enum { BYTES = 64 << 20, MTU = 9000 };
+enum { BYTES = 64 << 20, MTU = 9000, RUNS = 7 };
 #define MS 1000000ull
 #define GBIT 125000000ull
 
 struct cell {
 	const char *name;
 	void (*shape)(struct harness_config *config);
-	double extra_ms; /* most it may cost beyond the clean run */
-	bool sealed;
+	double extra_ms; /* most it may cost beyond the clean run: the median, */
+	double worst_ms; /* and the worst of RUNS. 0: there is no chance in it, it runs once */
 };
 
 static uint8_t from[BYTES], to[BYTES];
@@ -97,24 +98,58 @@ static void rtt_step(struct harness_config *c)
 static void cubic(struct harness_config *c) { c->cc = "cubic"; }
 static void fixed_rate(struct harness_config *c) { c->cc = "fixed"; c->forward.loss = 1e-3; }
 
-/* Bounds: DESIGN 11 where it names one; otherwise what the mechanism explains: a lost tail costs about one RTT, a dark link its length and some RTTs. */
+/* Bounds: DESIGN 11 where it names one; otherwise what the mechanism explains: a lost tail costs about one RTT, a dark link its length and some RTTs. The worst is what
+ * happens once in some ten thousand runs. */
 static const struct cell cells[] = {
-	{"loss 1e-3", loss_1e3, 45, false},
-	{"loss 1e-2", loss_1e2, 75, false},
-	{"loss 1e-3, sealed", sealed, 45, true},
-	{"bursts of 64, one in 2000", bursts_64, 75, false},
-	{"acknowledgements lost 1 %", ack_loss, 5, false},
-	{"acknowledgements lost 50 %", ack_loss_half, 450, false}, /* each try of the tail is answered with a chance of one half: ten in a row fail once in 1000 runs */
-	{"1 % reordered by 1 ms", reorder, 40, false},
-	{"1 % duplicated", duplicate, 5, false},
-	{"outage 10 ms", outage_10, 55, false},
-	{"outage 50 ms", outage_50, 85, false},
-	{"outage 200 ms", outage_200, 300, false},
-	{"outage 2 s", outage_2000, 2200, false},
-	{"RTT +10 ms", rtt_step, 25, false},
-	{"cubic without loss", cubic, 400, false},
-	{"fixed, loss 1e-3", fixed_rate, 45, false},
+	{"loss 1e-3", loss_1e3, 45, 100},
+	{"loss 1e-2", loss_1e2, 75, 140},
+	{"loss 1e-3, sealed", sealed, 45, 100},
+	{"bursts of 64, one in 2000", bursts_64, 75, 600}, /* frames end a burst, and at the tail only probes are sent: one a ms */
+	{"acknowledgements lost 1 %", ack_loss, 5, 75},    /* the last one, too */
+	{"acknowledgements lost 50 %", ack_loss_half, 150, 900}, /* each try of the tail is answered with a chance of one half */
+	{"1 % reordered by 1 ms", reorder, 40, 75},
+	{"1 % duplicated", duplicate, 5, 5},
+	{"outage 10 ms", outage_10, 55, 0},
+	{"outage 50 ms", outage_50, 85, 0},
+	{"outage 200 ms", outage_200, 300, 0},
+	{"outage 2 s", outage_2000, 2200, 0},
+	{"RTT +10 ms", rtt_step, 25, 0},
+	{"cubic without loss", cubic, 400, 0},
+	{"fixed, loss 1e-3", fixed_rate, 45, 100},
 };
+
+/* Keeps them ascending. */
+static void insert(double *sorted, unsigned n, double value)
+{
+	for (; n && sorted[n - 1] > value; n--)
+		sorted[n] = sorted[n - 1];
+	sorted[n] = value;
+}
+
+static bool run_cell(const struct cell *cell, double clean_ms)
+{
+	struct harness_config config;
+	unsigned runs = cell->worst_ms > 0 ? RUNS : 1;
+	double extra[RUNS];
+
+	for (unsigned k = 0; k < runs; k++) {
+		base(&config);
+		cell->shape(&config);
+		config.seed += k;
+		uint64_t took = run(&config);
+		if (!took) {
+			printf("%-32s did not end  FAILED\n", cell->name);
+			return false;
+		}
+		insert(extra, k, (double)took / 1e6 - clean_ms);
+	}
+	bool ok = extra[runs / 2] <= cell->extra_ms && (runs == 1 || extra[runs - 1] <= cell->worst_ms);
+	printf("%-32s %+9.2f ms (at most %+.0f)", cell->name, extra[runs / 2], cell->extra_ms);
+	if (runs > 1)
+		printf(", worst %+9.2f (%+.0f)", extra[runs - 1], cell->worst_ms);
+	printf("%s\n", ok ? "" : "  FAILED");
+	return ok;
+}
 
 int main(void)
 {
@@ -129,14 +164,7 @@ int main(void)
 	printf("TERN_SEED=%llu\nclean: %.2f ms for %d bytes at 1 Gb/s x 30 ms\n", (unsigned long long)seed, (double)clean / 1e6, BYTES);
 	if (!clean)
 		return 1;
-	for (size_t i = 0; i < sizeof(cells) / sizeof(cells[0]); i++) {
-		base(&config);
-		cells[i].shape(&config);
-		uint64_t took = run(&config);
-		double extra = ((double)took - (double)clean) / 1e6;
-		bool ok = took && extra <= cells[i].extra_ms;
-		printf("%-32s %+9.2f ms (at most %+.0f)%s\n", cells[i].name, took ? extra : -1, cells[i].extra_ms, ok ? "" : "  FAILED");
-		failed += !ok;
-	}
+	for (size_t i = 0; i < sizeof(cells) / sizeof(cells[0]); i++)
+		failed += !run_cell(&cells[i], (double)clean / 1e6);
 	return failed ? 1 : 0;
 }
