@@ -33,6 +33,11 @@ static void harness_session(struct session *s, const struct harness_config *conf
 	}
 }
 
+static uint64_t harness_patience(const struct harness_config *config)
+{
+	return config->patience_ns ? config->patience_ns : 10000000000ull;
+}
+
 static void harness_node(struct harness *h, const struct harness_config *config, int end)
 {
 	struct loop_config lc = {.max_peers = 4,
@@ -41,7 +46,7 @@ static void harness_node(struct harness *h, const struct harness_config *config,
 	                         .unmatched_bytes = config->unmatched_bytes ? config->unmatched_bytes : 1 << 20,
 	                         .extents = 65536,
 	                         .ranges = 65536,
-	                         .peer_timeout_ns = 10000000000ull,
+	                         .peer_timeout_ns = harness_patience(config),
 	                         .seed = config->seed + (uint64_t)end,
 	                         .now_ns = 1};
 	struct link_addr addr;
@@ -120,7 +125,7 @@ void harness_open(struct harness *h, const struct harness_config *config)
 		err = loop_peer_up(h->peer[end], &session, h->link[end], &params);
 		assert(!err);
 	}
-	bool both = harness_run(h, harness_both_up, 20000000000ull);
+	bool both = harness_run(h, harness_both_up, 2 * harness_patience(config));
 	assert(both);
 	(void)both;
 }

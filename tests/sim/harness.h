@@ -18,6 +18,7 @@ struct harness_config {
 	uint32_t mtu;
 	const char *cc; /* NULL: lightpath */
 	uint64_t unmatched_bytes; /* 0: 1 MiB */
+	uint64_t patience_ns;     /* after so much silence a peer is gone, and twice as long they may take to find each other; 0: 10 s */
 	const char *options; /* of the sim link, more than those that follow from the above; NULL: none */
 	unsigned paths;      /* 0: 1. Further ones over wires of their own, as configured here: */
 	struct { struct element_config forward, reverse; } more[HARNESS_PATHS_MAX - 1];

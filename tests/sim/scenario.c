@@ -36,7 +36,7 @@ static bool never(const struct harness *h)
 static void base(struct harness_config *c)
 {
 	*c = (struct harness_config){.seed = seed, .contract_bytes_per_s = GBIT, .contract_rtt_ns = 30 * MS, .protection_ns = 60 * MS, .dedicated = true, .mtu = MTU,
-		.buffer_bytes = 256 << 10};
+		.buffer_bytes = 256 << 10, .patience_ns = 120000 * MS}; /* a burst may come before anything else, and few frames end it late */
 	c->forward = c->reverse =
 	    (struct element_config){.delay_ns = 15 * MS, .rate_bits_per_s = GBIT * 8, .overhead_bytes = 28, .queue_bytes = 256 << 10};
 }
@@ -104,7 +104,7 @@ static const struct cell cells[] = {
 	{"loss 1e-3", loss_1e3, 45, 100},
 	{"loss 1e-2", loss_1e2, 75, 140},
 	{"loss 1e-3, sealed", sealed, 45, 100},
-	{"bursts of 64, one in 2000", bursts_64, 75, 600}, /* frames end a burst, and at the tail only probes are sent: one a ms */
+	{"bursts of 64, one in 2000", bursts_64, 75, 1000}, /* frames end a burst, and at the tail only probes are sent: one a ms */
 	{"acknowledgements lost 1 %", ack_loss, 5, 75},    /* the last one, too */
 	{"acknowledgements lost 50 %", ack_loss_half, 150, 900}, /* each try of the tail is answered with a chance of one half */
 	{"1 % reordered by 1 ms", reorder, 40, 75},
