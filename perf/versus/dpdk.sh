@@ -29,6 +29,7 @@ CORE_SERVER=${CORE_SERVER:-$(($(nproc) > 1 ? 1 : 0))}
 LIMIT_S=${LIMIT_S:-280} # no round begins that would end later
 PAGES=300 # of 2 MiB
 PAYLOADS="1400 8192" # of a frame; headers: ours 32, UDP 8, IP 20, Ethernet 14
+XDP_MTUS="1500 3498" # the usual one, and the largest that af_xdp takes
 export TERN_KEY=$versus_dir/key TERN_MODULES=$build/transport/link/dpdk
 "$build/apps/tern-key" "$TERN_KEY" >/dev/null || exit 1
 sock=$versus_dir/port.sock
@@ -183,8 +184,11 @@ for ((round = 1; round <= rounds; round++)); do
 		latency "half_rtt_$kind" "$kind"
 	done
 	if has xdp; then
-		between af_xdp "dpdk://10.8.0.1:7400?ctl=10.7.0.1&dev=net_af_xdp0,iface=va" "dpdk://10.8.0.1:7400?ctl=10.7.0.1&dev=net_af_xdp0,iface=vb"
-		between udp "udp://10.8.0.1:7400?ctl=10.7.0.1" "udp://10.8.0.1:7400?ctl=10.7.0.1"
+		for mtu in $XDP_MTUS; do
+			ip -n $xdp_a link set va mtu $mtu && ip -n $xdp_b link set vb mtu $mtu || versus_say "FAILED veth: no MTU of $mtu"
+			between af_xdp_$mtu "dpdk://10.8.0.1:7400?ctl=10.7.0.1&dev=net_af_xdp0,iface=va" "dpdk://10.8.0.1:7400?ctl=10.7.0.1&dev=net_af_xdp0,iface=vb"
+			between udp_$mtu "udp://10.8.0.1:7400?ctl=10.7.0.1" "udp://10.8.0.1:7400?ctl=10.7.0.1"
+		done
 	fi
 done
 
@@ -245,7 +249,7 @@ for kind in $kinds; do
 	done
 done
 "$here/../micro/dpdk.sh" "$build" $PAYLOADS
-has xdp && { versus_row af_xdp GB/s; versus_row udp GB/s; }
+has xdp && for mtu in $XDP_MTUS; do versus_row af_xdp_$mtu GB/s; versus_row udp_$mtu GB/s; done
 for kind in $kinds; do
 	echo "RATIO ${kind}_half_rtt_us $(versus_median half_rtt_$kind || echo -) <=3"
 	for payload in $PAYLOADS; do
@@ -253,5 +257,5 @@ for kind in $kinds; do
 		ratio ${kind}_sealed_vs_plain_$payload '>=0.5' '$1 / $2' tern_${kind}_$payload sealed_${kind}_$payload
 	done
 done
-has xdp && versus_ratio af_xdp_vs_udp af_xdp udp '>=1.2'
+has xdp && for mtu in $XDP_MTUS; do versus_ratio af_xdp_vs_udp_mtu_$mtu af_xdp_$mtu udp_$mtu '>=1.2'; done
 exit 0

@@ -198,13 +198,22 @@ vlan() {
 	both_ways "if=va.5: dpdk dials udp" $b 7411 "udp://10.6.0.2:7411?ctl=10.7.0.2" $a "dpdk://10.6.0.2:7411?ctl=10.7.0.2&dev=$dev&if=va.5"
 }
 
-# large NAME MTU DEV: frames of the whole MTU of both interfaces pass, both ways
+# mtus MTU: of both interfaces
+mtus() { ip -n $a link set va mtu $1 && ip -n $b link set vb mtu $1 || bad "an MTU of $1 is not taken by a veth"; }
+
+# whole NAME BYTES: the client of the last move sent frames of so many
+whole() { grep -q "peer/1 frame_bytes: $2 " "$dir/out" && good "$1: whole frames" || bad "$1: $(grep "peer/1 frame_bytes" "$dir/out")"; }
+
+# large NAME MTU DEV: frames of the whole MTU pass, either way (each side finds out for itself what it may send)
 large() {
 	local name="$1, MTU $2" dev=$3
-	ip -n $a link set va mtu $2 && ip -n $b link set vb mtu $2 || { bad "$name: not taken by a veth"; return; }
+	mtus $2
 	serve $b 7411 "udp://10.8.0.2:7411?ctl=10.7.0.2" -1 || { bad "$name: no server: $(cat "$dir/server")"; return; }
-	move "$name" $a "dpdk://10.8.0.2:7411?ctl=10.7.0.2&dev=$dev" -s 1M -n 40 -b -v
-	grep -q "peer/1 frame_bytes: $(($2 - 28)) " "$dir/out" && good "$name: whole frames" || bad "$name: $(grep "peer/1 frame_bytes" "$dir/out")"
+	move "$name, dpdk dials" $a "dpdk://10.8.0.2:7411?ctl=10.7.0.2&dev=$dev" -s 1M -n 40 -b -v
+	whole "$name, dpdk dials" $(($2 - 28))
+	serve $a 7411 "dpdk://10.8.0.1:7411?ctl=10.7.0.1&dev=$dev" -1 || { bad "$name: no server: $(cat "$dir/server")"; return; }
+	move "$name, udp dials" $b "udp://10.8.0.1:7411?ctl=10.7.0.1" -s 1M -n 40 -b -v
+	whole "$name, udp dials" $(($2 - 28))
 }
 
 # The kernel has no address there: the twin has it, and TCP goes through the port too
@@ -255,15 +264,23 @@ case $what in
 memif) memif ;;
 vhost) vhost ;;
 packet) veths; dev=net_af_packet0,iface=va,framecnt=4096; kernel "$dev" af_packet
-	says "MTU beyond the port's" "an MTU of 9000 does not fit the buffers of port net_af_packet0, 2048 bytes; .* framesz=9216,blocksz=73728 in dev=" "$eal" \
-		"dpdk://10.8.0.1:7411?mtu=9000&dev=$dev"
-	large af_packet 9000 net_af_packet0,iface=va,framesz=9216,blocksz=73728 ;;
+	at="dpdk://10.8.0.1:7411?ctl=10.7.0.1"
+	says "MTU beyond the port's" "an MTU of 9000 does not fit the buffers of port net_af_packet0, 2048 bytes.* framesz=9216,blocksz=73728 in dev=" "$eal" "$at&mtu=9000&dev=$dev"
+	says "MTU beyond the interface's" "an MTU of 1600 is larger than that of interface va, 1500; .* ip link set va mtu 1600" "$eal" "$at&mtu=1600&dev=$dev"
+	says "buffers that leave a rest" "blocksz=4096 is no multiple of framesz=3072; give framesz=3072,blocksz=24576" "$eal" "$at&dev=$dev,framesz=3072"
+	says "buffers beyond an mbuf" "framesz=65536 is more than an mbuf holds" "$eal" "$at&dev=$dev,framesz=65536,blocksz=65536"
+	dev=net_af_packet0,iface=va,framesz=9216,blocksz=73728
+	both_ways "af_packet: large buffers, MTU 1500" $a 7411 "$at&dev=$dev" $b "udp://10.8.0.1:7411?ctl=10.7.0.1"
+	large af_packet 1902 net_af_packet0,iface=va
+	large af_packet 9000 "$dev" ;;
 xdp) veths; dev=net_af_xdp0,iface=va; kernel "$dev" af_xdp; twin "$dev"
 	ip -n $a addr add 10.8.0.1/24 dev va
-	large af_xdp 3434 "$dev" # what fits a page of memory beside its headers
-	says "MTU beyond the port's" "an MTU of 3435 is larger than what port net_af_xdp0 takes, 3434" "$eal" "dpdk://10.8.0.1:7411?mtu=3435&dev=$dev"
-	ip -n $a link set va mtu 9000 && ip -n $b link set vb mtu 9000
-	says "an interface whose MTU XDP does not take" "does not start: .*MTU must be below a page" "$eal" "dpdk://10.8.0.1:7411?ctl=10.7.0.1&dev=$dev" ;;
+	at="dpdk://10.8.0.1:7411?ctl=10.7.0.1"
+	large af_xdp 3498 "$dev" # what fits a page of 4 KiB beside its headers
+	says "MTU beyond the port's" "an MTU of 3499 is larger than what port net_af_xdp0 takes, 3498" "$eal" "$at&mtu=3499&dev=$dev"
+	mtus 1500
+	ip -n $b link set vb mtu 9000
+	says "an interface whose MTU XDP does not take" "does not start: .*XDP takes no interface whose MTU is near a page" "$eal" "$at&dev=$dev" ;;
 vlan) veths; vlan ;;
 errors) errors ;;
 *) exit 2 ;;

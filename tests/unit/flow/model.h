@@ -77,7 +77,8 @@ static inline double model_chance(struct model *m)
 	return (double)(model_random(m) >> 11) / 9007199254740992.0;
 }
 
-/* What repair may take: an RTT for each time that one chunk was lost; once, where nothing followed that shows it, another until a timeout, or a floor that goes. */
+/* What repair may take: an RTT for each time that one chunk was lost, and once another, until a timeout or the acknowledgement of some later frame shows it: the last
+ * chunk of all has none behind it. */
 static inline uint64_t model_repair_ns(const struct model_config *c, uint32_t lost_most)
 {
 	return lost_most ? (lost_most + 1) * c->rtt_ns + c->rtt_ns / 4 : 0;

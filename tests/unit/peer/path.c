@@ -401,18 +401,25 @@ static void control_lost(void)
 	world_close();
 }
 
-/* A cut shorter than the timeout is sat out, at any moment of the pings' course. Between two cuts there is time for a ping (at most 500 ms apart) and its answer. */
+/* A cut shorter than the timeout is sat out, at any moment of the pings' course. Two cuts with less between them than a ping (at most 500 ms apart) and its answer may
+ * take are one: all of it is shorter than the timeout then. */
 static void short_cuts(void)
 {
+	const uint64_t most = 4 * SECOND - 600ull * MS;
 	rand_start(unit_seed());
 	for (int round = 0; round < 30; round++) {
 		world_open(1472, 1472, 20 * MS, 4 * SECOND);
 		run(2 * SECOND);
+		uint64_t dark = 0; /* of this cut, and those that it is one with */
 		for (int i = 0; i < 20; i++) {
-			run(w->now_ns + 600 * MS + rand_below(20 * SECOND));
+			uint64_t gap = rand_below(4) ? rand_below(20 * SECOND) : rand_below(600 * MS);
+			dark = gap < 600 * MS ? dark + gap : 0;
+			uint64_t cut = rand_below(dark < 400 * MS ? 3 * SECOND : dark < most ? most - dark : 1);
+			run(w->now_ns + gap);
 			w->cut[rand_below(2)] = true;
 			w->cut[rand_below(2)] = true;
-			run(w->now_ns + rand_below(3 * SECOND));
+			dark += cut;
+			run(w->now_ns + cut);
 			w->cut[0] = w->cut[1] = false;
 		}
 		run(w->now_ns + SECOND);

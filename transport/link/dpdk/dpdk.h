@@ -45,7 +45,7 @@ enum {
 	DPDK_RUN_SEGS = 128,
 	DPDK_SPLIT_MTU = 4096, /* frames from this size on are received in two buffers, */
 	DPDK_SPLIT_HEAD = 32,  /* with the BULK header (wire.h) of theirs in the first */
-	DPDK_ROOM_BESIDE = RTE_PKTMBUF_HEADROOM + NET_ETHER_BYTES + NET_VLAN_BYTES + 4, /* of a whole frame's mbuf, beside the MTU */
+	DPDK_ROOM_BESIDE = RTE_PKTMBUF_HEADROOM + NET_ETHER_BYTES + NET_VLAN_BYTES + RTE_ETHER_CRC_LEN, /* of a whole frame's mbuf, beside the MTU */
 	DPDK_ROOM_STEP = 128, /* in which NICs (i40e) count a buffer */
 	DPDK_HEAD_ROOM = RTE_PKTMBUF_HEADROOM + NET_HEADER_MAX + DPDK_INLINE_BYTES,
 	DPDK_MAPS_MAX = 1024,
@@ -83,9 +83,9 @@ struct dpdk_driver {
 	const char *buffer;    /* its argument that says how large one buffer is, */
 	uint32_t buffer_bytes; /* without it; a frame must fit one. 0: no such limit */
 	uint16_t buffer_front; /* of each buffer, which is not for the frame */
-	bool in_mbuf;          /* such a buffer must fit an mbuf, however small the MTU */
+	uint32_t block_bytes;  /* in which such buffers lie; an mbuf must hold one of those, however small the MTU. 0: neither */
 	uint16_t own_bytes;    /* of each mbuf's room, kept by it or the kernel (XDP_PACKET_HEADROOM); */
-	bool in_page;          /* an mbuf must fit a page, with its headers */
+	bool in_page;          /* an mbuf must lie in a page, with its headers */
 	bool buffer_given;     /* then the MTU is what fits, unless another is wanted */
 	bool any_mtu;     /* takes what fits its buffers, whatever MTU it was told */
 	bool stays;       /* does not let go of its device when it is closed: stopped instead, and started for the next link of this process */

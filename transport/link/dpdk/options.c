@@ -146,7 +146,7 @@ static void host_merge(struct dpdk_options *o, const struct net_config *kernel)
 	net->local6 = kernel->local6;
 	if (!net->vlan && !o->is_own_if) /* a VLAN's interface as the port itself puts the tag on and takes it off */
 		net->vlan = kernel->vlan;
-	if (!o->mtu_bytes && kernel->mtu_bytes >= NET_MTU_MIN && kernel->mtu_bytes <= NET_MTU_MAX)
+	if (kernel->mtu_bytes >= NET_MTU_MIN && kernel->mtu_bytes <= NET_MTU_MAX)
 		o->host_mtu_bytes = kernel->mtu_bytes;
 }
 

@@ -27,7 +27,7 @@ static const struct dpdk_driver drivers[] = {
 	{.name = "net_null", .reader = DPDK_READ_COPY, .is_local = true, .any_mtu = true},
 	/* says 1500, and takes what its buffers hold behind the kernel's header (TPACKET2) and address */
 	{.name = "net_af_packet", .reader = DPDK_READ_CPU, .is_kernel = true, .copies_in = true, .is_shared = true, .one_queue = true,
-		.any_mtu = true, .buffer = "framesz", .buffer_bytes = 2048, .buffer_front = 128, .in_mbuf = true},
+		.any_mtu = true, .buffer = "framesz", .buffer_bytes = 2048, .buffer_front = 128, .block_bytes = 4096},
 	/* an mbuf of its own pool is sent as it is, another is copied */
 	{.name = "net_af_xdp", .reader = DPDK_READ_COPY, .is_kernel = true, .one_queue = true, .stays = true, .own_bytes = 256, .in_page = true},
 	/* says 16, and writes beyond an array of 8 with the descriptors of more than 4 and 4 queues (tap_mp_req_on_rxtx) */
@@ -134,6 +134,14 @@ static int port_named(struct dpdk_port *p, const char *dev, const struct link_co
 	return 0;
 }
 
+/* @return the device's argument, `none` without it */
+static uint32_t port_number(const struct rte_devargs *args, const char *key, uint32_t none)
+{
+	const char *at = args && args->args ? strstr(args->args, key) : NULL;
+
+	return at && at[strlen(key)] == '=' ? (uint32_t)strtoul(at + strlen(key) + 1, NULL, 10) : none;
+}
+
 static void port_driver(struct dpdk_port *p, const struct rte_eth_dev_info *info)
 {
 	const struct rte_devargs *args = info->device ? rte_dev_devargs(info->device) : NULL;
@@ -145,37 +153,51 @@ static void port_driver(struct dpdk_port *p, const struct rte_eth_dev_info *info
 		p->driver.keeps |= !strcmp(keeping[i], info->driver_name);
 	uint16_t segs = RTE_MIN(info->tx_desc_lim.nb_seg_max, info->tx_desc_lim.nb_mtu_seg_max);
 	p->frame_segs = segs ? segs : UINT16_MAX; /* i40e: 8 */
-	const char *at = p->driver.buffer && args && args->args ? strstr(args->args, p->driver.buffer) : NULL;
-	if (at && at[strlen(p->driver.buffer)] == '=') {
-		p->driver.buffer_bytes = (uint32_t)strtoul(at + strlen(p->driver.buffer) + 1, NULL, 10);
-		p->driver.buffer_given = true;
-	}
+	uint32_t given = p->driver.buffer ? port_number(args, p->driver.buffer, 0) : 0;
+	p->driver.buffer_given = given > 0;
+	p->driver.buffer_bytes = given ? given : p->driver.buffer_bytes;
+	p->driver.block_bytes = p->driver.block_bytes ? port_number(args, "blocksz", p->driver.block_bytes) : 0;
 	/* memif zero-copy hands out DPDK's own memory; without chains everything must be in one mbuf */
 	if (!(info->tx_offload_capa & RTE_ETH_TX_OFFLOAD_MULTI_SEGS) || (args && args->args && strstr(args->args, "zero-copy=yes")))
 		p->driver.reader = DPDK_READ_COPY;
 }
 
-/* What fits an mbuf that lies in a page with its headers. */
+/* What fits an mbuf that lies in a page with its headers (start.c). */
 static uint32_t port_page_mtu(const struct dpdk_port *p)
 {
-	uint32_t page = (uint32_t)sysconf(_SC_PAGESIZE), room = (page - sizeof(struct rte_mbuf)) & ~(DPDK_ROOM_STEP - 1u);
+	uint32_t front = rte_mempool_calc_obj_size(sizeof(struct rte_mbuf), RTE_MEMPOOL_F_NO_SPREAD, NULL);
 
-	while (rte_mempool_calc_obj_size(sizeof(struct rte_mbuf) + room, 0, NULL) > page)
-		room -= DPDK_ROOM_STEP;
-	return room - DPDK_ROOM_BESIDE - p->driver.own_bytes;
+	return (uint32_t)sysconf(_SC_PAGESIZE) - front - DPDK_ROOM_BESIDE - p->driver.own_bytes;
 }
 
 /* @param bytes  that a buffer must have */
 static int port_buffers_small(const struct dpdk_port *p, uint32_t bytes, const struct link_config *config)
 {
-	char blocks[32] = "";
+	char blocks[32] = "", front[48] = "";
 
-	bytes = RTE_ALIGN_CEIL(bytes, p->driver.in_mbuf ? 512 : 64);
-	if (p->driver.in_mbuf) /* af_packet: whole pages of them */
+	bytes = RTE_ALIGN_CEIL(bytes, p->driver.block_bytes ? 512 : 64);
+	if (p->driver.block_bytes) /* whole pages */
 		snprintf(blocks, sizeof(blocks), ",blocksz=%u", 8 * bytes);
+	if (p->driver.buffer_front)
+		snprintf(front, sizeof(front), ", %u of them the kernel's", p->driver.buffer_front);
 	return PORT_FAIL(config, TERN_EADDR,
-		"dpdk: an MTU of %u does not fit the buffers of port %s, %u bytes; give a smaller mtu=, or %s=%u%s in dev=", p->mtu_bytes, p->name,
-		p->driver.buffer_bytes, p->driver.buffer, bytes, blocks);
+		"dpdk: an MTU of %u does not fit the buffers of port %s, %u bytes%s; give a smaller mtu=, or %s=%u%s in dev=", p->mtu_bytes, p->name,
+		p->driver.buffer_bytes, front, p->driver.buffer, bytes, blocks);
+}
+
+/* The driver finds a buffer by its number, past what is left at the end of a block; and an mbuf must hold one. */
+static int port_blocks(const struct dpdk_port *p, const struct link_config *config)
+{
+	uint32_t bytes = p->driver.buffer_bytes, most = (UINT16_MAX & ~(DPDK_ROOM_STEP - 1u)) - RTE_PKTMBUF_HEADROOM;
+
+	if (!p->driver.block_bytes)
+		return 0;
+	if (bytes > most)
+		return PORT_FAIL(config, TERN_EADDR, "dpdk: port %s: %s=%u is more than an mbuf holds, %u", p->name, p->driver.buffer, bytes, most);
+	if (!bytes || p->driver.block_bytes % bytes)
+		return PORT_FAIL(config, TERN_EADDR, "dpdk: port %s: blocksz=%u is no multiple of %s=%u; give %s=%u,blocksz=%u in dev=", p->name,
+			p->driver.block_bytes, p->driver.buffer, bytes, p->driver.buffer, RTE_ALIGN_CEIL(bytes, 512), 8 * RTE_ALIGN_CEIL(bytes, 512));
+	return 0;
 }
 
 static int port_mtu(struct dpdk_port *p, const struct rte_eth_dev_info *info, const struct dpdk_options *o, const struct link_config *config,
@@ -206,6 +228,9 @@ static int port_mtu(struct dpdk_port *p, const struct rte_eth_dev_info *info, co
 	if (p->mtu_bytes > most && !p->driver.any_mtu && want)
 		return PORT_FAIL(config, TERN_EADDR, "dpdk: an MTU of %u is larger than what port %s takes, %u; give a smaller mtu=", want, p->name,
 			most);
+	if (want > o->host_mtu_bytes && o->host_mtu_bytes && o->is_own_if && p->driver.is_shared)
+		return PORT_FAIL(config, TERN_EADDR, "dpdk: an MTU of %u is larger than that of interface %s, %u; give a smaller mtu=, or raise it: "
+		                 "ip link set %s mtu %u", want, o->host_if, o->host_mtu_bytes, o->host_if, want);
 	return 0;
 }
 
@@ -343,6 +368,8 @@ static int port_open(struct dpdk_link *l, const struct link_config *config)
 		l->options.is_own_if = if_indextoname(info.if_index, l->options.host_if) != NULL;
 	err = dpdk_options_host(&l->options, config);
 	port_driver(p, &info);
+	if (!err)
+		err = port_blocks(p, config);
 	if (!err)
 		err = port_mtu(p, &info, &l->options, config, &mtu);
 	if (!err && port_kept[p->id]) {

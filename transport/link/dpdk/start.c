@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <rte_errno.h>
+#include <rte_mbuf_pool_ops.h>
 #include "link/dpdk/dpdk.h"
 #include "tern/tern.h"
 
@@ -77,7 +78,7 @@ static int start_configure(struct dpdk_port *p, const struct rte_eth_dev_info *i
 	if (err)
 		return START_FAIL(config, TERN_EIO, "dpdk: port %s does not take its configuration: %s%s", p->name, rte_strerror(-err),
 		                  dpdk_port_words(words, sizeof(words)));
-	err = mtu == p->mtu_bytes ? rte_eth_dev_set_mtu(p->id, mtu) : 0;
+	err = mtu == p->mtu_bytes && !p->driver.is_shared ? rte_eth_dev_set_mtu(p->id, mtu) : 0; /* the kernel's own is not ours to change */
 	if (err && err != -ENOTSUP)
 		return START_FAIL(config, TERN_EADDR, "dpdk: port %s does not take an MTU of %u: %s%s", p->name, mtu, rte_strerror(-err),
 		                  dpdk_port_words(words, sizeof(words)));
@@ -88,23 +89,56 @@ static int start_configure(struct dpdk_port *p, const struct rte_eth_dev_info *i
 	return 0;
 }
 
+/* Whole frames, each in an mbuf with so much room. The af_xdp driver registers `objects x size` bytes from the first one on, and the kernel takes no buffer that crosses
+ * from one page into a foreign one: an object is a power of two and lies in a page, all of them in one piece. A usual pool in pages of 4 KiB has one object of 2368 bytes
+ * in each, and two in five lie beyond what is registered. */
+static struct rte_mempool *start_data_pool(const struct dpdk_port *p, const char *name, unsigned n, unsigned cache, uint16_t room)
+{
+	int socket = rte_eth_dev_socket_id(p->id);
+	struct rte_pktmbuf_pool_private priv = {.mbuf_data_room_size = room};
+
+	if (!p->driver.in_page)
+		return rte_pktmbuf_pool_create(name, n, cache, 0, room, socket);
+	struct rte_mempool *pool =
+	    rte_mempool_create_empty(name, n, sizeof(struct rte_mbuf) + room, cache, sizeof(priv), socket, RTE_MEMPOOL_F_NO_SPREAD);
+	if (!pool)
+		return NULL;
+	int err = rte_mempool_set_ops_byname(pool, rte_mbuf_best_mempool_ops(), NULL);
+	rte_pktmbuf_pool_init(pool, &priv);
+	if (err || rte_mempool_populate_default(pool) < 0 || pool->nb_mem_chunks != 1) {
+		rte_mempool_free(pool);
+		return NULL;
+	}
+	rte_mempool_obj_iter(pool, rte_pktmbuf_init, NULL);
+	return pool;
+}
+
+static uint32_t start_room(const struct dpdk_port *p)
+{
+	uint32_t front = rte_mempool_calc_obj_size(sizeof(struct rte_mbuf), RTE_MEMPOOL_F_NO_SPREAD, NULL);
+	uint32_t frame = DPDK_ROOM_BESIDE + p->driver.own_bytes + p->mtu_bytes;
+
+	if (p->driver.in_page)
+		return rte_align32pow2(front + frame) - front;
+	if (p->driver.block_bytes)
+		frame = RTE_MAX(frame, RTE_PKTMBUF_HEADROOM + p->driver.buffer_bytes);
+	return frame > RTE_MBUF_DEFAULT_BUF_SIZE ? RTE_ALIGN_CEIL(frame, DPDK_ROOM_STEP) : RTE_MBUF_DEFAULT_BUF_SIZE;
+}
+
 /* All that may be lent, on its way or waiting has its mbuf: sized once. A later try wants no more than the one that made them. */
 static int start_pools(struct dpdk_port *p, const struct link_config *config)
 {
 	char name[32];
 	int socket = rte_eth_dev_socket_id(p->id);
 	unsigned cache = 256, slack = 4 * DPDK_BURST + cache * 2;
-	uint32_t frame = DPDK_ROOM_BESIDE + p->driver.own_bytes + p->mtu_bytes;
-	if (p->driver.in_mbuf)
-		frame = RTE_MAX(frame, RTE_PKTMBUF_HEADROOM + p->driver.buffer_bytes);
-	uint32_t room = frame > RTE_MBUF_DEFAULT_BUF_SIZE ? RTE_ALIGN_CEIL(frame, DPDK_ROOM_STEP) : RTE_MBUF_DEFAULT_BUF_SIZE;
+	uint32_t room = start_room(p);
 
 	if (p->data)
 		return 0;
 	snprintf(name, sizeof(name), "tern_data_%u", p->id);
 	unsigned stock = DPDK_BURST * DPDK_LINKS_MAX; /* ready in each link's hands */
 	unsigned frames = p->rx_ring * p->rx_queues + p->tx_ring * p->tx_queues + DPDK_LENT_MAX + DPDK_HANDED_MAX + stock + slack;
-	p->data = rte_pktmbuf_pool_create(name, frames, cache, 0, (uint16_t)room, socket);
+	p->data = start_data_pool(p, name, frames, cache, (uint16_t)room);
 	snprintf(name, sizeof(name), "tern_head_%u", p->id);
 	unsigned held = DPDK_LINKS_MAX * 3 * DPDK_BURST; /* by links that nobody polls: in stock, and in chains of two */
 	held += p->split_bytes ? p->rx_ring * p->rx_queues + DPDK_BURST : 0;
@@ -139,8 +173,8 @@ static const char *start_remedy(const struct dpdk_link *l, int err)
 {
 	if (err == -ENOMEM)
 		return "; reserve more hugepages, or give more than -m says, or a smaller mtu=";
-	if (l->port.driver.in_page && l->options.host_mtu_bytes > l->port.mtu_bytes)
-		return "; for XDP the interface's own MTU must be below a page, and of a veth the other end's: ip link set ... mtu 3434";
+	if (l->port.driver.in_page && err == -EINVAL)
+		return "; XDP takes no interface whose MTU is near a page or above, nor a veth whose other end's is: ip link set ... mtu 3498";
 	return "";
 }
 
