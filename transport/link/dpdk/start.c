@@ -3,6 +3,7 @@
  * without. Called by port.c at open. */
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 #include <rte_errno.h>
 #include <rte_mbuf_pool_ops.h>
 #include "link/dpdk/dpdk.h"
@@ -89,28 +90,48 @@ static int start_configure(struct dpdk_port *p, const struct rte_eth_dev_info *i
 	return 0;
 }
 
-/* Whole frames, each in an mbuf with so much room. The af_xdp driver registers `objects x size` bytes from the first one on, and the kernel takes no buffer that crosses
- * from one page into a foreign one: an object is a power of two and lies in a page, all of them in one piece. A usual pool in pages of 4 KiB has one object of 2368 bytes
- * in each, and two in five lie beyond what is registered. */
+static void start_memory_free(struct rte_mempool_memhdr *chunk, void *memory)
+{
+	(void)chunk;
+	rte_memzone_free(memory);
+}
+
+/* The af_xdp driver registers `objects x size` bytes from the first object on, and the kernel takes no buffer that crosses from one page into a foreign one: an object
+ * is a power of two, in a page, and all of them are one piece. A usual pool in pages of 4 KiB has one object of 2368 bytes in each, and two in five lie beyond what
+ * is registered; in huge pages it is as many pieces as those are apart. */
+static int start_one_piece(struct rte_mempool *pool, const char *name)
+{
+	size_t size = pool->header_size + pool->elt_size + pool->trailer_size;
+	struct rte_pktmbuf_pool_private priv = {.mbuf_data_room_size = (uint16_t)(pool->elt_size - sizeof(struct rte_mbuf))};
+	const struct rte_memzone *memory = rte_memzone_reserve_aligned(name, pool->size * size, pool->socket_id, 0, (unsigned)sysconf(_SC_PAGESIZE));
+
+	if (!memory)
+		return -ENOMEM;
+	rte_pktmbuf_pool_init(pool, &priv);
+	if (rte_mempool_set_ops_byname(pool, rte_mbuf_best_mempool_ops(), NULL) ||
+	    rte_mempool_populate_iova(pool, memory->addr, RTE_BAD_IOVA, memory->len, start_memory_free, (void *)(uintptr_t)memory) !=
+	        (int)pool->size) {
+		if (!pool->nb_mem_chunks)
+			rte_memzone_free(memory);
+		return -ENOMEM;
+	}
+	rte_mempool_obj_iter(pool, rte_pktmbuf_init, NULL);
+	return 0;
+}
+
+/* Whole frames, each in an mbuf with so much room. */
 static struct rte_mempool *start_data_pool(const struct dpdk_port *p, const char *name, unsigned n, unsigned cache, uint16_t room)
 {
 	int socket = rte_eth_dev_socket_id(p->id);
-	struct rte_pktmbuf_pool_private priv = {.mbuf_data_room_size = room};
 
 	if (!p->driver.in_page)
 		return rte_pktmbuf_pool_create(name, n, cache, 0, room, socket);
-	struct rte_mempool *pool =
-	    rte_mempool_create_empty(name, n, sizeof(struct rte_mbuf) + room, cache, sizeof(priv), socket, RTE_MEMPOOL_F_NO_SPREAD);
-	if (!pool)
-		return NULL;
-	int err = rte_mempool_set_ops_byname(pool, rte_mbuf_best_mempool_ops(), NULL);
-	rte_pktmbuf_pool_init(pool, &priv);
-	if (err || rte_mempool_populate_default(pool) < 0 || pool->nb_mem_chunks != 1) {
-		rte_mempool_free(pool);
-		return NULL;
-	}
-	rte_mempool_obj_iter(pool, rte_pktmbuf_init, NULL);
-	return pool;
+	struct rte_mempool *pool = rte_mempool_create_empty(name, n, sizeof(struct rte_mbuf) + room, cache,
+		sizeof(struct rte_pktmbuf_pool_private), socket, RTE_MEMPOOL_F_NO_SPREAD | RTE_MEMPOOL_F_NO_IOVA_CONTIG);
+	if (!pool || !start_one_piece(pool, name))
+		return pool;
+	rte_mempool_free(pool);
+	return NULL;
 }
 
 static uint32_t start_room(const struct dpdk_port *p)
