@@ -149,8 +149,8 @@ between() { # NAME SERVER_ADDRESS CLIENT_ADDRESS
 		ip netns exec $xdp_a awk '$4 == "0A" { f = 1 } END { exit !f }' /proc/net/tcp && break
 		sleep 0.05
 	done
-	versus_keep "$1" "$(timeout -k 1 20 $VERSUS_NICE ip netns exec $xdp_b taskset -c "$CORE_CLIENT" "$build/perf/tern-bw" --private -s 1M -D 1 --json "$3" 2>"$versus_dir/client" |
-		versus_json 'd["results"][0]["bits_per_second"] / 8e9')"
+	keep "$1" "$(timeout -k 1 20 $VERSUS_NICE ip netns exec $xdp_b taskset -c "$CORE_CLIENT" "$build/perf/tern-bw" --private -s 1M -D 1 --json "$3" 2>"$versus_dir/client" |
+		versus_json '8e6 * 2**20 / d["results"][0]["bits_per_second"]')"
 	versus_stop
 }
 
@@ -227,7 +227,7 @@ rates() {
 }
 
 echo "# $(uname -sr), $(nproc) cores, client on core $CORE_CLIENT, server on core $CORE_SERVER, ${VERSUS_NICE:-usual priority}, load $(cut -d' ' -f1-3 /proc/loadavg), DPDK $(pkg-config --modversion libdpdk 2>/dev/null)"
-echo "# ns a frame of so many bytes of payload, 1 MiB messages; vhost: the vhost side sends, virtio: the virtio-user side; the ratios take the lowest"
+echo "# ns a frame of so many bytes of payload, 1 MiB messages; vhost: the vhost side sends, virtio: the virtio-user side; af_xdp, udp: us a message; the ratios take the lowest"
 printf '%-26s %10s %-5s %10s %10s %6s %9s\n' "#name" median unit lowest highest rounds spread
 for kind in $kinds; do
 	for payload in $PAYLOADS; do
@@ -249,7 +249,7 @@ for kind in $kinds; do
 	done
 done
 "$here/../micro/dpdk.sh" "$build" $PAYLOADS
-has xdp && for mtu in $XDP_MTUS; do versus_row af_xdp_$mtu GB/s; versus_row udp_$mtu GB/s; done
+has xdp && for mtu in $XDP_MTUS; do versus_row af_xdp_$mtu us; versus_row udp_$mtu us; done
 for kind in $kinds; do
 	echo "RATIO ${kind}_half_rtt_us $(versus_median half_rtt_$kind || echo -) <=3"
 	for payload in $PAYLOADS; do
@@ -257,5 +257,5 @@ for kind in $kinds; do
 		ratio ${kind}_sealed_vs_plain_$payload '>=0.5' '$1 / $2' tern_${kind}_$payload sealed_${kind}_$payload
 	done
 done
-has xdp && for mtu in $XDP_MTUS; do versus_ratio af_xdp_vs_udp_mtu_$mtu af_xdp_$mtu udp_$mtu '>=1.2'; done
+has xdp && for mtu in $XDP_MTUS; do ratio af_xdp_vs_udp_mtu_$mtu '>=1.2' '$2 / $1' af_xdp_$mtu udp_$mtu; done
 exit 0
