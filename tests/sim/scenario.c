@@ -50,7 +50,8 @@ static uint64_t run(const struct harness_config *config)
 	uint64_t begin, took;
 	memset(to, 0, sizeof(to));
 	harness_post(&h, HARNESS_B, &recv, MSG_OP_RECV, to, BYTES, 1);
-	harness_run(&h, never, h.now_ns + 40 * MS < 200 * MS ? 200 * MS : h.now_ns + 40 * MS); /* the receive is announced ahead; outages and steps come at 300 ms */
+	uint64_t ahead = h.now_ns + 40 * MS; /* the receive is announced by then; outages and steps come at 300 ms */
+	harness_run(&h, never, ahead > 200 * MS ? ahead : 200 * MS);
 	begin = h.now_ns;
 	harness_post(&h, HARNESS_A, &send, MSG_OP_SEND, from, BYTES, 1);
 	bool done = harness_run(&h, both_done, begin + 100000 * MS);

@@ -346,7 +346,7 @@ void dpdk_memif_heard(void);
 bool dpdk_memif_is_trying(void);
 /** Connects again where the peer is gone. */
 void dpdk_memif_tend(struct dpdk_link *l, uint64_t now_ns);
-/** @return a value of DPDK's device arguments "name,key=value,...", *bytes long; NULL: not there */
+/** @return a value of DPDK's device arguments "key=value,...", behind a name or not, *bytes long; NULL: not there */
 const char *dpdk_port_arg(const char *args, const char *key, size_t *bytes);
 /** After a device is made by its arguments: the listening socket stays. */
 void dpdk_memif_keep(const char *dev);

@@ -191,11 +191,13 @@ static unsigned memif_n_keepers;
 const char *dpdk_port_arg(const char *args, const char *key, size_t *bytes)
 {
 	size_t n = strlen(key);
-	for (const char *at = strchr(args, ','); at; at = strchr(at, ','))
-		if (!strncmp(++at, key, n) && at[n] == '=') {
+	for (const char *at = args; at; at = strchr(at, ',')) {
+		at += *at == ',';
+		if (!strncmp(at, key, n) && at[n] == '=') {
 			*bytes = strcspn(at + n + 1, ",");
 			return at + n + 1;
 		}
+	}
 	return NULL;
 }
 

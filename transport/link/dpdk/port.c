@@ -137,9 +137,10 @@ static int port_named(struct dpdk_port *p, const char *dev, const struct link_co
 /* @return the device's argument, `none` without it */
 static uint32_t port_number(const struct rte_devargs *args, const char *key, uint32_t none)
 {
-	const char *at = args && args->args ? strstr(args->args, key) : NULL;
+	size_t bytes;
+	const char *at = args && args->args ? dpdk_port_arg(args->args, key, &bytes) : NULL;
 
-	return at && at[strlen(key)] == '=' ? (uint32_t)strtoul(at + strlen(key) + 1, NULL, 10) : none;
+	return at ? (uint32_t)strtoul(at, NULL, 10) : none;
 }
 
 static void port_driver(struct dpdk_port *p, const struct rte_eth_dev_info *info)
@@ -194,7 +195,7 @@ static int port_blocks(const struct dpdk_port *p, const struct link_config *conf
 		return 0;
 	if (bytes > most)
 		return PORT_FAIL(config, TERN_EADDR, "dpdk: port %s: %s=%u is more than an mbuf holds, %u", p->name, p->driver.buffer, bytes, most);
-	if (!bytes || p->driver.block_bytes % bytes)
+	if (p->driver.block_bytes % bytes)
 		return PORT_FAIL(config, TERN_EADDR, "dpdk: port %s: blocksz=%u is no multiple of %s=%u; give %s=%u,blocksz=%u in dev=", p->name,
 			p->driver.block_bytes, p->driver.buffer, bytes, p->driver.buffer, RTE_ALIGN_CEIL(bytes, 512), 8 * RTE_ALIGN_CEIL(bytes, 512));
 	return 0;

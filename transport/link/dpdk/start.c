@@ -195,7 +195,7 @@ static const char *start_remedy(const struct dpdk_link *l, int err)
 	if (err == -ENOMEM)
 		return "; reserve more hugepages, or give more than -m says, or a smaller mtu=";
 	if (l->port.driver.in_page && err == -EINVAL)
-		return "; XDP takes no interface whose MTU is near a page or above, nor a veth whose other end's is: ip link set ... mtu 3498";
+		return "; XDP takes no interface whose MTU is near a page or above, nor a veth whose other end's is (ip link set DEV mtu 1500)";
 	return "";
 }
 
